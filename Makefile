@@ -1,0 +1,40 @@
+# make demo: train on real data. make test, make lint: what the checks run. Each makes what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint format clean
+
+demo: $(VENV)/demo examples/flights.parquet
+	$(BIN)/dist-dot train examples/flights.toml
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) examples/flights.parquet examples/runs .mypy_cache .pytest_cache .ruff_cache
+
+examples/flights.parquet: examples/make_flights.py | $(VENV)/demo
+	$(BIN)/python examples/make_flights.py
+
+# One stamp per set of packages, so that the second time costs nothing.
+$(VENV)/demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[examples]"
+	touch $@
+
+$(VENV)/dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,examples]"
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,64 @@
+"""dist_dot trains linear models, data-parallel, on a Dask cluster.
+
+The names below are all there is to import; each is loaded when it is first used, so that `import dist_dot` is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dist_dot import errors, losses
+from dist_dot.errors import ClusterError, DataError, DeadlineError, DistDotError, JobError, SolverError
+
+if TYPE_CHECKING:
+    from dist_dot import solvers
+    from dist_dot.blocks.layout import lay_out
+    from dist_dot.estimators import Ridge
+    from dist_dot.objective import Objective
+    from dist_dot.training.checkpoint import Checkpoints
+    from dist_dot.training.fit import Fit, Progress, Status
+    from dist_dot.training.loop import minimise
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Checkpoints": "dist_dot.training.checkpoint",
+    "Fit": "dist_dot.training.fit",
+    "Objective": "dist_dot.objective",
+    "Progress": "dist_dot.training.fit",
+    "Ridge": "dist_dot.estimators",
+    "Status": "dist_dot.training.fit",
+    "lay_out": "dist_dot.blocks.layout",
+    "minimise": "dist_dot.training.loop",
+}
+
+__all__ = [
+    "Checkpoints",
+    "ClusterError",
+    "DataError",
+    "DeadlineError",
+    "DistDotError",
+    "Fit",
+    "JobError",
+    "Objective",
+    "Progress",
+    "Ridge",
+    "SolverError",
+    "Status",
+    "errors",
+    "lay_out",
+    "losses",
+    "minimise",
+    "solvers",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "solvers":
+        return import_module("dist_dot.solvers")
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'dist_dot' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

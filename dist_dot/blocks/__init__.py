@@ -1,0 +1,1 @@
+"""Where the rows live, and the only code that touches them."""

@@ -1,0 +1,157 @@
+"""X, y and weights in any accepted form -> row blocks that are checked, aligned, and where they will be used."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from dist_dot.blocks.block import Block, Blocks, Cuts, LocalBlocks, aligned, cut
+from dist_dot.errors import DataError
+from dist_dot.typing import Array
+
+
+def lay_out(X: Any, y: Any, sample_weight: Any = None, *, block_rows: int | str = "auto") -> Blocks:
+    """Cut rows into blocks and return where they are.
+
+    X is (n, p), y is (n,), sample_weight is (n,) or None: NumPy arrays, anything that NumPy makes an array of, or
+    Dask arrays. float32 stays float32, every other number becomes float64. NumPy rows are used in place where they
+    are C-contiguous and of the right dtype. A Dask collection with a `distributed.Client` in force is laid out on
+    that cluster, one task per block, anything else in this process. block_rows is "auto", a function of n, p and
+    dtype, or the number of rows.
+
+    Cost: one pass over X. Raises DataError for shapes that do not match, for NaN, infinity, a negative weight, each
+    with its row and column; what a Dask task raises, as it is.
+    """
+    if any(_is_dask(array) for array in (X, y, sample_weight)):
+        return _lay_out_dask(X, y, sample_weight, block_rows)
+    if hasattr(X, "toarray"):
+        raise DataError(f"X is a sparse {type(X).__name__}: only dense X is supported so far; use X.toarray()")
+    X = np.asarray(X)
+    y = np.asarray(y)
+    weight = None if sample_weight is None else np.asarray(sample_weight)
+    check_shapes(X.shape, y.shape, None if weight is None else weight.shape)
+    cuts = cut(X.shape[0], X.shape[1], float_dtype(X.dtype), block_rows)
+
+    def make(number: int) -> Block:
+        start, stop = cuts.bounds(number)
+        return make_block(
+            X[start:stop], y[start:stop], None if weight is None else weight[start:stop], start, cuts.dtype
+        )
+
+    return lay_out_rows(make, cuts, None)
+
+
+def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: Any) -> Blocks:
+    """Make each block by its number: here, by as many threads as this process may use, or as tasks of the cluster.
+
+    `make` must pickle, and give the same block each time: Dask calls it again for a block that was lost.
+    """
+    numbers = range(cuts.n_blocks)
+    if client is None:
+        with ThreadPoolExecutor(thread_name_prefix="dist-dot-layout") as pool:
+            return LocalBlocks(list(pool.map(make, numbers)), cuts)
+    from dask import delayed
+
+    from dist_dot.blocks.cluster import place
+
+    task = delayed(make, pure=False)
+    return place(client, [task(number) for number in numbers], cuts)
+
+
+def make_block(X: Array, y: Array, weight: Array | None, start: int, dtype: str) -> Block:
+    """Check rows and return them as a block; `start` is the number of the first row, for messages."""
+    X, y = (aligned(np.asarray(array, dtype)) for array in (X, y))
+    _check_finite("X", X, start)
+    _check_finite("y", y, start)
+    if weight is not None:
+        weight = aligned(np.asarray(weight, dtype))
+        _check_finite("sample_weight", weight, start)
+        if weight.size and weight.min() < 0:
+            row = int(np.argmin(weight))
+            raise DataError(f"sample_weight is {weight[row]} in row {start + row}: weights are >= 0")
+    return Block(X, y, weight, start)
+
+
+def check_shapes(X: tuple[int, ...], y: tuple[int, ...], weight: tuple[int, ...] | None) -> None:
+    """Raise DataError unless the shapes are (n, p), (n,) and (n,) or None, with n and p at least 1."""
+    if len(X) != 2:
+        raise DataError(f"X has shape {X}: expected (n_samples, n_features); a single column is X.reshape(-1, 1)")
+    if len(y) != 1:
+        raise DataError(f"y has shape {y}: expected (n_samples,), one target; a single column is y.ravel()")
+    if X[0] != y[0]:
+        raise DataError(f"X has {X[0]} rows and y has {y[0]}")
+    if weight is not None and weight != y:
+        raise DataError(f"sample_weight has shape {weight}: expected {y}, one weight per row")
+    if 0 in X:
+        raise DataError(f"X has shape {X}: there is nothing to train on")
+
+
+def float_dtype(dtype: Any) -> str:
+    """Return the dtype that blocks hold for data of this one: float32 or float64. Raises DataError for non-numbers."""
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "fiub":
+        raise DataError(f"X has dtype {dtype}: expected numbers")
+    return "float32" if dtype == np.float32 else "float64"
+
+
+def _check_finite(name: str, array: Array, start: int) -> None:
+    # A finite sum is proof enough, at the speed of memory and without a temporary; else look closer.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(array.sum()):
+            return
+    finite = np.isfinite(array)
+    if finite.all():
+        return
+    place = np.argwhere(~finite)[0]
+    column = f" in column {place[1]}" if array.ndim == 2 else ""
+    raise DataError(
+        f"{name} is {array[tuple(place)]}{column}, row {start + place[0]}: fill or drop such rows before the fit"
+    )
+
+
+def _is_dask(array: Any) -> bool:
+    return hasattr(array, "__dask_graph__")
+
+
+def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str) -> Blocks:
+    """Rechunk to the cuts, and make one block per chunk of rows."""
+    import dask.array as da
+    from dask import compute, delayed
+
+    arrays = [X, y] if weight is None else [X, y, weight]
+    for name, array in zip(("X", "y", "sample_weight"), arrays, strict=False):
+        if not hasattr(array, "ndim") or hasattr(array, "columns"):
+            raise DataError(f"{name} is a {type(array).__name__}: use dask arrays; of a data frame, .to_dask_array()")
+    arrays = [array if _is_dask(array) else da.from_array(array, asarray=True) for array in arrays]
+    for array in arrays:
+        if np.isnan(array.shape[0]):
+            array.compute_chunk_sizes()
+    X, y, *rest = arrays
+    check_shapes(X.shape, y.shape, rest[0].shape if rest else None)
+    cuts = cut(X.shape[0], X.shape[1], float_dtype(X.dtype), block_rows)
+    rows = tuple(stop - start for start, stop in map(cuts.bounds, range(cuts.n_blocks)))
+    X_parts = X.rechunk((rows, X.shape[1])).to_delayed().ravel()
+    y_parts = y.rechunk((rows,)).to_delayed().ravel()
+    weight_parts = rest[0].rechunk((rows,)).to_delayed().ravel() if rest else [None] * cuts.n_blocks
+    make = delayed(make_block, pure=False)
+    tasks = [
+        make(X_part, y_part, weight_part, cuts.bounds(number)[0], cuts.dtype)
+        for number, (X_part, y_part, weight_part) in enumerate(zip(X_parts, y_parts, weight_parts, strict=True))
+    ]
+    client = _client_in_force()
+    if client is None:
+        return LocalBlocks(compute(*tasks, scheduler="threads"), cuts)
+    from dist_dot.blocks.cluster import place
+
+    return place(client, tasks, cuts)
+
+
+def _client_in_force() -> Any:
+    """Return the client that `dask.compute` would use, None where there is none."""
+    from distributed import default_client
+
+    try:
+        return default_client()
+    except ValueError:
+        return None

@@ -1,0 +1,53 @@
+"""The sum of the blocks, in a tree that is fixed by block number.
+
+Leaves are the nodes (0, block number). Two complete siblings (level, 2 i) and (level, 2 i + 1) become their parent
+(level + 1, i); an odd last node of a level moves up alone. Whoever holds some of the nodes may fold them: the total
+has the same bits whatever the grouping, and a block that is missing cannot pass unseen, because the root is then not
+there.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from dist_dot.typing import Array
+
+Node = tuple[int, int]
+
+
+def root(leaves: int) -> Node:
+    """Return the node that holds the sum of all leaves."""
+    return (leaves - 1).bit_length(), 0
+
+
+def fold(
+    nodes: Mapping[Node, Array], leaves: int, merge: Callable[[Array, Array], Array] = np.add
+) -> dict[Node, Array]:
+    """Merge siblings as far up as they are complete; return the nodes that are left.
+
+    O(nodes) merges. A contiguous range of blocks leaves O(log blocks) nodes.
+    """
+    done: dict[Node, Array] = {}
+    left = dict(nodes)
+    for level in range(root(leaves)[0]):
+        width = (leaves + (1 << level) - 1) >> level
+        for index in sorted(i for this, i in left if this == level):
+            node, sibling = (level, index), (level, index ^ 1)
+            if node not in left:
+                continue  # merged a moment ago, as the right sibling
+            parent = level + 1, index >> 1
+            if sibling[1] >= width:
+                left[parent] = left.pop(node)
+            elif sibling in left:  # then index is even: the right sibling is met second
+                left[parent] = merge(left.pop(node), left.pop(sibling))
+            else:
+                done[node] = left.pop(node)
+    return done | left
+
+
+def uncovered(nodes: Iterable[Node], leaves: int) -> list[int]:
+    """Return the numbers of the blocks that none of the nodes contains, in order."""
+    seen: set[int] = set()
+    for level, index in nodes:
+        seen.update(range(index << level, min((index + 1) << level, leaves)))
+    return [number for number in range(leaves) if number not in seen]

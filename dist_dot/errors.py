@@ -1,0 +1,61 @@
+"""What can go wrong, by whose fault.
+
+::
+
+    DistDotError
+    ├── InputError (ValueError)          what was given cannot be used: change it and try again
+    │   ├── DataError                    rows and columns: NaN, infinity, shapes, unknown names
+    │   └── JobError                     a job file or a command line: unknown key, wrong value
+    ├── SolverError (ValueError)         the solver chosen cannot minimise the objective chosen
+    └── ClusterError (RuntimeError)      the cluster did not do its part
+        ├── DeadlineError (TimeoutError) a wait ran out; the message says what was waited for
+        └── RunCancelled                 somebody asked for it
+
+A fit that stops before it has converged is not an error: see `dist_dot.Status`.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DistDotError(Exception):
+    """Everything that dist_dot raises on purpose."""
+
+
+class InputError(DistDotError, ValueError):
+    """What was given cannot be used."""
+
+
+class DataError(InputError):
+    """The data hold something that no model can be trained on."""
+
+
+class JobError(InputError):
+    """A job file or a command line says something that has no meaning."""
+
+
+class SolverError(DistDotError, ValueError):
+    """The solver cannot minimise this objective."""
+
+
+class ClusterError(DistDotError, RuntimeError):
+    """The cluster did not do its part."""
+
+
+class DeadlineError(ClusterError, TimeoutError):
+    """A wait ran out."""
+
+
+class RunCancelled(ClusterError):  # noqa: N818 - the end of a run on request is no one's error
+    """The run was cancelled."""
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return what to type instead of `word`: the nearest of the known names, or all of them.
+
+    >>> suggestion("alhpa", ["alpha", "loss"])
+    "did you mean 'alpha'?"
+    """
+    names = sorted(known)
+    near = get_close_matches(word, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"

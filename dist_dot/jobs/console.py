@@ -1,0 +1,77 @@
+"""What a run shows in a terminal."""
+
+from time import perf_counter
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from dist_dot.jobs.run import Report
+from dist_dot.training.fit import Progress, Status
+
+COEFFICIENTS = 8
+EVERY = 5.0  # seconds between lines where there is no terminal to write over
+
+
+class ProgressLine:
+    """A line that follows the run: written over in a terminal, repeated every few seconds elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live = Live(console=console, refresh_per_second=8, transient=False) if console.is_terminal else None
+        self.first: Progress | None = None
+        self.last = float("-inf")
+
+    def __enter__(self) -> "ProgressLine":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show the progress."""
+        self.first = self.first or progress
+        line = self._line(progress)
+        if self.live:
+            self.live.update(line)
+        elif perf_counter() - self.last > EVERY:
+            self.last = perf_counter()
+            self.console.print(line)
+
+    def _line(self, progress: Progress) -> Text:
+        first = self.first or progress
+        rounds, seconds = progress.rounds - first.rounds, progress.seconds - first.seconds
+        rate = f"{rounds * progress.nbytes / seconds / 1e9:.1f} GB/s" if seconds > 0 else ""
+        return Text(
+            f"round {progress.rounds:6d}   loss {progress.value:.9g}   "
+            f"gradient {progress.relative:.2e} of its start   {rate}"
+        )
+
+
+def show_report(console: Console, report: Report, folder: str) -> None:
+    """Print the report as a table, and where the model is."""
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, title=f"{report.target}: {report.status.name.lower()}")
+    table.add_column(justify="left", style="bold")
+    table.add_column(justify="left")
+    held = "none held out" if report.r2_held_out is None else f"{report.r2_held_out:.6f} held out"
+    for name, value in (
+        ("rows x features", f"{report.rows:,} x {report.features} in {report.blocks} blocks, {report.where}"),
+        ("loss", f"{report.loss:.10g}"),
+        ("R2", f"{report.r2_train:.6f} train, {held} ({report.rows_held_out:,} rows)"),
+        ("rounds", f"{report.rounds:,} in {report.seconds:.1f} s"),
+        ("time per round", f"{1e3 * report.seconds_per_round:.2f} ms"),
+        ("read", f"{report.bytes_per_second / 1e9:.1f} GB/s"),
+        ("intercept", f"{report.intercept:+.6g}"),
+    ):
+        table.add_row(name, value)
+    for name, coefficient in list(report.coefficients.items())[:COEFFICIENTS]:
+        table.add_row(Text(name), f"{coefficient:+.6g}")
+    console.print(table)
+    if report.status is not Status.CONVERGED:
+        console.print(Text(f"warning: {report.status.value}", style="yellow"))
+    console.print(Text(f"model: {folder}"), soft_wrap=True)

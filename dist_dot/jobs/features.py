@@ -1,0 +1,194 @@
+"""A table's columns -> a design matrix: numbers standardised, categories one-hot."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dist_dot.blocks.block import Block, Cuts
+from dist_dot.blocks.layout import make_block
+from dist_dot.blocks.reduce import fold, root
+from dist_dot.errors import DataError
+from dist_dot.jobs.job import Data
+from dist_dot.jobs.sources import Part, Table, require_columns
+from dist_dot.typing import Array
+
+Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""map, here or on a cluster."""
+
+
+@dataclass(frozen=True)
+class Numeric:
+    """A column of numbers, used as (x - mean) / scale."""
+
+    name: str
+    mean: float
+    scale: float
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """A column of categories: one feature per value, 1 where a row has it. An unknown value has none of them."""
+
+    name: str
+    values: tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a row of the table becomes a row of X."""
+
+    numeric: tuple[Numeric, ...]
+    categorical: tuple[Categorical, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the features, in the order of the columns of X."""
+        numbers = [column.name for column in self.numeric]
+        return (
+            *numbers,
+            *(f"{column.name}={value}" for column in self.categorical for value in column.values),
+        )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the table that it reads."""
+        return (*(column.name for column in self.numeric), *(column.name for column in self.categorical))
+
+    def design(self, table: pa.Table) -> Array:
+        """Return X (rows, features), float64."""
+        X = np.zeros((table.num_rows, len(self.names)))
+        for j, number in enumerate(self.numeric):
+            X[:, j] = (numbers(table, number.name) - number.mean) / number.scale
+        first = len(self.numeric)
+        for category in self.categorical:
+            codes = pc.index_in(_words(table, category.name), value_set=pa.array(category.values))
+            code = codes.fill_null(-1).to_numpy(zero_copy_only=False)
+            rows = np.flatnonzero(code >= 0)
+            X[rows, first + code[rows]] = 1.0
+            first += len(category.values)
+        return X
+
+
+def learn_encoding(table: Table, data: Data, train: Part, each: Each, cuts: Cuts) -> Encoding:
+    """Return the encoding of a table: means and scales from the training rows, categories from all rows.
+
+    One pass over the columns used, in the ranges of `cuts`, whose results are merged in the fold's fixed tree.
+    Raises DataError for an unknown column, one of the wrong kind, and a value that is missing, NaN or infinite, with
+    its row.
+    """
+    weights = () if data.weight is None else (data.weight,)
+    for key, columns in (
+        ("target", (data.target,)),
+        ("weight", weights),
+        ("numeric", data.numeric),
+        ("categorical", data.categorical),
+    ):
+        require_columns(table, columns, key)
+        for column in columns:
+            _check_kind(table.schema.field(column), key)
+    ranges = [cuts.bounds(number) for number in range(cuts.n_blocks)]
+    parts = list(each(partial(_summarise, table, data, train), ranges))
+    nodes = {(0, number): moments for number, (moments, _) in enumerate(parts)}
+    moments = fold(nodes, cuts.n_blocks, _merge_moments)[root(cuts.n_blocks)]
+    count, mean, spread = moments
+    scale = np.sqrt(spread / np.maximum(count, 1.0))
+    numeric = tuple(
+        Numeric(name, float(m), float(s) if s > 0 else 1.0) if data.standardize else Numeric(name, 0.0, 1.0)
+        for name, m, s in zip(data.numeric, mean, scale, strict=True)
+    )
+    values: list[set[Any]] = [set().union(*sets) for sets in zip(*(sets for _, sets in parts), strict=True)]
+    categorical = tuple(
+        Categorical(name, tuple(sorted(found))) for name, found in zip(data.categorical, values, strict=True)
+    )
+    return Encoding(numeric, categorical)
+
+
+@dataclass(frozen=True)
+class BlockMaker:
+    """Makes block `number` of a part from the table: what a Dask task calls, and calls again after a loss.
+
+    starts[i] is the row of the table where block i begins; the last entry is the end.
+    """
+
+    table: Table
+    data: Data
+    encoding: Encoding
+    part: Part
+    cuts: Cuts
+    starts: tuple[int, ...]
+
+    def __call__(self, number: int) -> Block:
+        """Read the rows of the block, encode and check them."""
+        start, stop = self.starts[number : number + 2]
+        weights = () if self.data.weight is None else (self.data.weight,)
+        rows = self.table.read(start, stop, (*self.encoding.columns, self.data.target, *weights))
+        rows = rows.filter(pa.array(self.part.mask(start, stop)))
+        weight = None if self.data.weight is None else numbers(rows, self.data.weight)
+        X, y = self.encoding.design(rows), numbers(rows, self.data.target)
+        return make_block(X, y, weight, self.cuts.bounds(number)[0], self.cuts.dtype)
+
+
+def numbers(table: pa.Table, name: str) -> Array:
+    """Return a column as float64 numbers, (rows,)."""
+    return np.asarray(table.column(name).cast(pa.float64()).to_numpy())
+
+
+def _words(table: pa.Table, name: str) -> Any:
+    column = table.column(name)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    whole = pa.types.is_integer(column.type)
+    return column.cast(pa.int64() if whole else pa.string()).combine_chunks()
+
+
+def _check_kind(field: pa.Field, key: str) -> None:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    whole = pa.types.is_integer(kind)
+    if key == "categorical":
+        if not (whole or pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+            raise DataError(
+                f"column {field.name!r} in [data] categorical holds {kind}: expected words or whole numbers"
+            )
+    elif not (whole or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        raise DataError(f"column {field.name!r} in [data] {key} holds {kind}: expected numbers")
+
+
+def _summarise(table: Table, data: Data, train: Part, rows: tuple[int, int]) -> tuple[Array, list[set[Any]]]:
+    """Return (count, mean, spread) of the numeric columns over the training rows, (3, k), and the categories of all."""
+    start, stop = rows
+    weights = () if data.weight is None else (data.weight,)
+    part = table.read(start, stop, (*data.numeric, *data.categorical, data.target, *weights))
+    for name in part.column_names:
+        _check_values(part.column(name), name, start)
+    mask = train.mask(start, stop)
+    X = np.stack([numbers(part, name)[mask] for name in data.numeric]) if data.numeric else np.zeros((0, mask.sum()))
+    count = X.shape[1]
+    mean = X.sum(axis=1) / max(count, 1)
+    spread = ((X - mean[:, None]) ** 2).sum(axis=1)
+    values = [set(pc.unique(_words(part, name)).to_pylist()) for name in data.categorical]
+    return np.stack([np.full(mean.shape, float(count)), mean, spread]), values
+
+
+def _merge_moments(left: Array, right: Array) -> Array:
+    """Merge counts, means and spreads (Chan, Golub and LeVeque, 1983, equation 2.1)."""
+    count = left[0] + right[0]
+    share = right[0] / np.maximum(count, 1.0)
+    gap = right[1] - left[1]
+    return np.stack([count, left[1] + gap * share, left[2] + right[2] + gap * gap * left[0] * share])
+
+
+def _check_values(column: Any, name: str, start: int) -> None:
+    """Raise DataError for a value that is missing, NaN or infinite, with the number of its row in the table."""
+    bad = pc.is_null(column, nan_is_null=True)
+    if pa.types.is_floating(column.type):
+        bad = pc.or_(bad, pc.invert(pc.is_finite(pc.fill_null(column, 0.0))))
+    row = pc.index(bad, True).as_py()
+    if row >= 0:
+        value = column[row].as_py()
+        seen = "missing" if value is None else "NaN" if value != value else "infinite"
+        raise DataError(f"column {name!r} is {seen} in row {start + row}: fill or drop such rows first")

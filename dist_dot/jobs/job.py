@@ -1,0 +1,226 @@
+"""A job file as frozen dataclasses: each field is a key, each class a section, and an unknown key is an error."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from dist_dot.errors import JobError, suggestion
+
+
+@dataclass(frozen=True)
+class Data:
+    """[data]: the table, and what of it is used."""
+
+    source: str
+    """A Parquet file, a glob of some, or an fsspec URL; a relative path starts at the job file's folder."""
+    target: str
+    """The column to predict."""
+    numeric: tuple[str, ...] = ()
+    """Columns of numbers, used as they are or standardised."""
+    categorical: tuple[str, ...] = ()
+    """Columns of words or whole numbers, one feature per value that occurs (one-hot)."""
+    weight: str | None = None
+    """The column of sample weights; none: each row counts once."""
+    standardize: bool = True
+    """Whether numeric columns are shifted and scaled to mean 0 and variance 1 on the training rows."""
+    holdout: float = 0.0
+    """The share of rows, drawn by row number, that is kept out of training and only scored."""
+    block_rows: int | Literal["auto"] = "auto"
+    """Rows per block; "auto" follows from the number of rows and columns."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """[model]: what is minimised."""
+
+    loss: Literal["squared"] = "squared"
+    alpha: float = 1.0
+    """The L2 strength of alpha / 2 * ||w||^2, on the scale of the (standardised) columns."""
+    fit_intercept: bool = True
+
+
+@dataclass(frozen=True)
+class Solver:
+    """[solver]: how."""
+
+    name: Literal["auto", "gradient_descent"] = "auto"
+    learning_rate: float | Literal["auto"] = "auto"
+    momentum: Literal["nesterov", "none"] = "nesterov"
+    preconditioner: Literal["diagonal", "none"] = "diagonal"
+    max_iter: int = 500
+    tol: float = 1e-6
+    """Stop at max |gradient| <= tol * max |gradient at 0|."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """[cluster]: where."""
+
+    kind: str = "local"
+    """none (this process), local, local:4, tcp://host:8786 or tls://host:8786."""
+    workers: int | None = None
+    """Worker processes of a local cluster; one per processor where none are given."""
+    threads: int = 1
+    """Threads of each."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """[output]: what is left behind."""
+
+    folder: str = "runs/model"
+    """A relative path starts at the job file's folder."""
+    checkpoint_every: int = 25
+    """Steps between checkpoints; 0 for none."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run as data."""
+
+    data: Data
+    model: Model = field(default_factory=Model)
+    solver: Solver = field(default_factory=Solver)
+    cluster: Cluster = field(default_factory=Cluster)
+    output: Output = field(default_factory=Output)
+
+
+def read_job(path: Path, settings: Sequence[str] = ()) -> Job:
+    """Return the job of a TOML file, with settings of the form section.key=value in place of its own.
+
+    A value is read as TOML, and as a plain string where it is none. Raises JobError, naming what is wrong: a missing
+    or unreadable file, an unknown section or key (with the nearest known one), a value of the wrong type, a number
+    out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise JobError(f"job file {path}: {error.strerror}") from None
+    try:
+        tables = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise JobError(f"job file {path}: {error}") from None
+    for setting in settings:
+        _set(tables, setting)
+    job = parse_job(tables)
+    folder = path.parent
+    source = job.data.source if "://" in job.data.source else str(folder / job.data.source)
+    return replace(
+        job,
+        data=replace(job.data, source=source),
+        output=replace(job.output, folder=str(folder / job.output.folder)),
+    )
+
+
+def parse_job(tables: Mapping[str, Any]) -> Job:
+    """Return the job of a mapping of sections. Raises JobError."""
+    hints = get_type_hints(Job)
+    sections: dict[str, Any] = {}
+    for name, table in tables.items():
+        if name not in hints:
+            raise JobError(f"unknown section [{name}]: {suggestion(name, hints)}")
+        if not isinstance(table, Mapping):
+            raise JobError(f"{name} is a section: write [{name}] on a line of its own")
+        sections[name] = _section(name, hints[name], table)
+    if "data" not in sections:
+        raise JobError("the section [data] is missing: it needs source, target, and numeric or categorical columns")
+    job = Job(**sections)
+    _check(job)
+    return job
+
+
+def _section(name: str, kind: type[Any], table: Mapping[str, Any]) -> Any:
+    hints = get_type_hints(kind)
+    for key in table:
+        if key not in hints:
+            raise JobError(f"unknown key {key!r} in [{name}]: {suggestion(key, hints)}")
+    for each in fields(kind):
+        if _required(each) and each.name not in table:
+            raise JobError(f"[{name}] needs {each.name}")
+    return kind(**{key: _value(f"[{name}] {key}", hints[key], value) for key, value in table.items()})
+
+
+def _required(each: "Field[Any]") -> bool:
+    return each.default is MISSING and each.default_factory is MISSING
+
+
+def _value(where: str, hint: Any, value: Any) -> Any:
+    """Return the value as what the hint says. Raises JobError for one that is not."""
+    if get_origin(hint) is tuple:
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise JobError(f"{where} is {value!r}: expected a list of names")
+    choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    words: list[str] = []
+    for choice in choices:
+        if get_origin(choice) is Literal:
+            words += get_args(choice)
+            if value in get_args(choice):
+                return value
+        elif choice is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        elif choice is not NoneType and type(value) is choice:
+            return value
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotes"}
+    expected = [repr(word) for word in words] + [names[choice] for choice in choices if choice in names]
+    near = f" ({suggestion(value, words)})" if words and isinstance(value, str) else ""
+    raise JobError(f"{where} is {value!r}: expected {' or '.join(expected)}{near}")
+
+
+def _check(job: Job) -> None:
+    """Raise JobError for numbers out of range, and for columns that make no sense."""
+    limits = (
+        ("[data] holdout", job.data.holdout, 0 <= job.data.holdout < 1, "0 <= holdout < 1"),
+        (
+            "[data] block_rows",
+            job.data.block_rows,
+            job.data.block_rows == "auto" or job.data.block_rows > 0,
+            ">= 1",
+        ),
+        ("[model] alpha", job.model.alpha, 0 <= job.model.alpha < float("inf"), "a finite number >= 0"),
+        ("[solver] max_iter", job.solver.max_iter, job.solver.max_iter >= 0, ">= 0"),
+        ("[solver] tol", job.solver.tol, job.solver.tol >= 0, ">= 0"),
+        (
+            "[solver] learning_rate",
+            job.solver.learning_rate,
+            job.solver.learning_rate == "auto" or 0 < job.solver.learning_rate < float("inf"),
+            "'auto' or a positive number",
+        ),
+        (
+            "[cluster] workers",
+            job.cluster.workers,
+            job.cluster.workers is None or job.cluster.workers > 0,
+            ">= 1",
+        ),
+        ("[cluster] threads", job.cluster.threads, job.cluster.threads > 0, ">= 1"),
+        ("[output] checkpoint_every", job.output.checkpoint_every, job.output.checkpoint_every >= 0, ">= 0"),
+    )
+    for where, value, good, expected in limits:
+        if not good:
+            raise JobError(f"{where} is {value!r}: expected {expected}")
+    columns = [*job.data.numeric, *job.data.categorical]
+    if not columns:
+        raise JobError("[data] names no columns to learn from: give numeric or categorical")
+    for column in columns:
+        if columns.count(column) > 1:
+            raise JobError(f"[data] names the column {column!r} twice")
+        if column in (job.data.target, job.data.weight):
+            raise JobError(f"[data] learns from {column!r}, which is the target or the weight")
+
+
+def _set(tables: dict[str, Any], setting: str) -> None:
+    name, equals, text = setting.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and key):
+        raise JobError(f"--set {setting}: write section.key=value, such as solver.tol=1e-8")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    table = tables.setdefault(section, {})
+    if not isinstance(table, dict):
+        raise JobError(f"{section} is a section: write [{section}] on a line of its own")
+    table[key] = value

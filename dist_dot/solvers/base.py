@@ -1,0 +1,39 @@
+"""What a solver is."""
+
+from typing import Protocol, TypeVar
+
+from dist_dot.objective import Objective
+from dist_dot.typing import Array
+
+
+class State(Protocol):
+    """All that a solver remembers: a frozen dataclass of arrays and numbers, so that a checkpoint is its fields."""
+
+    @property
+    def parameters(self) -> Array:
+        """The flat vector [w, b] at which F was evaluated last."""
+
+    @property
+    def value(self) -> float:
+        """F there."""
+
+    @property
+    def gradient(self) -> Array:
+        """The gradient of F there."""
+
+
+S = TypeVar("S", bound=State)
+
+
+class Solver(Protocol[S]):
+    """Frozen options, and two pure functions of the objective and the state."""
+
+    @property
+    def state(self) -> type[S]:
+        """The class of its states, to read one back from a checkpoint."""
+
+    def init(self, objective: Objective, parameters: Array) -> S:
+        """Evaluate F at the starting point, and whatever the solver needs to know before its first step."""
+
+    def step(self, objective: Objective, state: S) -> S:
+        """Move once."""

@@ -1,0 +1,84 @@
+"""What a training run reports while it goes on, and what it returns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from dist_dot.typing import Array
+
+
+class Status(Enum):
+    """How a run ended; the value is the advice to its owner."""
+
+    CONVERGED = "the gradient is small enough"
+    MAX_ITER = "stopped at max_iter before the gradient was small enough: raise max_iter or tol, or scale the columns"
+    DIVERGED = "the objective is no longer finite: lower the learning rate, or use learning_rate='auto'"
+    STOPPED = "a callback asked to stop"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One evaluation of F.
+
+    `gradient` is the largest absolute entry of its gradient, `relative` that over its value at 0 (what tol is
+    compared with), `seconds` since the run began, `nbytes` what a round reads of X.
+    """
+
+    iteration: int
+    rounds: int
+    value: float
+    gradient: float
+    relative: float
+    seconds: float
+    nbytes: int
+
+
+Callback = Callable[[Progress], bool | None]
+"""Called with the progress after every evaluation, in order; True asks the run to stop.
+
+In this process the loop waits for it. On a cluster the loop runs beside the scheduler and callbacks in the client,
+which follows some milliseconds behind: the run stops at the first round after the answer has arrived.
+"""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The outcome of a run: coefficients w (p,), the intercept, and how they were reached.
+
+    rounds counts all passes over X, those before the first step and before a resumed checkpoint included.
+    """
+
+    w: Array
+    intercept: float
+    status: Status
+    history: tuple[Progress, ...]
+    rounds: int
+    where: str
+
+    @property
+    def parameters(self) -> Array:
+        """The flat vector [w, b]."""
+        return np.append(self.w, self.intercept)
+
+    @property
+    def n_iter(self) -> int:
+        """Steps taken."""
+        return self.history[-1].iteration
+
+    @property
+    def value(self) -> float:
+        """F at the end."""
+        return self.history[-1].value
+
+    @property
+    def seconds_per_round(self) -> float:
+        """The median time from one evaluation to the next; 0 where there was only one."""
+        times = np.diff([progress.seconds for progress in self.history])
+        return float(np.median(times)) if times.size else 0.0
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Bytes of X read per second, at the median round."""
+        return self.history[-1].nbytes / self.seconds_per_round if self.seconds_per_round else 0.0

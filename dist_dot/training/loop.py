@@ -1,0 +1,129 @@
+"""minimise: the only loop."""
+
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from dist_dot.blocks.block import Blocks, Report
+from dist_dot.errors import InputError
+from dist_dot.losses import Loss
+from dist_dot.objective import Objective
+from dist_dot.solvers.base import Solver
+from dist_dot.training.checkpoint import Checkpoint, Checkpoints, fingerprint
+from dist_dot.training.fit import Callback, Fit, Progress, Status
+from dist_dot.typing import Array
+
+
+def minimise(
+    objective: Objective,
+    solver: Solver[Any],
+    *,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    callbacks: tuple[Callback, ...] = (),
+    checkpoint: Checkpoints | None = None,
+    start: Array | None = None,
+) -> Fit:
+    """Minimise F and return the Fit.
+
+    Stops when max |gradient of F(w)| <= tol * max |gradient of F(0)|, which is free of the scale of X and y, or after
+    max_iter steps (all of them with tol = 0), or when a callback returns True. `start` is the flat vector to begin at,
+    0 where none is given; a start elsewhere costs one round for the gradient at 0. With `checkpoint` the state is
+    saved every so many steps and at the end, by the process that hosts the loop, and a run may go on from there with
+    the same bits.
+
+    The loop runs in this process for blocks of this process, and beside the scheduler for those of a cluster.
+
+    Raises InputError for a tol or max_iter that is negative, SolverError where the solver cannot minimise this F,
+    ClusterError where the cluster fails for longer than it may.
+    """
+    if not tol >= 0:
+        raise InputError(f"tol is {tol!r}: give a number >= 0")
+    if max_iter < 0:
+        raise InputError(f"max_iter is {max_iter!r}: give a number >= 0")
+    begin = np.zeros(objective.n_parameters) if start is None else np.asarray(start, np.float64)
+    loop = Loop(objective.loss, objective.alpha, objective.fit_intercept, solver, tol, max_iter, checkpoint, begin)
+
+    def report(progress: Progress) -> bool:
+        # Each one is called, also after another one has asked to stop.
+        return any([bool(callback(progress)) for callback in callbacks])
+
+    return objective.blocks.run(loop, report)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A run as data: all of it but the blocks, so that it can be sent to where they are."""
+
+    loss: Loss
+    alpha: float
+    fit_intercept: bool
+    solver: Solver[Any]
+    tol: float
+    max_iter: int
+    checkpoints: Checkpoints | None
+    start: Array
+
+    def __call__(self, blocks: Blocks, report: Report) -> Fit:
+        """Iterate to the end. BLAS keeps to one thread, or the bits of a step would depend on the machine."""
+        with threadpool_limits(1):
+            return self._iterate(Objective(blocks, self.loss, self.alpha, self.fit_intercept), report)
+
+    def _iterate(self, objective: Objective, report: Report) -> Fit:
+        blocks = objective.blocks
+        begin, before = perf_counter(), blocks.rounds
+        now = self._begin(objective)
+        before -= now.rounds
+        history: list[Progress] = list(now.history)
+        while True:
+            state = now.state
+            size = float(np.max(np.abs(state.gradient), initial=0.0))
+            progress = Progress(
+                iteration=now.iteration,
+                rounds=blocks.rounds - before,
+                value=state.value,
+                gradient=size,
+                relative=size / now.reference if now.reference else 0.0,
+                seconds=now.seconds + perf_counter() - begin,
+                nbytes=blocks.cuts.nbytes,
+            )
+            history.append(progress)
+            stop = report(progress)
+            status = self._status(progress, now.reference, stop)
+            if self.checkpoints is not None and (status or self.checkpoints.due(now.iteration)):
+                saved = replace(now, history=tuple(history[:-1]), rounds=progress.rounds, seconds=progress.seconds)
+                self.checkpoints.save(saved)
+            if status:
+                break
+            now = replace(now, state=self.solver.step(objective, state), iteration=now.iteration + 1)
+        p = objective.n_features
+        intercept = float(state.parameters[p]) if self.fit_intercept else 0.0
+        return Fit(state.parameters[:p], intercept, status, tuple(history), progress.rounds, blocks.where)
+
+    def _begin(self, objective: Objective) -> Checkpoint:
+        """Return the newest checkpoint of this run, or its very beginning."""
+        mark = ""
+        if self.checkpoints is not None:
+            mark = fingerprint(objective, self.solver)
+            found = self.checkpoints.newest(mark, self.solver.state)
+            if found is not None:
+                return found
+        state = self.solver.init(objective, self.start)
+        at_zero = state.gradient if not np.any(self.start) else None
+        if at_zero is None:
+            at_zero = objective.value_and_gradient(np.zeros(objective.n_parameters))[1]
+        reference = float(np.max(np.abs(at_zero), initial=0.0))
+        return Checkpoint(mark, state, 0, reference, 0, 0.0, ())
+
+    def _status(self, progress: Progress, reference: float, stop: bool) -> Status | None:
+        if not (np.isfinite(progress.value) and np.isfinite(progress.gradient)):
+            return Status.DIVERGED
+        # "The coefficients hardly changed" stops too early on ill-conditioned columns; the gradient does not.
+        if self.tol > 0 and progress.gradient <= self.tol * reference:
+            return Status.CONVERGED
+        if progress.iteration >= self.max_iter:
+            return Status.MAX_ITER
+        return Status.STOPPED if stop else None
