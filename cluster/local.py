@@ -10,14 +10,14 @@ from distributed import Client, LocalCluster
 def local_cluster(workers: int, threads: int = 1) -> Iterator[Client]:
     """Yield a client of `workers` processes with `threads` threads each; both are gone afterwards.
 
-    The scheduler lives in this process. There is no dashboard: it costs a second to start and needs a port.
+    The scheduler lives in this process; its dashboard takes any free port.
     """
     with (
         LocalCluster(
             n_workers=workers,
             threads_per_worker=threads,
             processes=True,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=50,
         ) as cluster,
         Client(cluster) as client,

@@ -93,7 +93,7 @@ class Objective:
         first = self.blocks.reduce(Moments(), np.zeros(p + 1))
         weight = float(first[0])
         if not weight > 0:
-            raise InputError("the sample weights sum to 0: no row counts")
+            raise InputError("the sample weights are all zero: no row counts")
         centre = first[1 : p + 2] / weight
         second = self.blocks.reduce(Moments(), centre)
         correction = second[1 : p + 2]  # what rounding left of the first moments: E[d^2] - E[d]^2

@@ -73,5 +73,5 @@ def show_report(console: Console, report: Report, folder: str) -> None:
         table.add_row(Text(name), f"{coefficient:+.6g}")
     console.print(table)
     if report.status is not Status.CONVERGED:
-        console.print(Text(f"warning: {report.status.value}", style="yellow"))
+        console.print(Text(f"warning: {report.status.value}", style="yellow"), soft_wrap=True)
     console.print(Text(f"model: {folder}"), soft_wrap=True)

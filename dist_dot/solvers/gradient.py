@@ -42,8 +42,8 @@ class GradientDescent:
     momentum
         "nesterov": Beck and Teboulle, A fast iterative shrinkage-thresholding algorithm (2009), FISTA with constant
         step, equations 4.1 - 4.3 without the prox; the momentum starts anew whenever it points uphill (O'Donoghue
-        and Candes, Adaptive restart for accelerated gradient schemes (2015), section 3.2, gradient scheme). None:
-        plain gradient descent.
+        and Candes, Adaptive restart for accelerated gradient schemes (2015), section 3.2, gradient scheme) or F has
+        grown (the function scheme there). None: plain gradient descent.
     preconditioner
         "diagonal": the columns are centred (with an intercept) and scaled to curvature 1, as algebra on w: X is not
         touched, and F, its penalty and its minimum stay what they are. None: the coordinates of w themselves.
@@ -106,13 +106,15 @@ class GradientDescent:
     ) -> GradientState:
         parameters = _to_parameters(v, state.scale, state.mean)
         value, gradient = objective.value_and_gradient(parameters)
-        if self.learning_rate == "auto" and v is x:
-            # The descent lemma holds for every step 1 / L if L bounds the curvature. Near the minimum the difference
-            # of two values is below their rounding, which must not count against L.
+        # Near the minimum the difference of two values is below their rounding, which must not count.
+        rounding = 1e-12 * (abs(value) + abs(state.value))
+        if self.learning_rate == "auto" and np.array_equal(v, x):
+            # A plain step: the descent lemma holds for every step 1 / L if L bounds the curvature.
             promised = g @ g / (2.0 * state.curvature)
-            rounding = 1e-12 * (abs(value) + abs(state.value))
             if not value <= state.value - promised + rounding:
                 return replace(state, curvature=2.0 * state.curvature, x=state.v, t=1.0)
+        elif self.momentum and not value <= state.value + rounding:
+            x, t = v, 1.0  # uphill after all: a plain step is next, and with it the check above
         return replace(state, parameters=parameters, value=value, gradient=gradient, v=v, x=x, t=t)
 
 

@@ -1,0 +1,36 @@
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from distributed import Client
+
+from cluster import connect
+
+# scikit-learn's check of array API inputs does not run without it; scipy reads it when it is imported.
+os.environ["SCIPY_ARRAY_API"] = "1"
+
+
+@pytest.fixture(scope="session")
+def clients() -> Iterator[Callable[[int], Client]]:
+    """Return a client of a local cluster with this many worker processes, started when first asked for."""
+    open_clusters, started = [], {}
+
+    def start(workers: int) -> Client:
+        if workers not in started:
+            cluster = connect("local", workers)
+            started[workers] = cluster.__enter__()
+            open_clusters.append(cluster)
+        return started[workers]
+
+    yield start
+    for cluster in reversed(open_clusters):
+        cluster.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def rows() -> tuple[np.ndarray, np.ndarray]:
+    """600 rows of 7 differently scaled, correlated columns: (X, y)."""
+    random = np.random.default_rng(1)
+    X = random.standard_normal((600, 7)) @ random.standard_normal((7, 7)) * 10.0 ** np.linspace(-1, 1, 7) + 1.0
+    return X, X @ random.standard_normal(7) + random.standard_normal(600)

@@ -1,0 +1,163 @@
+"""The same bits on a cluster, and what happens when it misbehaves."""
+
+import os
+import signal
+import time
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from cluster import ClusterWordError, connect
+from dist_dot import DataError, Objective, Ridge, Status, lay_out, losses, minimise
+from dist_dot.blocks.kernels import Moments
+from dist_dot.blocks.worker import NAME, SMALL, pack, unpack
+from dist_dot.solvers import GradientDescent
+
+# The arrays of these tests travel inside their graph, which is what Dask warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:Sending large graph")
+
+
+@pytest.fixture(scope="module")
+def many_blocks():
+    """60,000 rows of 40 columns: 10 blocks of the automatic size."""
+    random = np.random.default_rng(5)
+    X = random.standard_normal((60_000, 40))
+    return X, X @ random.standard_normal(40) + random.standard_normal(60_000)
+
+
+def chunked(array, rows):
+    return da.from_array(array, chunks=(rows, *array.shape[1:]))
+
+
+def test_the_bits_do_not_depend_on_the_cluster(clients, many_blocks):
+    X, y = many_blocks
+    here = Ridge().fit(X, y)
+    assert here.fit_.where.startswith("this process")
+    for workers, rows in ((1, 7_000), (2, 60_000), (3, 1_234)):
+        with clients(workers).as_current():
+            there = Ridge().fit(chunked(X, rows), chunked(y, rows))
+        assert there.fit_.where == f"a Dask cluster of {workers} worker{'s' if workers > 1 else ''}"
+        assert there.coef_.tobytes() == here.coef_.tobytes()
+        assert (there.intercept_, there.n_iter_, there.fit_.rounds) == (here.intercept_, here.n_iter_, here.fit_.rounds)
+
+
+def test_blocks_lie_in_contiguous_ranges(clients, many_blocks):
+    X, y = many_blocks
+    client = clients(2)
+    with client.as_current():
+        blocks = lay_out(chunked(X, 9_000), chunked(y, 9_000))
+        holders = [client.who_has(future)[future.key][0] for future in blocks.futures]
+    assert blocks.cuts.n_blocks == 10
+    assert holders == sorted(holders) and len(set(holders)) == 2
+
+
+def test_a_single_round_and_moments(clients, many_blocks):
+    X, y = many_blocks
+    with clients(2).as_current():
+        blocks = lay_out(chunked(X, 9_000), chunked(y, 9_000))
+        there = blocks.reduce(Moments(), np.zeros(41))
+    assert blocks.rounds == 1
+    assert there.tobytes() == lay_out(X, y).reduce(Moments(), np.zeros(41)).tobytes()
+
+
+@pytest.mark.parametrize("size", [3, SMALL, SMALL + 1])
+def test_arrays_travel(size):
+    array = np.arange(size, dtype=np.float64)
+    assert unpack(pack(array)).tobytes() == array.tobytes()
+
+
+def test_wide_parameters_travel(clients):
+    random = np.random.default_rng(0)
+    X, y = random.standard_normal((50, SMALL + 5)), random.standard_normal(50)
+    with clients(2).as_current():
+        blocks = lay_out(chunked(X, 20), chunked(y, 20), block_rows=20)
+        there = Objective(blocks, losses.Squared()).value_and_gradient(np.ones(SMALL + 6))
+    here = Objective(lay_out(X, y, block_rows=20), losses.Squared()).value_and_gradient(np.ones(SMALL + 6))
+    assert there[0] == here[0] and there[1].tobytes() == here[1].tobytes()
+
+
+def test_a_callback_of_the_client_stops_the_run(clients, rows):
+    X, y = rows
+    with clients(2).as_current():
+        objective = Objective(lay_out(chunked(X, 100), chunked(y, 100)), losses.Squared(), 1.0)
+        seen = []
+        fit = minimise(
+            objective, GradientDescent(), tol=0, max_iter=10**6, callbacks=(seen.append, lambda p: p.iteration > 5)
+        )
+    assert fit.status is Status.STOPPED and 5 < fit.n_iter < 10**5
+    assert tuple(seen) == fit.history[: len(seen)]
+
+
+def test_bad_rows_are_named_from_a_worker(clients, rows):
+    X, y = rows[0].copy(), rows[1]
+    X[431, 2] = np.nan
+    with clients(2).as_current(), pytest.raises(DataError, match="X is nan in column 2, row 431"):
+        lay_out(chunked(X, 100), chunked(y, 100), block_rows=50)
+
+
+class Boom(Exception):
+    pass
+
+
+def boom(block, parameters):
+    raise Boom("from a worker")
+
+
+def test_an_exception_in_a_kernel_reaches_the_client(clients, rows):
+    import cloudpickle
+    import test_cluster
+
+    cloudpickle.register_pickle_by_value(test_cluster)
+    X, y = rows
+    try:
+        with clients(2).as_current(), pytest.raises(Exception, match="from a worker"):
+            lay_out(chunked(X, 100), chunked(y, 100)).reduce(boom, np.zeros(8))
+    finally:
+        cloudpickle.unregister_pickle_by_value(test_cluster)
+
+
+def test_nothing_stays_behind(clients, rows):
+    X, y = rows
+    client = clients(2)
+    with client.as_current():
+        Ridge().fit(chunked(X, 100), chunked(y, 100))
+
+        def left(dask_scheduler):
+            import threading
+
+            service = dask_scheduler.plugins[NAME]
+            clients = [name for name in dask_scheduler.clients if name.startswith(NAME)]
+            threads = [t.name for t in threading.enumerate() if t.name.startswith(f"{NAME}-")]
+            return len(service.runs), len(service.wanted), clients, threads, len(dask_scheduler.tasks)
+
+        deadline = time.monotonic() + 10
+        while (found := client.run_on_scheduler(left)) != (0, 0, [], [], 0) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert found == (0, 0, [], [], 0)
+
+
+def test_a_killed_worker_costs_no_bits(many_blocks):
+    X, y = many_blocks
+    straight = Ridge(tol=0, max_iter=1500).fit
+    with pytest.warns(match="stopped at max_iter"):
+        here = straight(X, y)
+    deaths = []
+    with connect("local", 2) as client:
+
+        def kill(progress):
+            if progress.iteration >= 20 and not deaths:
+                pids = client.run(os.getpid)
+                deaths.append(next(iter(pids.values())))
+                os.kill(deaths[0], signal.SIGKILL)
+
+        with pytest.warns(match="stopped at max_iter"):
+            there = Ridge(tol=0, max_iter=1500, callbacks=(kill,)).fit(chunked(X, 9_000), chunked(y, 9_000))
+        assert deaths and deaths[0] not in client.run(os.getpid).values()
+    assert there.coef_.tobytes() == here.coef_.tobytes()
+
+
+def test_unknown_clusters_are_named():
+    for word in ("lokal", "local:none", "local:0"):
+        with pytest.raises(ClusterWordError, match=f"unknown cluster '{word}'"), connect(word):
+            pass

@@ -1,0 +1,73 @@
+"""Ridge against scikit-learn, and by scikit-learn's own checks."""
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_diabetes
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import Ridge as Reference
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from dist_dot import DataError, Ridge, SolverError
+
+
+@parametrize_with_checks([Ridge()])
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("alpha", [1e-2, 10.0])
+def test_the_same_minimiser_as_scikit_learn(alpha, weighted, fit_intercept):
+    X, y = load_diabetes(return_X_y=True)
+    weight = np.random.default_rng(0).uniform(0, 2, len(y)) if weighted else None
+    ours = Ridge(alpha, fit_intercept=fit_intercept, tol=1e-12).fit(X, y, weight)
+    theirs = Reference(alpha, fit_intercept=fit_intercept, solver="cholesky").fit(X, y, weight)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=0, atol=1e-8 * np.abs(theirs.coef_).max())
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, rtol=1e-9)
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=0, atol=1e-8 * np.abs(y).max())
+    assert np.isclose(ours.score(X, y), theirs.score(X, y))
+
+
+def test_float32_stays_float32():
+    X, y = load_diabetes(return_X_y=True)
+    small = Ridge().fit(X.astype(np.float32), y.astype(np.float32))
+    assert small.coef_.dtype == np.float32
+    np.testing.assert_allclose(small.coef_, Ridge().fit(X, y).coef_, rtol=1e-3)
+
+
+def test_dask_arrays_without_a_client_and_lazy_predictions():
+    X, y = load_diabetes(return_X_y=True)
+    lazy = da.from_array(X, chunks=(100, 3))
+    model = Ridge().fit(lazy, da.from_array(y, chunks=77))
+    assert model.coef_.tobytes() == Ridge().fit(X, y).coef_.tobytes()
+    predicted = model.predict(lazy)
+    assert isinstance(predicted, da.Array)
+    np.testing.assert_allclose(predicted.compute(), model.predict(X), rtol=1e-12)
+
+
+def test_unknown_lengths_are_found_out():
+    X, y = load_diabetes(return_X_y=True)
+    lazy = da.from_array(X, chunks=(100, 10))
+    some = lazy[lazy[:, 0] > 0]
+    model = Ridge().fit(some, da.from_array(y[X[:, 0] > 0], chunks=50))
+    np.testing.assert_allclose(model.coef_, Ridge().fit(X[X[:, 0] > 0], y[X[:, 0] > 0]).coef_)
+
+
+def test_feature_names_are_kept():
+    X, y = load_diabetes(return_X_y=True, as_frame=True)
+    assert list(Ridge().fit(X, y).feature_names_in_) == list(X.columns)
+
+
+def test_mistakes_are_named():
+    X, y = load_diabetes(return_X_y=True)
+    with pytest.raises(SolverError, match="did you mean 'gradient_descent'"):
+        Ridge(solver="gradient_decent").fit(X, y)
+    with pytest.raises(DataError, match="to_dask_array"):
+        import dask.dataframe as dd
+
+        Ridge().fit(dd.from_pandas(pd.DataFrame(X), npartitions=2), da.from_array(y))
+    with pytest.warns(ConvergenceWarning, match="raise max_iter"):
+        Ridge(max_iter=2).fit(X, y)

@@ -1,0 +1,118 @@
+"""Solvers x problems with known optima and round counts; the loop; checkpoints."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dist_dot import Checkpoints, Objective, SolverError, Status, lay_out, losses, minimise
+from dist_dot.errors import InputError
+from dist_dot.solvers import GradientDescent
+from dist_dot.solvers.curvature import largest_curvature
+
+
+def optimum(X, y, alpha, fit_intercept):
+    """The normal equations of the centred columns, by least squares."""
+    mean, mean_y = (X.mean(0), y.mean()) if fit_intercept else (np.zeros(X.shape[1]), 0.0)
+    A = np.vstack([X - mean, np.sqrt(alpha) * np.eye(X.shape[1])])
+    w = np.linalg.lstsq(A, np.append(y - mean_y, np.zeros(X.shape[1])), rcond=None)[0]
+    return np.append(w, mean_y - mean @ w)
+
+
+@pytest.mark.parametrize(
+    ("solver", "rounds"),
+    [(GradientDescent(), 250), (GradientDescent(momentum=None), 3300)],
+    ids=["nesterov", "plain"],
+)
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_the_optimum_in_so_many_rounds(rows, solver, rounds, alpha, fit_intercept):
+    X, y = rows
+    objective = Objective(lay_out(X, y, block_rows=100), losses.Squared(), alpha, fit_intercept)
+    fit = minimise(objective, solver, tol=1e-11, max_iter=5000)
+    best = optimum(X, y, alpha, fit_intercept)
+    assert fit.status is Status.CONVERGED
+    lowest = objective.value_and_gradient(best[: objective.n_parameters])[0]
+    assert fit.value <= lowest * (1 + 1e-10)
+    assert fit.rounds <= rounds
+    np.testing.assert_allclose(fit.parameters, best, rtol=1e-6, atol=1e-6)
+
+
+def test_a_bound_that_is_too_small_is_noticed(rows, monkeypatch):
+    monkeypatch.setattr("dist_dot.solvers.gradient.largest_curvature", lambda product, size: 1e-3)
+    fit = minimise(Objective(lay_out(*rows), losses.Squared(), 1.0), GradientDescent(), tol=1e-8, max_iter=3000)
+    assert fit.status is Status.CONVERGED
+
+
+@pytest.mark.parametrize("size", [1, 3, 200])
+def test_the_curvature_bound_is_safe_and_close(size):
+    random = np.random.default_rng(size)
+    A = random.standard_normal((size, size))
+    A = A @ A.T
+    largest = np.linalg.eigvalsh(A)[-1]
+    assert largest <= largest_curvature(lambda v: A @ v, size) <= 1.5 * largest
+
+
+def test_statuses(rows):
+    objective = Objective(lay_out(*rows), losses.Squared(), 1.0)
+    assert minimise(objective, GradientDescent(), max_iter=3).status is Status.MAX_ITER
+    wild = GradientDescent(learning_rate=1e3, momentum=None, preconditioner=None)
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert minimise(objective, wild, max_iter=500).status is Status.DIVERGED
+    seen = []
+    fit = minimise(objective, GradientDescent(), callbacks=(seen.append, lambda p: p.iteration == 4))
+    assert fit.status is Status.STOPPED and fit.n_iter == 4
+    assert tuple(seen) == fit.history
+
+
+def test_a_warm_start_stops_by_the_same_test(rows):
+    objective = Objective(lay_out(*rows), losses.Squared(), 1.0)
+    cold = minimise(objective, GradientDescent(), tol=1e-8)
+    warm = minimise(objective, GradientDescent(), tol=1e-8, start=cold.parameters)
+    assert warm.status is Status.CONVERGED and warm.n_iter == 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"learning_rate": 0.0}, {"learning_rate": "fast"}, {"momentum": "heavy"}, {"preconditioner": "full"}]
+)
+def test_options_are_checked(options):
+    with pytest.raises(SolverError, match=next(iter(options))):
+        GradientDescent(**options)
+
+
+def test_resume_gives_the_bits_of_no_interruption(rows, tmp_path):
+    objective = Objective(lay_out(*rows, block_rows=64), losses.Squared(), 1.0)
+    straight = minimise(objective, GradientDescent(), tol=1e-9)
+    first = Checkpoints(str(tmp_path), every=7)
+    cut_short = minimise(objective, GradientDescent(), tol=1e-9, max_iter=25, checkpoint=first)
+    assert cut_short.n_iter == 25 < straight.n_iter
+    assert len(list(tmp_path.iterdir())) == 2
+    resumed = minimise(objective, GradientDescent(), tol=1e-9, checkpoint=replace(first, resume=True))
+    assert resumed.parameters.tobytes() == straight.parameters.tobytes()
+    assert [p.value for p in resumed.history] == [p.value for p in straight.history]
+    assert resumed.rounds > straight.rounds  # the fingerprint's
+
+
+def test_a_damaged_checkpoint_is_passed_over(rows, tmp_path):
+    objective = Objective(lay_out(*rows), losses.Squared(), 1.0)
+    checkpoints = Checkpoints(str(tmp_path), every=5, resume=True)
+    minimise(objective, GradientDescent(), tol=0, max_iter=12, checkpoint=checkpoints)
+    older, newest = sorted(tmp_path.iterdir())
+    content = bytearray(newest.read_bytes())
+    content[-20] ^= 1
+    newest.write_bytes(content)
+    seen = []
+    minimise(objective, GradientDescent(), tol=0, max_iter=12, checkpoint=checkpoints, callbacks=(seen.append,))
+    assert older.name == "000000010.safetensors" and seen[0].iteration == 10
+
+
+def test_the_checkpoint_of_another_run_is_refused(rows, tmp_path):
+    X, y = rows
+    checkpoints = Checkpoints(str(tmp_path), every=5, resume=True)
+    minimise(Objective(lay_out(X, y), losses.Squared(), 1.0), GradientDescent(), max_iter=5, checkpoint=checkpoints)
+    for other, words in (
+        (Objective(lay_out(X, y), losses.Squared(), 2.0), "its alpha differ"),
+        (Objective(lay_out(X, y + 1), losses.Squared(), 1.0), "its data differ"),
+    ):
+        with pytest.raises(InputError, match=words):
+            minimise(other, GradientDescent(), max_iter=5, checkpoint=checkpoints)

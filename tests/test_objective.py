@@ -1,0 +1,131 @@
+"""Losses, kernels and F against plain NumPy and finite differences."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from dist_dot import DataError, Objective, lay_out, losses
+from dist_dot.blocks.block import Block, cut
+from dist_dot.blocks.kernels import GramProduct, Moments, ValueAndGradient
+from dist_dot.errors import InputError
+
+LOSSES = [losses.Squared()]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("z", [-800.0, -1.5, 0.0, 0.3, 800.0])
+def test_derivatives_by_finite_differences(loss, z):
+    y, z, h = np.array(1.25), np.array(z), 1e-4
+    assert np.isclose((loss.value(y, z + h) - loss.value(y, z - h)) / (2 * h), loss.first(y, z), rtol=1e-6, atol=1e-8)
+    assert np.isclose((loss.first(y, z + h) - loss.first(y, z - h)) / (2 * h), loss.second(y, z), rtol=1e-6)
+    assert loss.second(y, z) <= loss.curvature
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("n", "p"), [(0, 3), (1, 1), (3, 2), (50, 7), (101, 160), (40, 1100)])
+def test_the_compiled_pass_is_the_formula(loss, dtype, weighted, n, p):
+    random = np.random.default_rng(n + p)
+    X, y = random.standard_normal((n, p)).astype(dtype), random.standard_normal(n).astype(dtype)
+    s = random.uniform(0, 2, n).astype(dtype) if weighted else None
+    block, at = Block(X, y, s, 0), random.standard_normal(p + 1)
+    X, y, one = X.astype(float), y.astype(float), np.ones(n) if s is None else s.astype(float)
+    close = {"rtol": 1e-12, "atol": 1e-11} if dtype == "float64" else {"rtol": 2e-4, "atol": 2e-3}
+
+    z = X @ at[:p] + at[p]
+    r = one * loss.first(y, z)
+    expected = np.concatenate([[(one * loss.value(y, z)).sum()], X.T @ r, [r.sum()]])
+    np.testing.assert_allclose(ValueAndGradient(loss)(block, at), expected, **close)
+    np.testing.assert_allclose(GramProduct()(block, at), np.append(X.T @ (one * z), one @ z), **close)
+
+    d = np.column_stack([X, y]) - at
+    expected = np.concatenate([[one.sum()], one @ d, one @ (d * d)])
+    np.testing.assert_allclose(Moments()(block, at), expected, **close)
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_gradient_by_finite_differences(rows, fit_intercept):
+    X, y = rows
+    objective = Objective(lay_out(X, y, block_rows=37), losses.Squared(), 3.0, fit_intercept)
+    at = np.random.default_rng(2).standard_normal(objective.n_parameters)
+    gradient = objective.value_and_gradient(at)[1]
+    for j, h in enumerate(np.eye(objective.n_parameters) * 1e-4):
+        slope = (objective.value_and_gradient(at + h)[0] - objective.value_and_gradient(at - h)[0]) / 2e-4
+        assert np.isclose(slope, gradient[j], rtol=1e-5), j
+    direction = np.random.default_rng(3).standard_normal(at.size)
+    difference = objective.value_and_gradient(at + direction)[1] - gradient
+    np.testing.assert_allclose(objective.curvature_bound_product(direction), difference, rtol=1e-8)
+
+
+def test_weight_two_is_the_row_twice_and_zero_is_no_row(rows):
+    X, y = rows
+    weight = np.where(np.arange(len(y)) % 3 == 0, 2.0, np.where(np.arange(len(y)) % 3 == 1, 0.0, 1.0))
+    twice = np.repeat(np.arange(len(y)), weight.astype(int))
+    at = np.ones(8)
+    weighted = Objective(lay_out(X, y, weight), losses.Squared(), 1.0).value_and_gradient(at)
+    repeated = Objective(lay_out(X[twice], y[twice]), losses.Squared(), 1.0).value_and_gradient(at)
+    np.testing.assert_allclose(weighted[0], repeated[0], rtol=1e-12)
+    np.testing.assert_allclose(weighted[1], repeated[1], rtol=1e-12)
+
+
+def test_moments_do_not_cancel():
+    X = np.random.default_rng(0).standard_normal((1000, 2)) + 1e8
+    moments = Objective(lay_out(X, X[:, 0], block_rows=64), losses.Squared()).moments()
+    np.testing.assert_allclose(moments.mean, X.mean(0), rtol=1e-14)
+    np.testing.assert_allclose(moments.spread, X.var(0) * 1000, rtol=1e-8)
+
+
+def test_a_round_reads_x_once(rows):
+    objective = Objective(lay_out(*rows, block_rows=10), losses.Squared())
+    objective.value_and_gradient(np.zeros(8))
+    assert objective.blocks.rounds == 1
+
+
+def test_cuts_cover_the_rows():
+    for n, p in [(1, 1), (1000, 20), (327_346, 160), (10_000_000, 1000)]:
+        cuts = cut(n, p, "float64")
+        bounds = [cuts.bounds(number) for number in range(cuts.n_blocks)]
+        assert bounds[0][0] == 0 and bounds[-1][1] == n
+        assert all(a[1] == b[0] for a, b in zip(bounds, bounds[1:], strict=False))
+    assert cut(1000, 20, "float64").n_blocks == 1
+
+
+def test_a_block_arrives_aligned():
+    raw = bytearray(8 * 21 + 1)
+    X = np.frombuffer(memoryview(raw)[1:], dtype=np.float64)[:20].reshape(10, 2)
+    assert not X.flags.aligned
+    moved = pickle.loads(pickle.dumps(Block(X, X[:, 0], None, 5), protocol=5))
+    assert moved.X.flags.aligned and moved.X.flags.c_contiguous and moved.y.flags.c_contiguous and moved.start == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"X": ((333, 4), np.nan)}, "X is nan in column 4, row 333"),
+        ({"X": ((2, 0), np.inf)}, "X is inf in column 0, row 2"),
+        ({"y": (599, -np.inf)}, "y is -inf, row 599"),
+        ({"s": (77, -1.0)}, "sample_weight is -1.0 in row 77"),
+    ],
+)
+def test_bad_values_are_named(rows, change, words):
+    arrays = {"X": rows[0].copy(), "y": rows[1].copy(), "s": np.ones(600)}
+    for name, (place, value) in change.items():
+        arrays[name][place] = value
+    with pytest.raises(DataError, match=words):
+        lay_out(arrays["X"], arrays["y"], arrays["s"], block_rows=50)
+
+
+def test_bad_shapes_and_numbers_are_named(rows):
+    X, y = rows
+    with pytest.raises(DataError, match="X has 600 rows and y has 599"):
+        lay_out(X, y[1:])
+    with pytest.raises(DataError, match="expected numbers"):
+        lay_out(np.array([["a"]]), [1.0])
+    with pytest.raises(InputError, match="block_rows is 0"):
+        lay_out(X, y, block_rows=0)
+    with pytest.raises(InputError, match="alpha is -1"):
+        Objective(lay_out(X, y), losses.Squared(), -1)
+    with pytest.raises(InputError, match="weights are all zero"):
+        Objective(lay_out(X, y, np.zeros(600)), losses.Squared()).moments()

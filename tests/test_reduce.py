@@ -1,0 +1,39 @@
+"""The fold: same bits whoever holds what."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dist_dot.blocks.reduce import fold, root, uncovered
+
+
+def leaves_of(count):
+    return {(0, i): np.random.default_rng(i).standard_normal(3) for i in range(count)}
+
+
+@given(st.integers(1, 70), st.data())
+def test_bits_do_not_depend_on_the_holders(count, data):
+    holders = data.draw(st.lists(st.integers(0, 4), min_size=count, max_size=count))
+    leaves = leaves_of(count)
+    whole = fold(leaves, count)
+    assert list(whole) == [root(count)]
+    parts = {}
+    for holder in set(holders):
+        parts |= fold({node: leaves[node] for node in leaves if holders[node[1]] == holder}, count)
+    assert uncovered(parts, count) == []
+    assert fold(parts, count)[root(count)].tobytes() == whole[root(count)].tobytes()
+    assert np.allclose(whole[root(count)], sum(leaves.values()))
+
+
+@given(st.integers(2, 200), st.data())
+def test_a_missing_block_is_seen(count, data):
+    gone = data.draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=count - 1))
+    parts = fold({node: value for node, value in leaves_of(count).items() if node[1] not in gone}, count)
+    assert uncovered(parts, count) == sorted(gone)
+    assert root(count) not in parts
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 500), (123, 877), (999, 1000)])
+def test_a_range_folds_to_few_nodes(start, stop):
+    assert len(fold({(0, i): np.zeros(1) for i in range(start, stop)}, 1000)) <= 2 * 10
