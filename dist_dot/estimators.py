@@ -38,7 +38,7 @@ class Ridge(RegressorMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
     fit_intercept : whether b is fitted. It is not penalised.
     solver : "auto" or "gradient_descent" (the same for now), or a solver of `dist_dot.solvers` with its options.
     max_iter : the largest number of steps; one round each, beside some ten to start.
-    tol : stop when max |gradient| <= tol * max |gradient at 0|. scikit-learn's tol has another meaning per solver.
+    tol : stop when the gradient is this small a part of that at 0; see `dist_dot.minimise`. scikit-learn's tol differs.
     callbacks : called with a `dist_dot.Progress` after each round; see `dist_dot.minimise`.
 
     Attributes

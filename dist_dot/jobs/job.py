@@ -52,7 +52,7 @@ class Solver:
     preconditioner: Literal["diagonal", "none"] = "diagonal"
     max_iter: int = 500
     tol: float = 1e-6
-    """Stop at max |gradient| <= tol * max |gradient at 0|."""
+    """Stop when the gradient is this small a part of that at 0 (see dist_dot.minimise)."""
 
 
 @dataclass(frozen=True)

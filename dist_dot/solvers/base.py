@@ -35,5 +35,8 @@ class Solver(Protocol[S]):
     def init(self, objective: Objective, parameters: Array) -> S:
         """Evaluate F at the starting point, and whatever the solver needs to know before its first step."""
 
+    def norm(self, state: S, gradient: Array) -> float:
+        """Return the Euclidean norm of a gradient of F in the coordinates that the solver moves in."""
+
     def step(self, objective: Objective, state: S) -> S:
         """Move once."""

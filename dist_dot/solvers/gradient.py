@@ -89,6 +89,10 @@ class GradientDescent:
         v = _to_scaled(parameters, scale, mean)
         return GradientState(parameters, value, gradient, v, v, 1.0, curvature, scale, mean)
 
+    def norm(self, state: GradientState, gradient: Array) -> float:
+        """Return the Euclidean norm of a gradient of F in the scaled coordinates."""
+        return float(np.linalg.norm(_to_scaled_gradient(gradient, state.scale, state.mean)))
+
     def step(self, objective: Objective, state: GradientState) -> GradientState:
         """Move once. One round; reads X once."""
         g = _to_scaled_gradient(state.gradient, state.scale, state.mean)

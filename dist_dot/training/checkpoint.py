@@ -28,7 +28,7 @@ class Checkpoint:
     fingerprint: str
     state: Any
     iteration: int
-    reference: float
+    reference: tuple[float, float]
     rounds: int
     seconds: float
     history: tuple[Progress, ...]
@@ -157,7 +157,7 @@ def _decode(path: Path, state: type[Any]) -> Checkpoint:
         header["fingerprint"],
         state(**values, **header["state"]),
         header["iteration"],
-        header["reference"],
+        tuple(header["reference"]),
         header["rounds"],
         header["seconds"],
         history,

@@ -22,8 +22,9 @@ class Status(Enum):
 class Progress:
     """One evaluation of F.
 
-    `gradient` is the largest absolute entry of its gradient, `relative` that over its value at 0 (what tol is
-    compared with), `seconds` since the run began, `nbytes` what a round reads of X.
+    `gradient` is the largest absolute entry of its gradient, `relative` the larger of the two ratios to its
+    size at 0 that tol is compared with (see `dist_dot.minimise`), `seconds` since the run began, `nbytes` what a round
+    reads of X.
     """
 
     iteration: int

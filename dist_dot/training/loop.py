@@ -16,6 +16,9 @@ from dist_dot.training.checkpoint import Checkpoint, Checkpoints, fingerprint
 from dist_dot.training.fit import Callback, Fit, Progress, Status
 from dist_dot.typing import Array
 
+# The gradient of float32 rows cannot be known better than this many times their rounding; a smaller tol counts as it.
+ROUNDING = 32
+
 
 def minimise(
     objective: Objective,
@@ -29,7 +32,8 @@ def minimise(
 ) -> Fit:
     """Minimise F and return the Fit.
 
-    Stops when max |gradient of F(w)| <= tol * max |gradient of F(0)|, which is free of the scale of X and y, or after
+    Stops when max |gradient of F(w)| <= tol * max |gradient of F(0)| and the same holds for its Euclidean norm in the
+    coordinates that the solver moves in, where columns that are rare or small count as much as others; or after
     max_iter steps (all of them with tol = 0), or when a callback returns True. `start` is the flat vector to begin at,
     0 where none is given; a start elsewhere costs one round for the gradient at 0. With `checkpoint` the state is
     saved every so many steps and at the end, by the process that hosts the loop, and a run may go on from there with
@@ -86,13 +90,13 @@ class Loop:
                 rounds=blocks.rounds - before,
                 value=state.value,
                 gradient=size,
-                relative=size / now.reference if now.reference else 0.0,
+                relative=self._relative(state, now.reference),
                 seconds=now.seconds + perf_counter() - begin,
                 nbytes=blocks.cuts.nbytes,
             )
             history.append(progress)
             stop = report(progress)
-            status = self._status(progress, now.reference, stop)
+            status = self._status(progress, stop, ROUNDING * float(np.finfo(blocks.cuts.dtype).eps))
             if self.checkpoints is not None and (status or self.checkpoints.due(now.iteration)):
                 saved = replace(now, history=tuple(history[:-1]), rounds=progress.rounds, seconds=progress.seconds)
                 self.checkpoints.save(saved)
@@ -115,14 +119,21 @@ class Loop:
         at_zero = state.gradient if not np.any(self.start) else None
         if at_zero is None:
             at_zero = objective.value_and_gradient(np.zeros(objective.n_parameters))[1]
-        reference = float(np.max(np.abs(at_zero), initial=0.0))
-        return Checkpoint(mark, state, 0, reference, 0, 0.0, ())
+        return Checkpoint(mark, state, 0, self._sizes(state, at_zero), 0, 0.0, ())
 
-    def _status(self, progress: Progress, reference: float, stop: bool) -> Status | None:
+    def _sizes(self, state: Any, gradient: Array) -> tuple[float, float]:
+        """Return the two sizes of a gradient that must both become small: in w, and in the solver's coordinates."""
+        return float(np.max(np.abs(gradient), initial=0.0)), self.solver.norm(state, gradient)
+
+    def _relative(self, state: Any, reference: tuple[float, float]) -> float:
+        sizes = self._sizes(state, state.gradient)
+        return max(size / at_zero if at_zero else 0.0 for size, at_zero in zip(sizes, reference, strict=True))
+
+    def _status(self, progress: Progress, stop: bool, floor: float) -> Status | None:
         if not (np.isfinite(progress.value) and np.isfinite(progress.gradient)):
             return Status.DIVERGED
         # "The coefficients hardly changed" stops too early on ill-conditioned columns; the gradient does not.
-        if self.tol > 0 and progress.gradient <= self.tol * reference:
+        if self.tol > 0 and progress.relative <= max(self.tol, floor):
             return Status.CONVERGED
         if progress.iteration >= self.max_iter:
             return Status.MAX_ITER
