@@ -1,12 +1,15 @@
 """Losses: per-row mathematics in the linear predictor z = <x, w> + b, and nothing else.
 
 Each loss states its domain (which y it accepts), its link (how z becomes a prediction), its formula and the constant
-that the formula leaves out. `value`, `first` and `second` are elementwise over arrays of any shape and any array
-library; the sums over rows, the weights and the penalty belong to `dist_dot.objective`.
+that the formula leaves out. `value`, `first` and `second` are elementwise over arrays of any shape; the sums over
+rows, the weights and the penalty belong to `dist_dot.objective`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
+
+import numpy as np
 
 from dist_dot.typing import Array
 
@@ -21,6 +24,10 @@ class Loss(Protocol):
     @property
     def tile(self) -> int:
         """The number of its compiled form in `dist_dot.blocks.kernels`."""
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        """The smallest and the largest y that it accepts."""
 
     @property
     def curvature(self) -> float | None:
@@ -51,6 +58,7 @@ class Squared:
 
     name: ClassVar[str] = "squared"
     tile: ClassVar[int] = 0
+    domain: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     curvature: ClassVar[float | None] = 1.0
 
     def value(self, y: Array, z: Array) -> Array:
@@ -73,3 +81,44 @@ class Squared:
     def predict(self, z: Array) -> Array:
         """Return z itself."""
         return z
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """Negative log likelihood of a Bernoulli y.
+
+    Domain: 0 <= y <= 1, a label or a probability. Link: logit. Formula: log(1 + exp(z)) - y z. Nothing is dropped.
+    Stable for every finite z.
+    """
+
+    name: ClassVar[str] = "logistic"
+    tile: ClassVar[int] = 1
+    domain: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    curvature: ClassVar[float | None] = 0.25
+
+    def value(self, y: Array, z: Array) -> Array:
+        """Return log(1 + exp(z)) - y z."""
+        value: Array = (np.maximum(z, 0.0) - y * z) + np.log1p(np.exp(-np.abs(z)))
+        return value
+
+    def first(self, y: Array, z: Array) -> Array:
+        """Return sigmoid(z) - y."""
+        first: Array = self.predict(z) - y
+        return first
+
+    def second(self, y: Array, z: Array) -> Array:
+        """Return sigmoid(z) (1 - sigmoid(z))."""
+        u = np.exp(-np.abs(z))
+        second: Array = u / (1.0 + u) ** 2
+        return second
+
+    def link(self, mean: float) -> float:
+        """Return log(mean / (1 - mean)); a mean of 0 or 1 is taken for one that float64 tells from it."""
+        mean = min(max(mean, 1e-16), 1.0 - 1e-16)
+        return math.log(mean) - math.log1p(-mean)
+
+    def predict(self, z: Array) -> Array:
+        """Return sigmoid(z), the probability of y = 1."""
+        u = np.exp(-np.abs(z))
+        probability: Array = np.where(z >= 0, 1.0, u) / (1.0 + u)
+        return probability

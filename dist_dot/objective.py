@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dist_dot.blocks.block import Blocks
-from dist_dot.blocks.kernels import GramProduct, Moments, ValueAndGradient
+from dist_dot.blocks.kernels import CheckTarget, GramProduct, Moments, ValueAndGradient
 from dist_dot.errors import InputError, SolverError
 from dist_dot.losses import Loss
 from dist_dot.typing import Array
@@ -65,6 +65,11 @@ class Objective:
         diagonal = np.full(self.n_parameters, float(self.alpha))
         diagonal[self.n_features :] = 0.0
         return diagonal
+
+    def check_target(self) -> None:
+        """Raise DataError if a y is outside of the loss's domain. One round that reads y alone; none for squared."""
+        if any(map(np.isfinite, self.loss.domain)):
+            self.blocks.reduce(CheckTarget(self.loss), np.zeros(0))
 
     def value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
         """Return F and its gradient at the flat vector [w, b]. One round; reads X once."""

@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge as Reference
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dist_dot import DataError, Ridge, SolverError
+from dist_dot.blocks import compiled
 
 
 @parametrize_with_checks([Ridge()])
@@ -36,6 +37,21 @@ def test_float32_stays_float32():
     small = Ridge().fit(X.astype(np.float32), y.astype(np.float32))
     assert small.coef_.dtype == np.float32
     np.testing.assert_allclose(small.coef_, Ridge().fit(X, y).coef_, rtol=1e-3)
+
+
+@pytest.mark.parametrize("flush", [8, 24, 96])
+def test_float32_ends_at_its_rounding_however_it_is_summed(flush, monkeypatch):
+    X, y = (array.astype(np.float32) for array in load_diabetes(return_X_y=True))
+    whole = compiled.value_and_gradient
+
+    def in_parts(loss, X, y, weight, parameters):
+        parts = [whole(loss, X[i : i + flush], y[i : i + flush], None, parameters) for i in range(0, len(X), flush)]
+        return np.sum(parts, axis=0)
+
+    monkeypatch.setattr(compiled, "value_and_gradient", in_parts)
+    model = Ridge(tol=1e-12, max_iter=3000).fit(X, y)
+    assert model.fit_.status.name == "CONVERGED"
+    np.testing.assert_allclose(model.coef_, Ridge().fit(X.astype(float), y).coef_, rtol=1e-3)
 
 
 def test_dask_arrays_without_a_client_and_lazy_predictions():

@@ -5,12 +5,13 @@ import pickle
 import numpy as np
 import pytest
 
-from dist_dot import DataError, Objective, lay_out, losses
+from dist_dot import DataError, Objective, lay_out, losses, minimise, solvers
+from dist_dot.blocks import compiled
 from dist_dot.blocks.block import Block, cut
 from dist_dot.blocks.kernels import GramProduct, Moments, ValueAndGradient
 from dist_dot.errors import InputError
 
-LOSSES = [losses.Squared()]
+LOSSES = [losses.Squared(), losses.Logistic()]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -43,6 +44,54 @@ def test_the_compiled_pass_is_the_formula(loss, dtype, weighted, n, p):
     d = np.column_stack([X, y]) - at
     expected = np.concatenate([[one.sum()], one @ d, one @ (d * d)])
     np.testing.assert_allclose(Moments()(block, at), expected, **close)
+
+
+def test_the_compiled_exp_and_log1p_are_exact_to_rounding():
+    random = np.random.default_rng(0)
+    small = 10.0 ** random.uniform(-17, 0, 4000)
+    z = np.concatenate([random.uniform(-300, 300, 4000), random.uniform(-2, 2, 4000), small, -small, [0.0, -0.0]])
+    y = np.zeros_like(z)
+    residual, value, scratch = (np.empty_like(z) for _ in range(3))
+    compiled._logistic(y, 0, z.size, z, residual, value, scratch)
+    exact = z.astype(np.longdouble)
+    u = np.exp(-np.abs(exact))
+    np.testing.assert_allclose(value, (np.maximum(exact, 0) + np.log1p(u)).astype(float), rtol=1e-15)
+    np.testing.assert_allclose(residual, (np.where(z >= 0, 1, u) / (1 + u)).astype(float), rtol=1e-15)
+
+
+@pytest.mark.parametrize("z", [-1e300, -800.0, 800.0, 1e300])
+@pytest.mark.parametrize("y", [0.0, 1.0])
+def test_the_logistic_loss_is_stable(z, y):
+    loss = losses.Logistic()
+    sums = ValueAndGradient(loss)(Block(np.ones((1, 1)), np.array([y]), None, 0), np.array([z, 0.0]))
+    wrong = (z > 0) != (y == 1)
+    np.testing.assert_allclose(sums, [abs(z) * wrong, *2 * [np.sign(z) * wrong]], atol=1e-300)
+    np.testing.assert_allclose([loss.value(y, z), loss.first(y, z)], sums[:2], atol=1e-300)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_nan_does_not_pass_unseen(loss):
+    sums = ValueAndGradient(loss)(Block(np.ones((5, 2)), np.ones(5), None, 0), np.array([0.0, np.nan, 0.0]))
+    assert np.isnan(sums[0])
+
+
+def test_logistic_regression_is_that_of_scikit_learn(rows):
+    from sklearn.linear_model import LogisticRegression
+
+    X, y = rows[0], (rows[1] > np.median(rows[1])).astype(float)
+    fit = minimise(
+        Objective(lay_out(X, y, block_rows=64), losses.Logistic(), 2.0), solvers.GradientDescent(), tol=1e-10
+    )
+    reference = LogisticRegression(C=0.5, solver="newton-cholesky", tol=1e-12).fit(X, y)
+    np.testing.assert_allclose(fit.w, reference.coef_[0], rtol=1e-6)
+    np.testing.assert_allclose(fit.intercept, reference.intercept_[0], rtol=1e-6)
+
+
+def test_a_label_outside_of_the_domain_is_named(rows):
+    X, y = rows[0], np.ones(600)
+    y[123] = -1.0
+    with pytest.raises(DataError, match=r"y is -1.0 in row 123: the logistic loss takes 0 <= y <= 1"):
+        minimise(Objective(lay_out(X, y, block_rows=64), losses.Logistic(), 1.0), solvers.GradientDescent())
 
 
 @pytest.mark.parametrize("fit_intercept", [False, True])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dist_dot.blocks.block import Block, Blocks, Cuts, LocalBlocks, aligned, cut
+from dist_dot.blocks.compiled import compile_for
 from dist_dot.errors import DataError
 from dist_dot.typing import Array
 
@@ -61,6 +62,7 @@ def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: Any) -> Block
 
 def make_block(X: Array, y: Array, weight: Array | None, start: int, dtype: str) -> Block:
     """Check rows and return them as a block; `start` is the number of the first row, for messages."""
+    compile_for(dtype)  # here, so that no round has to wait for it
     X, y = (aligned(np.asarray(array, dtype)) for array in (X, y))
     _check_finite("X", X, start)
     _check_finite("y", y, start)

@@ -111,7 +111,8 @@ class GradientDescent:
         parameters = _to_parameters(v, state.scale, state.mean)
         value, gradient = objective.value_and_gradient(parameters)
         # Near the minimum the difference of two values is below their rounding, which must not count.
-        rounding = 1e-12 * (abs(value) + abs(state.value))
+        eps = float(np.finfo(objective.blocks.cuts.dtype).eps)
+        rounding = max(8.0 * eps, 1e-12) * (abs(value) + abs(state.value))
         if self.learning_rate == "auto" and np.array_equal(v, x):
             # A plain step: the descent lemma holds for every step 1 / L if L bounds the curvature.
             promised = g @ g / (2.0 * state.curvature)

@@ -17,7 +17,7 @@ from dist_dot.training.fit import Callback, Fit, Progress, Status
 from dist_dot.typing import Array
 
 # The gradient of float32 rows cannot be known better than this many times their rounding; a smaller tol counts as it.
-ROUNDING = 32
+ROUNDING = 8
 
 
 def minimise(
@@ -77,6 +77,7 @@ class Loop:
             return self._iterate(Objective(blocks, self.loss, self.alpha, self.fit_intercept), report)
 
     def _iterate(self, objective: Objective, report: Report) -> Fit:
+        objective.check_target()
         blocks = objective.blocks
         begin, before = perf_counter(), blocks.rounds
         now = self._begin(objective)
