@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from dist_dot.blocks.arrays import cast, is_other
 from dist_dot.blocks.layout import float_dtype, lay_out
 from dist_dot.errors import InputError, SolverError, suggestion
 from dist_dot.losses import Squared
@@ -72,7 +73,7 @@ class Ridge(RegressorMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
         Warns with ConvergenceWarning if max_iter was reached. Raises DataError (a ValueError) for data that cannot be
         used, naming row and column.
         """
-        if not hasattr(X, "__dask_graph__"):
+        if not (hasattr(X, "__dask_graph__") or is_other(X)):
             X, y = validate_data(
                 self, X, y, dtype=[np.float64, np.float32], y_numeric=True, order="C", ensure_all_finite=True
             )
@@ -90,7 +91,7 @@ class Ridge(RegressorMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
         if fit.status in (Status.MAX_ITER, Status.DIVERGED):
             warnings.warn(f"after {fit.n_iter} steps: {fit.status.value}", ConvergenceWarning, stacklevel=2)
         self.fit_ = fit
-        self.coef_ = fit.w.astype(float_dtype(X.dtype))
+        self.coef_ = fit.w.astype(float_dtype(X))
         self.intercept_ = fit.intercept
         self.n_iter_ = fit.n_iter
         self.n_features_in_ = objective.n_features
@@ -99,9 +100,10 @@ class Ridge(RegressorMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
     def predict(self, X: Any) -> Any:
         """Return X @ coef_ + intercept_, (n,); of a Dask array a Dask array, not computed yet."""
         check_is_fitted(self)
-        if hasattr(X, "__dask_graph__"):
+        coef = self.coef_
+        if hasattr(X, "__dask_graph__") or is_other(X):
             if X.shape[1] != self.n_features_in_:
                 raise InputError(f"X has {X.shape[1]} columns, the model was fitted to {self.n_features_in_}")
         else:
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return X @ self.coef_ + self.intercept_
+        return X @ cast(coef, coef.dtype.name, X if is_other(X) else coef) + self.intercept_

@@ -1,17 +1,27 @@
 """Losses: per-row mathematics in the linear predictor z = <x, w> + b, and nothing else.
 
 Each loss states its domain (which y it accepts), its link (how z becomes a prediction), its formula and the constant
-that the formula leaves out. `value`, `first` and `second` are elementwise over arrays of any shape; the sums over
-rows, the weights and the penalty belong to `dist_dot.objective`.
+that the formula leaves out. `value`, `first` and `second` are elementwise over arrays of any shape and of any
+library that speaks the array API; the sums over rows, the weights and the penalty belong to `dist_dot.objective`. A
+loss of your own has these methods too; where it has no compiled pass it runs as array operations.
 """
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from dist_dot.typing import Array
+
+
+def _namespace(z: Any) -> Any:
+    """Return the array library of z; NumPy for a number."""
+    if isinstance(z, np.ndarray | np.generic | float | int):
+        return np
+    from array_api_compat import array_namespace
+
+    return array_namespace(z)
 
 
 class Loss(Protocol):
@@ -20,10 +30,6 @@ class Loss(Protocol):
     @property
     def name(self) -> str:
         """The word for it in a job file."""
-
-    @property
-    def tile(self) -> int:
-        """The number of its compiled form in `dist_dot.blocks.kernels`."""
 
     @property
     def domain(self) -> tuple[float, float]:
@@ -57,7 +63,6 @@ class Squared:
     """
 
     name: ClassVar[str] = "squared"
-    tile: ClassVar[int] = 0
     domain: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     curvature: ClassVar[float | None] = 1.0
 
@@ -92,13 +97,13 @@ class Logistic:
     """
 
     name: ClassVar[str] = "logistic"
-    tile: ClassVar[int] = 1
     domain: ClassVar[tuple[float, float]] = (0.0, 1.0)
     curvature: ClassVar[float | None] = 0.25
 
     def value(self, y: Array, z: Array) -> Array:
         """Return log(1 + exp(z)) - y z."""
-        value: Array = (np.maximum(z, 0.0) - y * z) + np.log1p(np.exp(-np.abs(z)))
+        xp = _namespace(z)
+        value: Array = (xp.where(z > 0, z, 0.0 * z) - y * z) + xp.log1p(xp.exp(-abs(z)))
         return value
 
     def first(self, y: Array, z: Array) -> Array:
@@ -108,7 +113,7 @@ class Logistic:
 
     def second(self, y: Array, z: Array) -> Array:
         """Return sigmoid(z) (1 - sigmoid(z))."""
-        u = np.exp(-np.abs(z))
+        u = _namespace(z).exp(-abs(z))
         second: Array = u / (1.0 + u) ** 2
         return second
 
@@ -119,6 +124,7 @@ class Logistic:
 
     def predict(self, z: Array) -> Array:
         """Return sigmoid(z), the probability of y = 1."""
-        u = np.exp(-np.abs(z))
-        probability: Array = np.where(z >= 0, 1.0, u) / (1.0 + u)
+        xp = _namespace(z)
+        u = xp.exp(-abs(z))
+        probability: Array = xp.where(z >= 0, xp.ones_like(u), u) / (1.0 + u)
         return probability

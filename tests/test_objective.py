@@ -7,6 +7,7 @@ import pytest
 
 from dist_dot import DataError, Objective, lay_out, losses, minimise, solvers
 from dist_dot.blocks import compiled
+from dist_dot.blocks.arrays import Parameters
 from dist_dot.blocks.block import Block, cut
 from dist_dot.blocks.kernels import GramProduct, Moments, ValueAndGradient
 from dist_dot.errors import InputError
@@ -32,18 +33,19 @@ def test_the_compiled_pass_is_the_formula(loss, dtype, weighted, n, p):
     X, y = random.standard_normal((n, p)).astype(dtype), random.standard_normal(n).astype(dtype)
     s = random.uniform(0, 2, n).astype(dtype) if weighted else None
     block, at = Block(X, y, s, 0), random.standard_normal(p + 1)
+    parameters = Parameters(at)
     X, y, one = X.astype(float), y.astype(float), np.ones(n) if s is None else s.astype(float)
     close = {"rtol": 1e-12, "atol": 1e-11} if dtype == "float64" else {"rtol": 2e-4, "atol": 2e-3}
 
     z = X @ at[:p] + at[p]
     r = one * loss.first(y, z)
     expected = np.concatenate([[(one * loss.value(y, z)).sum()], X.T @ r, [r.sum()]])
-    np.testing.assert_allclose(ValueAndGradient(loss)(block, at), expected, **close)
-    np.testing.assert_allclose(GramProduct()(block, at), np.append(X.T @ (one * z), one @ z), **close)
+    np.testing.assert_allclose(ValueAndGradient(loss)(block, parameters), expected, **close)
+    np.testing.assert_allclose(GramProduct()(block, parameters), np.append(X.T @ (one * z), one @ z), **close)
 
     d = np.column_stack([X, y]) - at
     expected = np.concatenate([[one.sum()], one @ d, one @ (d * d)])
-    np.testing.assert_allclose(Moments()(block, at), expected, **close)
+    np.testing.assert_allclose(Moments()(block, parameters), expected, **close)
 
 
 def test_the_compiled_exp_and_log1p_are_exact_to_rounding():
@@ -63,7 +65,7 @@ def test_the_compiled_exp_and_log1p_are_exact_to_rounding():
 @pytest.mark.parametrize("y", [0.0, 1.0])
 def test_the_logistic_loss_is_stable(z, y):
     loss = losses.Logistic()
-    sums = ValueAndGradient(loss)(Block(np.ones((1, 1)), np.array([y]), None, 0), np.array([z, 0.0]))
+    sums = ValueAndGradient(loss)(Block(np.ones((1, 1)), np.array([y]), None, 0), Parameters(np.array([z, 0.0])))
     wrong = (z > 0) != (y == 1)
     np.testing.assert_allclose(sums, [abs(z) * wrong, *2 * [np.sign(z) * wrong]], atol=1e-300)
     np.testing.assert_allclose([loss.value(y, z), loss.first(y, z)], sums[:2], atol=1e-300)
@@ -71,7 +73,7 @@ def test_the_logistic_loss_is_stable(z, y):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_nan_does_not_pass_unseen(loss):
-    sums = ValueAndGradient(loss)(Block(np.ones((5, 2)), np.ones(5), None, 0), np.array([0.0, np.nan, 0.0]))
+    sums = ValueAndGradient(loss)(Block(np.ones((5, 2)), np.ones(5), None, 0), Parameters(np.array([0.0, np.nan, 0.0])))
     assert np.isnan(sums[0])
 
 

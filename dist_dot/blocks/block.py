@@ -9,13 +9,14 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from dist_dot.blocks.arrays import Parameters, aligned, itemsize, to_host
 from dist_dot.blocks.reduce import fold, root
 from dist_dot.errors import InputError
 from dist_dot.typing import Array
 
 T = TypeVar("T")
-Kernel = Callable[["Block", Array], Array]
-"""(block, parameters) -> sums over the rows of the block, one flat float64 array. See `dist_dot.blocks.kernels`."""
+Kernel = Callable[["Block", Parameters], Array]
+"""(block, parameters) -> sums over its rows, one flat float64 array of its library. See `dist_dot.blocks.kernels`."""
 Report = Callable[[Any], bool]
 """What a program calls with its progress; the answer True asks it to stop."""
 Program = Callable[["Blocks", Report], T]
@@ -26,8 +27,8 @@ Program = Callable[["Blocks", Report], T]
 class Block:
     """Rows `start` .. `start + len(block)` of the data.
 
-    X is (m, p), y is (m,), both of one float dtype, aligned and C-contiguous; weight is (m,) or None where every
-    row counts once.
+    X is (m, p), y is (m,), both of one library and float dtype, aligned and C-contiguous where that is NumPy; weight is
+    (m,) or None where every row counts once.
     """
 
     X: Array
@@ -41,7 +42,8 @@ class Block:
     @property
     def nbytes(self) -> int:
         """Bytes of X, y and weight."""
-        return int(self.X.nbytes + self.y.nbytes + (0 if self.weight is None else self.weight.nbytes))
+        columns = self.X.shape[1] + 1 + (self.weight is not None)
+        return len(self) * int(columns) * itemsize(self.X)
 
     def __sizeof__(self) -> int:  # what Dask's memory manager asks for
         return self.nbytes
@@ -57,11 +59,6 @@ def _aligned_block(X: Array, y: Array, weight: Array | None, start: int) -> Bloc
     and with other bits. So a block is aligned when it arrives, whoever moved it and with whatever serializer.
     """
     return Block(aligned(X), aligned(y), None if weight is None else aligned(weight), start)
-
-
-def aligned(array: Array) -> Array:
-    """Return the array itself if it is aligned and C-contiguous, a copy that is otherwise."""
-    return np.require(array, requirements=["C", "A"])
 
 
 @dataclass(frozen=True)
@@ -150,10 +147,11 @@ class LocalBlocks:
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return the sum of kernel(block, parameters) over all blocks. One round; reads X once."""
         self.rounds += 1
+        at = Parameters(parameters)
         one = len(self.blocks) == 1 or self._threads == 1
-        sums = (map if one else self._pool.map)(lambda block: kernel(block, parameters), self.blocks)
+        sums = (map if one else self._pool.map)(lambda block: kernel(block, at), self.blocks)
         nodes = {(0, number): total for number, total in enumerate(sums)}
-        return fold(nodes, len(self.blocks))[root(len(self.blocks))]
+        return np.asarray(to_host(fold(nodes, len(self.blocks))[root(len(self.blocks))]))
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run the program in this thread."""

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from dist_dot.losses import Logistic, Squared
 from dist_dot.typing import Array
 
 # Sums may be reordered (that is what makes them vector code); NaN and infinity keep their meaning.
@@ -26,6 +27,7 @@ _reordered: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", 
 _ordered: Any = njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 
 SQUARED, LOGISTIC = 0, 1
+LOSSES: dict[type, int] = {Squared: SQUARED, Logistic: LOGISTIC}
 
 # Rows after which the gradient is added up in float64, for float32 loses digits with their number.
 FLUSH = 32

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dist_dot.blocks.block import Block, Blocks, Cuts, LocalBlocks, aligned, cut
+from dist_dot.blocks.arrays import aligned, cast, is_other, namespace, to_host
+from dist_dot.blocks.block import Block, Blocks, Cuts, LocalBlocks, cut
 from dist_dot.blocks.compiled import compile_for
 from dist_dot.errors import DataError
 from dist_dot.typing import Array
@@ -15,11 +16,11 @@ from dist_dot.typing import Array
 def lay_out(X: Any, y: Any, sample_weight: Any = None, *, block_rows: int | str = "auto") -> Blocks:
     """Cut rows into blocks and return where they are.
 
-    X is (n, p), y is (n,), sample_weight is (n,) or None: NumPy arrays, anything that NumPy makes an array of, or
-    Dask arrays. float32 stays float32, every other number becomes float64. NumPy rows are used in place where they
-    are C-contiguous and of the right dtype. A Dask collection with a `distributed.Client` in force is laid out on
-    that cluster, one task per block, anything else in this process. block_rows is "auto", a function of n, p and
-    dtype, or the number of rows.
+    X is (n, p), y is (n,), sample_weight is (n,) or None: NumPy arrays, anything that NumPy makes an array of, Dask
+    arrays, or arrays of a library that speaks the array API, such as CuPy, which stay on their device. float32 stays
+    float32, every other number becomes float64. NumPy rows are used in place where they are C-contiguous and of the
+    right dtype. A Dask collection with a `distributed.Client` in force is laid out on that cluster, one task per block,
+    anything else in this process. block_rows is "auto", a function of n, p and dtype, or the number of rows.
 
     Cost: one pass over X. Raises DataError for shapes that do not match, for NaN, infinity, a negative weight, each
     with its row and column; what a Dask task raises, as it is.
@@ -28,16 +29,14 @@ def lay_out(X: Any, y: Any, sample_weight: Any = None, *, block_rows: int | str 
         return _lay_out_dask(X, y, sample_weight, block_rows)
     if hasattr(X, "toarray"):
         raise DataError(f"X is a sparse {type(X).__name__}: only dense X is supported so far; use X.toarray()")
-    X = np.asarray(X)
-    y = np.asarray(y)
-    weight = None if sample_weight is None else np.asarray(sample_weight)
+    X, y, weight = (a if a is None or is_other(a) else np.asarray(a) for a in (X, y, sample_weight))
     check_shapes(X.shape, y.shape, None if weight is None else weight.shape)
-    cuts = cut(X.shape[0], X.shape[1], float_dtype(X.dtype), block_rows)
+    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows)
 
     def make(number: int) -> Block:
         start, stop = cuts.bounds(number)
         return make_block(
-            X[start:stop], y[start:stop], None if weight is None else weight[start:stop], start, cuts.dtype
+            X[start:stop, :], y[start:stop], None if weight is None else weight[start:stop], start, cuts.dtype
         )
 
     return lay_out_rows(make, cuts, None)
@@ -62,16 +61,19 @@ def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: Any) -> Block
 
 def make_block(X: Array, y: Array, weight: Array | None, start: int, dtype: str) -> Block:
     """Check rows and return them as a block; `start` is the number of the first row, for messages."""
-    compile_for(dtype)  # here, so that no round has to wait for it
-    X, y = (aligned(np.asarray(array, dtype)) for array in (X, y))
+    X = aligned(cast(X, dtype))
+    y = aligned(cast(y, dtype, X))
+    if not is_other(X):
+        compile_for(dtype)  # here, so that no round has to wait for it
     _check_finite("X", X, start)
     _check_finite("y", y, start)
     if weight is not None:
-        weight = aligned(np.asarray(weight, dtype))
+        weight = aligned(cast(weight, dtype, X))
         _check_finite("sample_weight", weight, start)
-        if weight.size and weight.min() < 0:
-            row = int(np.argmin(weight))
-            raise DataError(f"sample_weight is {weight[row]} in row {start + row}: weights are >= 0")
+        xp = namespace(weight)
+        if weight.shape[0] and float(xp.min(weight)) < 0:
+            row = int(xp.argmin(weight))
+            raise DataError(f"sample_weight is {float(weight[row])} in row {start + row}: weights are >= 0")
     return Block(X, y, weight, start)
 
 
@@ -89,26 +91,27 @@ def check_shapes(X: tuple[int, ...], y: tuple[int, ...], weight: tuple[int, ...]
         raise DataError(f"X has shape {X}: there is nothing to train on")
 
 
-def float_dtype(dtype: Any) -> str:
-    """Return the dtype that blocks hold for data of this one: float32 or float64. Raises DataError for non-numbers."""
-    dtype = np.dtype(dtype)
-    if dtype.kind not in "fiub":
-        raise DataError(f"X has dtype {dtype}: expected numbers")
-    return "float32" if dtype == np.float32 else "float64"
+def float_dtype(X: Any) -> str:
+    """Return the dtype that blocks of X hold: float32 or float64. Raises DataError for what are no numbers."""
+    xp = namespace(X)
+    if not xp.isdtype(X.dtype, ("real floating", "integral", "bool")):
+        raise DataError(f"X has dtype {X.dtype}: expected numbers")
+    return "float32" if X.dtype == xp.float32 else "float64"
 
 
 def _check_finite(name: str, array: Array, start: int) -> None:
     # A finite sum is proof enough, at the speed of memory and without a temporary; else look closer.
+    xp = namespace(array)
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(array.sum()):
+        if bool(xp.isfinite(xp.sum(array))):
             return
-    finite = np.isfinite(array)
+    finite = to_host(xp.isfinite(array))
     if finite.all():
         return
-    place = np.argwhere(~finite)[0]
+    place = tuple(int(i) for i in np.argwhere(~finite)[0])
     column = f" in column {place[1]}" if array.ndim == 2 else ""
     raise DataError(
-        f"{name} is {array[tuple(place)]}{column}, row {start + place[0]}: fill or drop such rows before the fit"
+        f"{name} is {float(array[place])}{column}, row {start + place[0]}: fill or drop such rows before the fit"
     )
 
 
@@ -131,7 +134,7 @@ def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str) -> Blocks:
             array.compute_chunk_sizes()
     X, y, *rest = arrays
     check_shapes(X.shape, y.shape, rest[0].shape if rest else None)
-    cuts = cut(X.shape[0], X.shape[1], float_dtype(X.dtype), block_rows)
+    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows)
     rows = tuple(stop - start for start, stop in map(cuts.bounds, range(cuts.n_blocks)))
     X_parts = X.rechunk((rows, X.shape[1])).to_delayed().ravel()
     y_parts = y.rechunk((rows,)).to_delayed().ravel()

@@ -7,8 +7,7 @@ there.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-
-import numpy as np
+from operator import add
 
 from dist_dot.typing import Array
 
@@ -20,9 +19,7 @@ def root(leaves: int) -> Node:
     return (leaves - 1).bit_length(), 0
 
 
-def fold(
-    nodes: Mapping[Node, Array], leaves: int, merge: Callable[[Array, Array], Array] = np.add
-) -> dict[Node, Array]:
+def fold(nodes: Mapping[Node, Array], leaves: int, merge: Callable[[Array, Array], Array] = add) -> dict[Node, Array]:
     """Merge siblings as far up as they are complete; return the nodes that are left.
 
     O(nodes) merges. A contiguous range of blocks leaves O(log blocks) nodes.

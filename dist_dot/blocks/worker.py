@@ -9,7 +9,9 @@ import numpy as np
 from distributed import Worker, WorkerPlugin
 from distributed.protocol import Serialize, Serialized, deserialize, to_serialize
 from distributed.protocol.pickle import dumps, loads
+from threadpoolctl import threadpool_limits
 
+from dist_dot.blocks.arrays import Parameters, namespace, to_host
 from dist_dot.blocks.block import Kernel
 from dist_dot.blocks.reduce import Node, fold
 from dist_dot.typing import Array
@@ -35,6 +37,11 @@ def unpack(message: Any) -> Array:
     return np.require(message, requirements="A")
 
 
+def _together(sums: list[Any]) -> Array:
+    """Return the sums end to end on the host: one transfer."""
+    return np.asarray(to_host(namespace(sums[0]).concat(sums))) if sums else np.empty(0)
+
+
 @lru_cache(maxsize=64)
 def _kernel(pickled: bytes) -> Kernel:
     kernel: Kernel = loads(pickled)
@@ -52,11 +59,14 @@ class KernelPlugin(WorkerPlugin):
         self.worker = worker
         worker.executors[NAME] = ThreadPoolExecutor(worker.state.nthreads, thread_name_prefix=NAME)
         worker.handlers["dist_dot_round"] = self.round
+        # A block is the unit of parallel work, and the bits of BLAS depend on its threads. A nanny sets the same.
+        self.blas = threadpool_limits(1, user_api="blas")
 
     def teardown(self, worker: Worker) -> None:
         """Stop to answer. The worker closes its executors itself when it closes."""
         worker.handlers.pop("dist_dot_round", None)
         worker.executors.pop(NAME).shutdown(wait=False)
+        self.blas.restore_original_limits()
 
     async def round(self, kernel: bytes, parameters: Any, blocks: list[tuple[int, str]], leaves: int) -> Any:
         """Return the folded sums of kernel(block, parameters) over the blocks that are here, and which are not."""
@@ -65,7 +75,7 @@ class KernelPlugin(WorkerPlugin):
         size = -(-len(blocks) // threads)
         parts = [blocks[at : at + size] for at in range(0, len(blocks), size)]
         try:
-            run, at = _kernel(kernel), unpack(parameters)
+            run, at = _kernel(kernel), Parameters(unpack(parameters))
             loop = asyncio.get_running_loop()
             done = await asyncio.gather(
                 *(loop.run_in_executor(executor, self._part, run, at, part, leaves) for part in parts)
@@ -76,7 +86,7 @@ class KernelPlugin(WorkerPlugin):
         for part_nodes, _ in done:
             nodes |= part_nodes
         nodes = fold(nodes, leaves)
-        sums = np.concatenate([np.empty(0), *nodes.values()])
+        sums = _together(list(nodes.values()))
         return {
             "nodes": list(nodes),
             "sums": pack(sums),
@@ -84,7 +94,7 @@ class KernelPlugin(WorkerPlugin):
         }
 
     def _part(
-        self, kernel: Kernel, parameters: Array, blocks: list[tuple[int, str]], leaves: int
+        self, kernel: Kernel, parameters: Parameters, blocks: list[tuple[int, str]], leaves: int
     ) -> tuple[dict[Node, Array], list[int]]:
         """One block at a time, so that spilled ones do not all come back at once."""
         nodes, missing = {}, []

@@ -1,0 +1,79 @@
+"""The array library of a block: NumPy, or another that speaks the array API (CuPy is the purpose).
+
+Nothing is converted unasked. What crosses between the host and a device crosses here: the parameters once per process
+and round, on their way in, and the sums once, on their way out.
+"""
+
+from threading import Lock
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from dist_dot.typing import Array
+
+
+def is_other(array: Any) -> bool:
+    """Whether this is an array of another library than NumPy (Dask's are no arrays here, but collections)."""
+    if isinstance(array, np.ndarray | np.generic) or hasattr(array, "__dask_graph__"):
+        return False
+    return bool(array_api_compat.is_array_api_obj(array))
+
+
+def namespace(array: Any) -> Any:
+    """Return the array's library: NumPy itself, or a namespace of the array API standard."""
+    return array_api_compat.array_namespace(array) if is_other(array) else np
+
+
+def dtype_name(array: Any) -> str:
+    """Return the name of the array's dtype as NumPy spells it, so far as blocks may have it: else what it is."""
+    xp = namespace(array)
+    known = (name for name in ("float32", "float64") if array.dtype == getattr(xp, name))
+    return next(known, str(array.dtype))
+
+
+def itemsize(array: Any) -> int:
+    """Return the bytes of one number of a floating array."""
+    return int(namespace(array).finfo(array.dtype).bits) // 8
+
+
+def aligned(array: Array) -> Array:
+    """Return the array itself if it is aligned and C-contiguous, a copy that is otherwise. Only NumPy needs it."""
+    return array if is_other(array) else np.require(array, requirements=["C", "A"])
+
+
+def cast(array: Any, dtype: str, like: Any = None) -> Any:
+    """Return the array in the library and on the device of `like` (its own by default), in this dtype."""
+    like = array if like is None else like
+    if not is_other(like):
+        return np.asarray(to_host(array), dtype)
+    xp = namespace(like)
+    if not is_other(array):
+        return xp.asarray(np.asarray(array, dtype), device=array_api_compat.device(like))
+    return xp.astype(array, getattr(xp, dtype), copy=False)
+
+
+def to_host(array: Any) -> Any:
+    """Return a NumPy array with the numbers of one of any library; what is of no library, as it is."""
+    if not is_other(array):
+        return array
+    if array_api_compat.is_cupy_array(array) or array_api_compat.is_torch_array(array):
+        array = array_api_compat.to_device(array, "cpu")
+    return np.from_dlpack(array)
+
+
+class Parameters:
+    """The parameters of a round, converted once in a process for each dtype that its kernels ask for."""
+
+    def __init__(self, host: Array) -> None:
+        self._host = host
+        self._converted: dict[str, Any] = {}
+        self._lock = Lock()
+
+    def like(self, X: Any, dtype: str | None = None) -> Any:
+        """Return them in the library of X, by default in its dtype too."""
+        dtype = dtype or dtype_name(X)
+        with self._lock:
+            if dtype not in self._converted:
+                self._converted[dtype] = cast(np.ascontiguousarray(self._host, dtype), dtype, X)
+            return self._converted[dtype]

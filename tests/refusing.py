@@ -1,0 +1,104 @@
+"""An array library that behaves as CuPy says it does, on a CPU: it refuses what would copy to the host unasked.
+
+Its arrays do not become NumPy arrays by themselves and do not mix with them; the library counts what crosses.
+"""
+
+import numpy as np
+
+
+class Counts:
+    into = 0
+    out = 0
+
+
+counts = Counts()
+
+
+class Array:
+    __array_ufunc__ = None
+
+    def __init__(self, values):
+        self._values = values
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("implicit conversion to a NumPy array is not allowed")
+
+    def __array_namespace__(self, api_version=None):
+        return library
+
+    def __dlpack__(self, **options):
+        counts.out += 1
+        return self._values.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self._values.__dlpack_device__()
+
+    def _crosses(convert):  # noqa: N805
+        def method(self):
+            counts.out += 1
+            return convert(self._values.item())
+
+        return method
+
+    __bool__, __float__, __int__, __index__ = _crosses(bool), _crosses(float), _crosses(int), _crosses(int)
+
+    def __getitem__(self, key):
+        return Array(np.asarray(self._values[key]))
+
+    def __iter__(self):
+        raise TypeError("a loop over a device array")
+
+    shape = property(lambda self: self._values.shape)
+    ndim = property(lambda self: self._values.ndim)
+    size = property(lambda self: self._values.size)
+    dtype = property(lambda self: self._values.dtype)
+    device = property(lambda self: "the device")
+
+
+def own(value):
+    if isinstance(value, np.ndarray | np.generic):
+        raise TypeError(f"unsupported type {type(value)}")
+    return value._values if isinstance(value, Array) else value
+
+
+def operator(name):
+    def method(self, *others):
+        return Array(np.asarray(getattr(np.ndarray, name)(self._values, *map(own, others))))
+
+    return method
+
+
+for name in "add radd sub rsub mul rmul truediv rtruediv pow matmul rmatmul or and lt le gt ge eq ne neg abs".split():
+    setattr(Array, f"__{name}__", operator(f"__{name}__"))
+
+
+class Library:
+    """The functions of the standard that are asked for, on `Array` alone."""
+
+    __name__ = "refusing"
+    float32, float64, int8 = np.dtype("float32"), np.dtype("float64"), np.dtype("int8")
+    isdtype = staticmethod(np.isdtype)
+    finfo = staticmethod(np.finfo)
+
+    def asarray(self, values, dtype=None, device=None):
+        if not isinstance(values, Array):
+            counts.into += 1
+            values = Array(np.array(values, dtype=dtype))
+        return values
+
+    def zeros(self, shape, dtype=None, device=None):
+        assert device == "the device"
+        return Array(np.zeros(shape, dtype))
+
+    def __getattr__(self, name):
+        function = getattr(np, name)
+
+        def wrapped(*arguments, **options):
+            assert all(value != "cpu" for value in options.values())
+            plain = [[own(a) for a in value] if isinstance(value, list) else own(value) for value in arguments]
+            return Array(np.asarray(function(*plain, **options)))
+
+        return wrapped
+
+
+library = Library()
