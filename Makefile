@@ -1,16 +1,21 @@
-# make demo: train on real data. make test, make lint: what the checks run. Each makes what it needs.
+# make demo: train on real data. make test, make lint: what the checks run. make bench: the tables of figures. Each makes
+# what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format bench clean
 
 demo: $(VENV)/demo examples/flights.parquet
 	$(BIN)/dist-dot train examples/flights.toml
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/bench
+	$(BIN)/python -m benchmarks.roofline
+	$(BIN)/python -m benchmarks.report
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -34,6 +39,10 @@ $(VENV)/demo: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,examples]"
+	touch $@
+
+$(VENV)/bench: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	touch $@
 
 $(BIN)/python:

@@ -9,6 +9,7 @@ import numpy as np
 class Counts:
     into = 0
     out = 0
+    tiles = 0
 
 
 counts = Counts()
@@ -43,6 +44,7 @@ class Array:
     __bool__, __float__, __int__, __index__ = _crosses(bool), _crosses(float), _crosses(int), _crosses(int)
 
     def __getitem__(self, key):
+        counts.tiles += isinstance(key, tuple)
         return Array(np.asarray(self._values[key]))
 
     def __iter__(self):

@@ -66,6 +66,14 @@ def test_a_round_crosses_once_each_way():
         assert (refusing.counts.into, refusing.counts.out) == (1, 1)
 
 
+def test_reads_of_x_are_rounds():
+    X, y, s, _ = rows_of(300, 5, "float64", True)
+    objective = Objective(lay_out(refusing.library.asarray(X), y, s, block_rows=32), losses.Squared(), 1.0)
+    refusing.counts.tiles = 0
+    fit = minimise(objective, solvers.GradientDescent())
+    assert fit.rounds > 10 and refusing.counts.tiles == 10 * fit.rounds
+
+
 def test_the_refusing_library_refuses():
     array = refusing.library.asarray(np.ones(3))
     for wrong in (lambda: np.asarray(array), lambda: array + np.ones(3), lambda: np.ones(3) * array):

@@ -1,0 +1,83 @@
+"""How close each kernel comes to reading X at the rate of the memory. `python -m benchmarks.roofline`.
+
+The roof is the faster of two streaming sums over the same blocks, by the same worker processes, at the same time, in
+turns with the kernel; the share is the median, over the repeats, of roof time / kernel time.
+"""
+
+import argparse
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import CompiledSum, NumpySum, Times, environment, random_blocks, save
+from cluster import connect
+from dist_dot import losses
+from dist_dot.blocks.block import Blocks
+from dist_dot.blocks.kernels import ValueAndGradient
+
+LOSSES = (losses.Squared(), losses.Logistic())
+DTYPES = ("float64", "float32")
+FEATURES = (28, 100, 160, 1000)
+
+
+def measure(blocks: Blocks, repeats: int) -> list[dict[str, Any]]:
+    """Return a record for each loss on these blocks."""
+    passes = {loss.name: ValueAndGradient(loss) for loss in LOSSES}
+    kernels = {"NumPy sum": NumpySum(), "compiled sum": CompiledSum(), **passes}
+    parameters = np.full(blocks.cuts.n_features + 1, 0.01)
+    times = blocks.run(Times(kernels, parameters, repeats), lambda progress: False)
+    roof = np.minimum(times["NumPy sum"], times["compiled sum"])
+    nbytes = blocks.cuts.nbytes
+    return [
+        {
+            "benchmark": "roofline",
+            "kernel": name,
+            "n": blocks.cuts.n_samples,
+            "p": blocks.cuts.n_features,
+            "dtype": blocks.cuts.dtype,
+            "blocks": blocks.cuts.n_blocks,
+            "rounds": repeats,
+            "read_gb_s": nbytes / float(np.median(roof)) / 1e9,
+            "gb_s": nbytes / float(np.median(times[name])) / 1e9,
+            "share": float(np.median(roof / np.array(times[name]))),
+        }
+        for name in passes
+    ]
+
+
+def memory(client: Any, nbytes: int) -> dict[str, Any]:
+    """Return a record of the workers' peak memory over the bytes of the blocks, laid out and passed over thrice."""
+    before = client.run(_resident, "VmRSS")
+    blocks = random_blocks(client, nbytes, 100, "float64")
+    blocks.run(Times({"squared": ValueAndGradient(losses.Squared())}, np.zeros(101), 3), lambda progress: False)
+    peak = client.run(_resident, "VmHWM")
+    used = sum(peak[worker] - before[worker] for worker in peak)
+    return {"benchmark": "memory", "nbytes": blocks.cuts.nbytes, "ratio": used / blocks.cuts.nbytes}
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def main() -> None:
+    """Measure on a local cluster and write the records."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--megabytes", type=int, default=400, help="size of X in each case")
+    parser.add_argument("--repeats", type=int, default=21)
+    options = parser.parse_args()
+    records = []
+    with connect("local", options.workers) as client:
+        records.append(memory(client, 2_100_000_000))
+        for dtype, p in product(DTYPES, FEATURES):
+            records += measure(random_blocks(client, options.megabytes * 1_000_000, p, dtype), options.repeats)
+            print("  ".join(f"{r['kernel']} {dtype} p={p}: {r['share']:.2f}" for r in records[-len(LOSSES) :]))
+    here = environment() | {"workers": options.workers, "threads": 1}
+    print(save("roofline", [here | record for record in records]))
+
+
+if __name__ == "__main__":
+    main()
