@@ -18,6 +18,8 @@ def roofline(records: list[dict[str, Any]]) -> str:
     """Return the section on the kernels' speed and memory."""
     first = records[0]
     passes = [record for record in records if record["benchmark"] == "roofline"]
+    grams = [r for r in records if r["benchmark"] == "gram"]
+    points = [r for r in records if r["benchmark"] == "points"]
     memory = next(record for record in records if record["benchmark"] == "memory")
     rows = [
         [r["kernel"], r["dtype"], str(r["p"]), f"{r['read_gb_s']:.1f}", f"{r['gb_s']:.1f}", f"{r['share']:.2f}"]
@@ -37,9 +39,25 @@ compiled sum over the same blocks, in turns with the pass; the share is the medi
 
 ![shares of the read rate](roofline.svg)
 
+The Gram matrix, beside NumPy's syrk of the same blocks by the same workers:
+
+{table([_gram(r) for r in grams], ["dtype", "p", "GFLOP/s", "share"])}
+
+Several points in one pass, in streaming reads:
+
+{table([_points(r) for r in points], ["points", "dtype", "p", "reads"])}
+
 Peak memory of the workers, less that before, over the bytes of {memory["nbytes"] / 1e9:.1f} GB of blocks:
 {memory["ratio"]:.2f}.
 """
+
+
+def _gram(r: dict[str, Any]) -> list[str]:
+    return [r["dtype"], str(r["p"]), f"{r['gflop_s']:.0f}", f"{r['share']:.2f}"]
+
+
+def _points(r: dict[str, Any]) -> list[str]:
+    return [str(r["points"]), r["dtype"], str(r["p"]), f"{r['reads']:.1f}"]
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:

@@ -5,6 +5,7 @@ turns with the kernel; the share is the median, over the repeats, of roof time /
 """
 
 import argparse
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import numpy as np
 from benchmarks.harness import CompiledSum, NumpySum, Times, environment, random_blocks, save
 from cluster import connect
 from dist_dot import losses
-from dist_dot.blocks.block import Blocks
-from dist_dot.blocks.kernels import ValueAndGradient
+from dist_dot.blocks.arrays import Parameters
+from dist_dot.blocks.block import Block, Blocks
+from dist_dot.blocks.kernels import Curvature, ValueAndGradient
+from dist_dot.typing import Array
 
 LOSSES = (losses.Squared(), losses.Logistic())
 DTYPES = ("float64", "float32")
@@ -47,6 +50,48 @@ def measure(blocks: Blocks, repeats: int) -> list[dict[str, Any]]:
     ]
 
 
+def products(blocks: Blocks, repeats: int) -> dict[str, Any]:
+    """Return a record of the Gram matrix beside NumPy's own syrk on whole blocks."""
+    kernels = {"gram": Curvature(losses.Squared()), "syrk": PlainSyrk()}
+    p = blocks.cuts.n_features
+    times = blocks.run(Times(kernels, np.zeros(p + 1), repeats), lambda progress: False)
+    return {
+        "benchmark": "gram",
+        "n": blocks.cuts.n_samples,
+        "p": p,
+        "dtype": blocks.cuts.dtype,
+        "rounds": repeats,
+        "gflop_s": blocks.cuts.n_samples * p * p / float(np.median(times["gram"])) / 1e9,
+        "share": float(np.median(np.array(times["syrk"]) / np.array(times["gram"]))),
+    }
+
+
+def points(blocks: Blocks, count: int, repeats: int) -> dict[str, Any]:
+    """Return a record of the squared loss at several points, in units of a streaming read."""
+    kernels = {"NumPy sum": NumpySum(), "compiled sum": CompiledSum(), "points": ValueAndGradient(LOSSES[0], count)}
+    p = blocks.cuts.n_features
+    times = blocks.run(Times(kernels, np.full(count * (p + 1), 0.01), repeats), lambda progress: False)
+    reads = np.array(times["points"]) / np.minimum(times["NumPy sum"], times["compiled sum"])
+    return {
+        "benchmark": "points",
+        "points": count,
+        "n": blocks.cuts.n_samples,
+        "p": p,
+        "dtype": blocks.cuts.dtype,
+        "rounds": repeats,
+        "reads": float(np.median(reads)),
+    }
+
+
+@dataclass(frozen=True)
+class PlainSyrk:
+    """X.T X by NumPy, which calls syrk, of a whole block."""
+
+    def __call__(self, block: Block, parameters: Parameters) -> Array:
+        """Read X once."""
+        return np.array([float((block.X.T @ block.X)[0, 0])])
+
+
 def memory(client: Any, nbytes: int) -> dict[str, Any]:
     """Return a record of the workers' peak memory over the bytes of the blocks, laid out and passed over thrice."""
     before = client.run(_resident, "VmRSS")
@@ -73,8 +118,14 @@ def main() -> None:
     with connect("local", options.workers) as client:
         records.append(memory(client, 2_100_000_000))
         for dtype, p in product(DTYPES, FEATURES):
-            records += measure(random_blocks(client, options.megabytes * 1_000_000, p, dtype), options.repeats)
+            blocks = random_blocks(client, options.megabytes * 1_000_000, p, dtype)
+            records += measure(blocks, options.repeats)
             print("  ".join(f"{r['kernel']} {dtype} p={p}: {r['share']:.2f}" for r in records[-len(LOSSES) :]))
+            if p in (100, 1000):
+                # Blocks of 3 p rows or more: below, the p x p numbers of a block weigh as much as making them.
+                records.append(products(random_blocks(client, 4 * options.megabytes * 1_000_000, p, dtype), 5))
+            if p == 160:
+                records += [points(blocks, count, options.repeats) for count in (2, 8)]
     here = environment() | {"workers": options.workers, "threads": 1}
     print(save("roofline", [here | record for record in records]))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dist_dot.blocks.block import Blocks
-from dist_dot.blocks.kernels import CheckTarget, GramProduct, Moments, ValueAndGradient
+from dist_dot.blocks.kernels import CheckTarget, Curvature, GramProduct, Moments, ValueAndGradient
 from dist_dot.errors import InputError, SolverError
 from dist_dot.losses import Loss
 from dist_dot.typing import Array
@@ -76,6 +76,30 @@ class Objective:
         sums = self.blocks.reduce(ValueAndGradient(self.loss), self._pad(parameters))
         pull = self.penalty * parameters
         return float(sums[0] + 0.5 * (pull @ parameters)), sums[1 : 1 + self.n_parameters] + pull
+
+    def values_and_gradients(self, points: Array) -> tuple[Array, Array]:
+        """Return F (k,) and its gradients (k, n_parameters) at k points (k, n_parameters). One round; reads X once.
+
+        Raises InputError for points of another shape.
+        """
+        if points.ndim != 2 or not len(points):
+            raise InputError(f"points have shape {points.shape}, expected (k, {self.n_parameters})")
+        padded = np.concatenate([self._pad(point) for point in points])
+        sums = self.blocks.reduce(ValueAndGradient(self.loss, len(points)), padded).reshape(len(points), -1)
+        pull = self.penalty * points
+        values: Array = sums[:, 0] + 0.5 * np.einsum("ij,ij->i", pull, points)
+        return values, sums[:, 1 : 1 + self.n_parameters] + pull
+
+    def hessian(self, parameters: Array) -> Array:
+        """Return the Hessian of F (n_parameters, n_parameters) at [w, b]. One round; n p^2 operations."""
+        p = self.n_features
+        sums = self.blocks.reduce(Curvature(self.loss), self._pad(parameters))
+        full = np.empty((p + 1, p + 1))
+        full[:p, :p] = sums[: p * p].reshape(p, p)
+        full[p, :p] = full[:p, p] = sums[p * p : -1]
+        full[p, p] = sums[-1]
+        hessian: Array = full[: self.n_parameters, : self.n_parameters] + np.diag(self.penalty)
+        return hessian
 
     def curvature_bound_product(self, direction: Array) -> Array:
         """Return H d for an H that is no smaller than the Hessian of F at any point. One round; reads X once.

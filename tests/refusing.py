@@ -51,6 +51,7 @@ class Array:
         raise TypeError("a loop over a device array")
 
     shape = property(lambda self: self._values.shape)
+    T = property(lambda self: Array(self._values.T))
     ndim = property(lambda self: self._values.ndim)
     size = property(lambda self: self._values.size)
     dtype = property(lambda self: self._values.dtype)

@@ -12,7 +12,7 @@ from sklearn.datasets import load_diabetes
 from dist_dot import DataError, Objective, Ridge, lay_out, losses, minimise, solvers
 from dist_dot.blocks.arrays import Parameters, to_host
 from dist_dot.blocks.block import Block
-from dist_dot.blocks.kernels import CheckTarget, GramProduct, Moments, ValueAndGradient
+from dist_dot.blocks.kernels import CheckTarget, Curvature, GramProduct, Moments, ValueAndGradient
 
 LIBRARIES = [array_api_strict, refusing.library]
 
@@ -28,7 +28,15 @@ def rows_of(n, p, dtype, weighted):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("n", "p"), [(0, 3), (1, 1), (101, 20)])
 @pytest.mark.parametrize(
-    "kernel", [ValueAndGradient(losses.Squared()), ValueAndGradient(losses.Logistic()), GramProduct(), Moments()]
+    "kernel",
+    [
+        ValueAndGradient(losses.Squared()),
+        ValueAndGradient(losses.Logistic()),
+        GramProduct(),
+        Moments(),
+        Curvature(losses.Squared()),
+        Curvature(losses.Logistic()),
+    ],
 )
 def test_kernels_give_what_they_give_for_numpy(library, dtype, weighted, n, p, kernel):
     X, y, s, at = rows_of(n, p, dtype, weighted)
@@ -79,6 +87,23 @@ def test_the_refusing_library_refuses():
     for wrong in (lambda: np.asarray(array), lambda: array + np.ones(3), lambda: np.ones(3) * array):
         with pytest.raises(TypeError):
             wrong()
+
+
+@pytest.mark.parametrize("library", [np, *LIBRARIES])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", [losses.Squared(), losses.Logistic()])
+@pytest.mark.parametrize("n", [0, 7, 3000])
+def test_points_in_one_pass_are_the_points_one_by_one(library, dtype, weighted, loss, n):
+    X, y, s, _ = rows_of(n, 20, dtype, weighted)
+    X, y, s = (None if array is None else library.asarray(array) for array in (X, y, s))
+    points = np.random.default_rng(0).standard_normal((3, 21)) * 0.1
+    block = Block(X, y, s, 0)
+    found = to_host(ValueAndGradient(loss, 3)(block, Parameters(points.ravel()))).reshape(3, -1)
+    for point, sums in zip(points, found, strict=True):
+        expected = to_host(ValueAndGradient(loss)(block, Parameters(point)))
+        close = {"rtol": 1e-11, "atol": 1e-10} if dtype == "float64" else {"rtol": 2e-4, "atol": 2e-3}
+        np.testing.assert_allclose(sums, expected, **close)
 
 
 def test_parameters_are_converted_once_for_each_dtype():

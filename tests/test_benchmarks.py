@@ -13,11 +13,13 @@ def test_roofline_from_measurement_to_table_and_plot(clients, tmp_path, monkeypa
     client = clients(2)
     records = [roofline.memory(client, 20_000_000)]
     for p in (3, 20):
-        records += roofline.measure(harness.random_blocks(client, 2_000_000, p, "float32"), 3)
+        blocks = harness.random_blocks(client, 2_000_000, p, "float32")
+        records += roofline.measure(blocks, 3)
+    records += [roofline.products(blocks, 2), roofline.points(blocks, 3, 2)]
     harness.save("roofline", [harness.environment() | {"workers": 2, "threads": 1} | r for r in records])
     loaded = harness.load("roofline")
-    assert [(r["kernel"], r["p"]) for r in loaded[1:]] == [(k, p) for p in (3, 20) for k in ("squared", "logistic")]
-    assert all(r["gb_s"] > 0 and r["share"] > 0 and r["rounds"] == 3 for r in loaded[1:])
+    assert [(r["kernel"], r["p"]) for r in loaded[1:5]] == [(k, p) for p in (3, 20) for k in ("squared", "logistic")]
+    assert all(r["gb_s"] > 0 and r["share"] > 0 and r["rounds"] == 3 for r in loaded[1:5])
     text = report.roofline(loaded)
     assert "| logistic | float32 | 20 |" in text and harness.environment()["cpu"] in text
     report.plot(loaded, tmp_path / "plot.svg")

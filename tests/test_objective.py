@@ -110,6 +110,29 @@ def test_gradient_by_finite_differences(rows, fit_intercept):
     np.testing.assert_allclose(objective.curvature_bound_product(direction), difference, rtol=1e-8)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_hessian_by_finite_differences(rows, loss, fit_intercept, weighted):
+    X, y = rows[0] / np.abs(rows[0]).max(0), (rows[1] > 0).astype(float)
+    weight = np.linspace(0, 2, len(y)) if weighted else None
+    objective = Objective(lay_out(X, y, weight, block_rows=37), loss, 3.0, fit_intercept)
+    at = np.random.default_rng(2).standard_normal(objective.n_parameters)
+    steps = np.eye(objective.n_parameters) * 1e-5
+    gradients = objective.values_and_gradients(np.concatenate([at + steps, at - steps]))[1]
+    slopes = (gradients[: len(steps)] - gradients[len(steps) :]) / 2e-5
+    hessian = objective.hessian(at)
+    np.testing.assert_allclose(hessian, slopes, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(hessian, hessian.T)
+
+
+def test_points_of_a_wrong_shape_are_named(rows):
+    objective = Objective(lay_out(*rows), losses.Squared())
+    for points in (np.zeros(8), np.zeros((0, 8)), np.zeros((2, 7))):
+        with pytest.raises(InputError, match="have shape"):
+            objective.values_and_gradients(points)
+
+
 def test_weight_two_is_the_row_twice_and_zero_is_no_row(rows):
     X, y = rows
     weight = np.where(np.arange(len(y)) % 3 == 0, 2.0, np.where(np.arange(len(y)) % 3 == 1, 0.0, 1.0))

@@ -29,12 +29,18 @@ HOST_TILE, DEVICE_TILE = 256 << 10, 32 << 20
 
 @dataclass(frozen=True)
 class ValueAndGradient:
-    """Parameters [w, b] (p + 1) -> [loss, gradient in w (p), gradient in b]: unpenalised sums over the rows."""
+    """Parameters [w, b] (p + 1) -> [loss, gradient in w (p), gradient in b]: unpenalised sums over the rows.
+
+    With k > 1 points the parameters are [w, b] of each, one after the other, and so are the sums: k times as many.
+    """
 
     loss: Loss
+    points: int = 1
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
+        if self.points > 1:
+            return _pass_points(self.loss, self.points, block, parameters)
         return _pass(self.loss, block, parameters)
 
 
@@ -47,6 +53,35 @@ class GramProduct:
         # The gradient of the squared loss for y = 0.
         zero = namespace(block.y).zeros_like(block.y)
         return _pass(Squared(), Block(block.X, zero, block.weight, block.start), parameters)[1:]
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Parameters [w, b] (p + 1) -> [X, 1].T D [X, 1], D = diag(s d2 loss / dz2), unpenalised: the Hessian in [w, b].
+
+    Flat: X.T D X (p * p), X.T D 1 (p), 1.T D 1. n p^2 operations, in BLAS: NumPy's product of a matrix with its own
+    transpose is a syrk.
+    """
+
+    loss: Loss
+
+    def __call__(self, block: Block, parameters: Parameters) -> Array:
+        """Read X once."""
+        at = parameters.like(block.X)
+        p = block.X.shape[1]
+        sums = _Sums(block, p * p + p + 1)
+        # So many rows that adding up the p x p numbers of a tile costs little beside making them.
+        for x, y, s in _tiles(block, 8 * p):
+            xp = namespace(x)
+            if type(self.loss) is Squared and s is None:
+                one = xp.ones_like(y)
+                sums.add(x.T @ x, one @ x, _sum(one))
+                continue
+            d = self.loss.second(y, x @ at[:p] + at[p])
+            d = d if s is None else s * d
+            scaled = x * xp.reshape(xp.sqrt(d), (-1, 1))
+            sums.add(scaled.T @ scaled, d @ x, _sum(d))
+        return sums.total
 
 
 @dataclass(frozen=True)
@@ -104,28 +139,56 @@ def _pass(loss: Loss, block: Block, parameters: Parameters) -> Array:
     return sums.total
 
 
-def _tiles(block: Block) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield X, y and weight of some rows at a time."""
+def _pass_points(loss: Loss, points: int, block: Block, parameters: Parameters) -> Array:
+    """As above for several points: two matrix products per tile, faster than any loop of ours from two columns on."""
+    xp, p = namespace(block.X), block.X.shape[1]
+    at = xp.reshape(parameters.like(block.X), (points, p + 1))
+    W, b = at[:, :p].T, at[:, p]
+    sums = _Sums(block, points * (p + 2))
+    for x, y, s in _tiles(block):
+        y = xp.reshape(y, (-1, 1))
+        z = x @ W + b
+        value, residual = loss.value(y, z), loss.first(y, z)
+        if s is not None:
+            s = xp.reshape(s, (-1, 1))
+            value, residual = s * value, s * residual
+        columns = (_sum(value, 0), xp.astype(residual.T @ x, xp.float64), _sum(residual, 0))
+        sums.add(xp.concat([xp.reshape(columns[0], (-1, 1)), columns[1], xp.reshape(columns[2], (-1, 1))], axis=1))
+    return sums.total
+
+
+def _tiles(block: Block, rows: int = 1) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield X, y and weight of some rows at a time, `rows` at least."""
     size = DEVICE_TILE if is_other(block.X) else HOST_TILE
-    rows = max(1, size // (block.X.shape[1] * itemsize(block.X)))
+    rows = max(rows, size // (block.X.shape[1] * itemsize(block.X)))
     for start in range(0, len(block), rows):
         part = slice(start, min(start + rows, len(block)))
         yield block.X[part, :], block.y[part], None if block.weight is None else block.weight[part]
 
 
-def _sum(values: Any) -> Any:
+def _sum(values: Any, axis: int | None = None) -> Any:
     xp = namespace(values)
-    return xp.sum(values, dtype=xp.float64)
+    return xp.sum(values, axis=axis, dtype=xp.float64)
 
 
 class _Sums:
     """Sums over tiles, in float64, in the library of the block and on its device."""
 
     def __init__(self, block: Block, size: int) -> None:
-        self._xp = namespace(block.X)
-        self.total: Array = self._xp.zeros(size, dtype=self._xp.float64, device=array_api_compat.device(block.X))
+        self._block, self._size = block, size
+        self._total: Array | None = None
 
     def add(self, *parts: Any) -> None:
-        """Add numbers and vectors, laid end to end."""
-        xp = self._xp
-        self.total = self.total + xp.concat([xp.reshape(xp.astype(part, xp.float64), (-1,)) for part in parts])
+        """Add numbers and arrays, flat and end to end."""
+        xp = namespace(self._block.X)
+        flat = xp.concat([xp.reshape(xp.astype(part, xp.float64, copy=False), (-1,)) for part in parts])
+        self._total = flat if self._total is None else self._total + flat
+
+    @property
+    def total(self) -> Array:
+        """The sums; zeros where there were no rows."""
+        if self._total is not None:
+            return self._total
+        X = self._block.X
+        zeros: Array = namespace(X).zeros(self._size, dtype=namespace(X).float64, device=array_api_compat.device(X))
+        return zeros
