@@ -12,7 +12,7 @@ from dist_dot.errors import ClusterError, DataError, DeadlineError, DistDotError
 if TYPE_CHECKING:
     from dist_dot import solvers
     from dist_dot.blocks.layout import lay_out
-    from dist_dot.estimators import Ridge
+    from dist_dot.linear_model import Ridge
     from dist_dot.objective import Objective
     from dist_dot.training.checkpoint import Checkpoints
     from dist_dot.training.fit import Fit, Progress, Status
@@ -25,7 +25,7 @@ _LAZY = {
     "Fit": "dist_dot.training.fit",
     "Objective": "dist_dot.objective",
     "Progress": "dist_dot.training.fit",
-    "Ridge": "dist_dot.estimators",
+    "Ridge": "dist_dot.linear_model",
     "Status": "dist_dot.training.fit",
     "lay_out": "dist_dot.blocks.layout",
     "minimise": "dist_dot.training.loop",

@@ -8,7 +8,7 @@ from pathlib import Path
 import dist_dot
 
 ROOT = Path(__file__).parent.parent
-LAYERS = ["typing", "errors", "losses", "blocks", "objective", "solvers", "training", "estimators", "jobs"]
+LAYERS = ["typing", "errors", "losses", "blocks", "objective", "solvers", "training", "linear_model", "jobs"]
 DASK = {"blocks/layout.py", "blocks/cluster.py", "blocks/service.py", "blocks/worker.py"}
 
 
@@ -57,7 +57,7 @@ def test_all_is_what_is_exported():
         "blocks",
         "objective",
         "training",
-        "estimators",
+        "linear_model",
         "jobs",
         "import_module",
         "Any",

@@ -1,0 +1,5 @@
+"""scikit-learn estimators: fit, predict, score."""
+
+from dist_dot.linear_model.ridge import Ridge
+
+__all__ = ["Ridge"]

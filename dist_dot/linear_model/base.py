@@ -1,0 +1,74 @@
+"""What every estimator does: check what it was given, minimise F, and predict from z."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from dist_dot.blocks.arrays import cast, is_other
+from dist_dot.errors import InputError, SolverError, suggestion
+from dist_dot.objective import Objective
+from dist_dot.solvers import GradientDescent, Solver
+from dist_dot.training.fit import Fit, Status
+from dist_dot.training.loop import minimise
+
+
+def solver_named(name: str | Solver[Any]) -> Solver[Any]:
+    """Return the solver that a word stands for; a solver stands for itself.
+
+    "auto" is gradient descent. Raises SolverError for another word.
+    """
+    if not isinstance(name, str):
+        return name
+    if name in ("auto", GradientDescent.name):
+        return GradientDescent()
+    raise SolverError(f"unknown solver {name!r}: {suggestion(name, ('auto', GradientDescent.name))}")
+
+
+def is_plain(X: Any) -> bool:
+    """Whether scikit-learn's own validation is for X: neither a Dask collection nor an array of another library."""
+    return not (hasattr(X, "__dask_graph__") or is_other(X))
+
+
+class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
+    """z = X w + b, with w and b from `dist_dot.minimise`. Subclasses say which F, and what z means."""
+
+    def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        """Return X (n, p), y (n,) and the weights (n,) or None, checked by scikit-learn where they are plain."""
+        if is_plain(X):
+            X, y = validate_data(
+                self, X, y, dtype=[np.float64, np.float32], y_numeric=True, order="C", ensure_all_finite=True
+            )
+            if sample_weight is not None:
+                sample_weight = np.broadcast_to(np.asarray(sample_weight, X.dtype), y.shape)
+        return X, y, sample_weight
+
+    def _minimise(self, objective: Objective, dtype: str) -> None:
+        """Minimise F and set the fitted attributes, with coefficients of this dtype."""
+        fit: Fit = minimise(
+            objective,
+            solver_named(self.solver),
+            tol=self.tol,
+            max_iter=self.max_iter,
+            callbacks=tuple(self.callbacks),
+        )
+        if fit.status in (Status.MAX_ITER, Status.DIVERGED):
+            warnings.warn(f"after {fit.n_iter} steps: {fit.status.value}", ConvergenceWarning, stacklevel=3)
+        self.fit_ = fit
+        self.coef_ = fit.w.astype(dtype)
+        self.intercept_ = fit.intercept
+        self.n_iter_ = fit.n_iter
+        self.n_features_in_ = objective.n_features
+
+    def _linear_predictor(self, X: Any) -> Any:
+        """Return z = X @ coef_ + intercept_, (n,); of a Dask array a Dask array, not computed yet."""
+        check_is_fitted(self)
+        coef = self.coef_
+        if is_plain(X):
+            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        elif X.shape[1] != self.n_features_in_:
+            raise InputError(f"X has {X.shape[1]} columns, the model was fitted to {self.n_features_in_}")
+        return X @ cast(coef, coef.dtype.name, X if is_other(X) else coef) + self.intercept_
