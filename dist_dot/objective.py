@@ -36,6 +36,7 @@ class Objective:
 
     X is (n, p), w is (p,), b is a number that is never penalised and is 0 without `fit_intercept`; s_i >= 0 are the
     sample weights, 1 where none were given. Solvers see one flat vector, [w, b] or w alone: `n_parameters` numbers.
+    For k targets F is the sum over them; w is then (p, k), row by row in the flat vector, and b is (k,).
 
     Raises InputError for an alpha that is negative or not finite.
     """
@@ -55,15 +56,26 @@ class Objective:
         return self.blocks.cuts.n_features
 
     @property
+    def n_targets(self) -> int:
+        """Columns of y."""
+        return self.blocks.cuts.n_targets
+
+    @property
     def n_parameters(self) -> int:
         """Length of the flat vector [w, b] or w."""
-        return self.n_features + int(self.fit_intercept)
+        return (self.n_features + int(self.fit_intercept)) * self.n_targets
+
+    def split(self, parameters: Array) -> tuple[Array, Array]:
+        """Return w (p, k) and b (k,), which is 0 without an intercept, of a flat vector of k targets."""
+        count = self.n_features * self.n_targets
+        w = parameters[:count].reshape(self.n_features, self.n_targets)
+        return w, parameters[count:] if self.fit_intercept else np.zeros(self.n_targets)
 
     @property
     def penalty(self) -> Array:
         """Alpha for each coefficient, 0 for the intercept: the Hessian of the penalty, as its diagonal."""
         diagonal = np.full(self.n_parameters, float(self.alpha))
-        diagonal[self.n_features :] = 0.0
+        diagonal[self.n_features * self.n_targets :] = 0.0
         return diagonal
 
     def check_target(self) -> None:
@@ -116,8 +128,9 @@ class Objective:
     def moments(self) -> ColumnMoments:
         """Return the moments of the columns and of y. Two rounds: the second is centred, so that nothing cancels.
 
-        Raises InputError if the weights sum to zero.
+        Raises InputError if the weights sum to zero, SolverError for several targets.
         """
+        self._require_one_target()
         p = self.n_features
         first = self.blocks.reduce(Moments(), np.zeros(p + 1))
         weight = float(first[0])
@@ -145,7 +158,12 @@ class Objective:
         return 1.0 - model / null
 
     def _pad(self, parameters: Array) -> Array:
-        """Return [w, b], with b = 0 where there is no intercept."""
+        """Return [w, b], with b = 0 where there is no intercept. Raises SolverError for several targets."""
+        self._require_one_target()
         if parameters.shape != (self.n_parameters,):
             raise InputError(f"parameters have shape {parameters.shape}, expected ({self.n_parameters},)")
         return parameters if self.fit_intercept else np.append(parameters, 0.0)
+
+    def _require_one_target(self) -> None:
+        if self.n_targets > 1:
+            raise SolverError(f"y has {self.n_targets} targets, which only the solver 'exact' fits together")

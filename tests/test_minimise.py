@@ -72,6 +72,13 @@ def test_a_warm_start_stops_by_the_same_test(rows):
     assert warm.status is Status.CONVERGED and warm.n_iter == 0
 
 
+def test_several_targets_are_refused_by_name(rows):
+    objective = Objective(lay_out(rows[0], np.column_stack([rows[1]] * 2)), losses.Squared(), 1.0)
+    for checkpoint in (None, Checkpoints("nowhere")):
+        with pytest.raises(SolverError, match="y has 2 targets, which only the solver 'exact' fits"):
+            minimise(objective, GradientDescent(), checkpoint=checkpoint)
+
+
 @pytest.mark.parametrize(
     "options", [{"learning_rate": 0.0}, {"learning_rate": "fast"}, {"momentum": "heavy"}, {"preconditioner": "full"}]
 )

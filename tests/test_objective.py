@@ -2,6 +2,7 @@
 
 import pickle
 
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -174,6 +175,18 @@ def test_a_block_arrives_aligned():
     assert moved.X.flags.aligned and moved.X.flags.c_contiguous and moved.y.flags.c_contiguous and moved.start == 5
 
 
+@pytest.mark.parametrize("wrap", [np.asarray, da.from_array])
+@pytest.mark.parametrize("k", [1, 3])
+def test_targets_are_laid_out_beside_each_other(rows, wrap, k):
+    X, Y = rows[0], np.column_stack([rows[1] + j for j in range(k)])
+    blocks = lay_out(wrap(X), wrap(Y), wrap(np.ones(600)), block_rows=64)
+    assert blocks.cuts.n_targets == k and blocks.cuts.n_blocks == 10
+    found = np.concatenate([block.y for block in blocks.blocks])
+    np.testing.assert_array_equal(found, Y if k > 1 else rows[1])
+    assert sum(block.nbytes for block in blocks.blocks) == 600 * (7 + k + 1) * 8
+    assert cut(10**6, 50, "float64", n_targets=k).block_rows == cut(10**6, 50, "float64").block_rows
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -195,6 +208,11 @@ def test_bad_shapes_and_numbers_are_named(rows):
     X, y = rows
     with pytest.raises(DataError, match="X has 600 rows and y has 599"):
         lay_out(X, y[1:])
+    for Y in (np.ones((600, 0)), np.ones((600, 2, 2))):
+        with pytest.raises(DataError, match="expected \\(n_samples,\\), or"):
+            lay_out(X, Y)
+    with pytest.raises(DataError, match="expected \\(600,\\), one weight per row"):
+        lay_out(X, np.ones((600, 2)), np.ones((600, 2)))
     with pytest.raises(DataError, match="expected numbers"):
         lay_out(np.array([["a"]]), [1.0])
     with pytest.raises(InputError, match="block_rows is 0"):
