@@ -98,6 +98,7 @@ def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "au
     """Return the cuts: a function of n, p and dtype only, never of the cluster, so that the bits of a sum are.
 
     The number of targets does not count: a target fitted beside others has the rows of one fitted alone.
+
     Raises InputError if block_rows is neither "auto" nor a positive number.
     """
     dtype = np.dtype(dtype)

@@ -17,10 +17,11 @@ def lay_out(X: Any, y: Any, sample_weight: Any = None, *, block_rows: int | str 
     """Cut rows into blocks and return where they are.
 
     X is (n, p), y is (n,), or (n, k) for k targets, sample_weight is (n,) or None: NumPy arrays, anything that NumPy
-    makes an array of, Dask arrays, or arrays of a library that speaks the array API, such as CuPy, which stay on their device. float32 stays
-    float32, every other number becomes float64. NumPy rows are used in place where they are C-contiguous and of the
-    right dtype. A Dask collection with a `distributed.Client` in force is laid out on that cluster, one task per block,
-    anything else in this process. block_rows is "auto", a function of n, p and dtype, or the number of rows.
+    makes an array of, Dask arrays, or arrays of a library that speaks the array API, such as CuPy, which stay on their
+    device. float32 stays float32, every other number becomes float64. NumPy rows are used in place where they are
+    C-contiguous and of the right dtype. A Dask collection with a `distributed.Client` in force is laid out on that
+    cluster, one task per block, anything else in this process. block_rows is "auto", a function of n, p and dtype, or
+    the number of rows.
 
     Cost: one pass over X. Raises DataError for shapes that do not match, for NaN, infinity, a negative weight, each
     with its row and column; what a Dask task raises, as it is.
