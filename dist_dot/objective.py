@@ -25,15 +25,15 @@ from dist_dot.typing import Array
 class ColumnMoments:
     """Weighted means and central second moments of the columns of X, and of y.
 
-    weight is sum_i s_i; mean (p,) and mean_y are weighted means; spread (p,) is sum_i s_i (x_ij - mean_j)^2 and
-    spread_y the same of y.
+    weight is sum_i s_i; mean (p,) and mean_y (targets,) are weighted means; spread (p,) is
+    sum_i s_i (x_ij - mean_j)^2 and spread_y (targets,) the same of y.
     """
 
     weight: float
     mean: Array
     spread: Array
-    mean_y: float
-    spread_y: float
+    mean_y: Array
+    spread_y: Array
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Objective:
 
         F(W, b) = sum_i s_i * loss(y_i, z_i)  +  alpha / 2 * ||scale * W||^2          z_i = <x_i, W> + b
 
-    X is (n, p), W is (p, k) and b (k,), where k is the number of outputs of the loss: 1, or a class each. b is never
-    penalised, and is 0 without `fit_intercept`; s_i >= 0 are the sample weights, 1 where none were given. `scale` (p,)
-    is 1 where none is given; with the standard deviations of the columns the penalty is that of standardised columns,
-    and W is still that of X as it is (see `standardized`).
+    X is (n, p), W is (p, k) and b (k,), with k outputs: 1, as many as y has targets, whose losses add up, or a class
+    each. b is never penalised, and is 0 without `fit_intercept`; s_i >= 0 are the sample weights, 1 where none were
+    given. `scale` (p,) is 1 where none is given; with the standard deviations of the columns the penalty is that of
+    standardised columns, and W is still that of X as it is (see `standardized`).
 
-    Solvers see one flat vector of `n_parameters` numbers: [w, b] of the first output, of the second, and so on; w alone
-    without `fit_intercept`.
+    Solvers see one flat vector of `n_parameters` numbers: W row by row, then b, which is not there without
+    `fit_intercept`.
 
     Raises InputError for an alpha that is negative or not finite, and for a scale of another length.
     """
@@ -73,30 +73,33 @@ class Objective:
         return self.blocks.cuts.n_features
 
     @property
+    def n_targets(self) -> int:
+        """Columns of y."""
+        return self.blocks.cuts.n_targets
+
+    @property
     def n_outputs(self) -> int:
         """Columns of W."""
-        return self.loss.outputs
+        return self.n_targets * self.loss.outputs
 
     @property
     def n_parameters(self) -> int:
-        """Length of the flat vector: k (p + 1), or k p without an intercept."""
-        return self.n_outputs * (self.n_features + int(self.fit_intercept))
+        """Length of the flat vector: (p + 1) k, or p k without an intercept."""
+        return (self.n_features + int(self.fit_intercept)) * self.n_outputs
+
+    def split(self, parameters: Array) -> tuple[Array, Array]:
+        """Return W (p, k) and b (k,), which is 0 without an intercept, of a flat vector."""
+        count = self.n_features * self.n_outputs
+        W = parameters[:count].reshape(self.n_features, self.n_outputs)
+        return W, parameters[count:] if self.fit_intercept else np.zeros(self.n_outputs)
 
     @property
     def penalty(self) -> Array:
         """Alpha * scale^2 for each coefficient, 0 for an intercept: the Hessian of the penalty, as its diagonal."""
-        one = np.zeros(self.n_features + int(self.fit_intercept))
-        one[: self.n_features] = self.alpha if self.scale is None else self.alpha * self.scale * self.scale
-        return np.tile(one, self.n_outputs)
-
-    def coefficients(self, parameters: Array) -> tuple[Array, Array]:
-        """Return W and b of a flat vector: (p,) and () for one output, else (k, p) and (k,), as scikit-learn has them.
-
-        No round.
-        """
-        full = self._pad(parameters).reshape(self.n_outputs, -1)
-        full = full if self.loss.outputs > 1 else full[0]
-        return full[..., :-1], full[..., -1]
+        one = np.full(self.n_features, float(self.alpha))
+        if self.scale is not None:
+            one *= self.scale * self.scale
+        return np.append(np.repeat(one, self.n_outputs), np.zeros(self.n_outputs * int(self.fit_intercept)))
 
     def standardized(self) -> "Objective":
         """Return the objective whose penalty is that of standardised columns. Two rounds.
@@ -149,7 +152,8 @@ class Objective:
     def hessian_product(self, parameters: Array, direction: Array) -> Array:
         """Return the Hessian of F at a flat vector times a direction. One round; reads X once."""
         both = np.concatenate([self._pad(parameters), self._pad(direction)])
-        return self._strip(self.blocks.reduce(HessianProduct(self.loss), both)) + self.penalty * direction
+        product: Array = self._strip(self.blocks.reduce(HessianProduct(self.loss), both)) + self.penalty * direction
+        return product
 
     def curvature_bound_product(self, direction: Array) -> Array:
         """Return H d for an H that is no smaller than the Hessian of F at any point. One round; reads X once.
@@ -169,16 +173,17 @@ class Objective:
         Raises InputError if the weights sum to zero.
         """
         p = self.n_features
-        first = self.blocks.reduce(Moments(), np.zeros(p + 1))
+        first = self.blocks.reduce(Moments(), np.zeros(p + self.n_targets))
         weight = float(first[0])
         if not weight > 0:
             raise InputError("the sample weights are all zero: no row counts")
-        centre = first[1 : p + 2] / weight
+        columns = p + self.n_targets
+        centre = first[1 : columns + 1] / weight
         second = self.blocks.reduce(Moments(), centre)
-        correction = second[1 : p + 2]  # what rounding left of the first moments: E[d^2] - E[d]^2
-        spread = np.maximum(second[p + 2 :] - correction * correction / weight, 0.0)
+        correction = second[1 : columns + 1]  # what rounding left of the first moments: E[d^2] - E[d]^2
+        spread = np.maximum(second[columns + 1 :] - correction * correction / weight, 0.0)
         mean = centre + correction / weight
-        return ColumnMoments(weight, mean[:p], spread[:p], float(mean[p]), float(spread[p]))
+        return ColumnMoments(weight, mean[:p], spread[:p], mean[p:], spread[p:])
 
     def null_model(self) -> Array:
         """Return the flat vector [0, b] whose b predicts the mean of y. One round that reads y alone.
@@ -231,19 +236,18 @@ class Objective:
             pair[p, p] = part[-1]
             full[d, :, c, :] = pair.T
         size = p + int(self.fit_intercept)
-        hessian: Array = full[:, :size, :, :size].reshape(self.n_parameters, self.n_parameters)
-        return hessian + np.diag(self.penalty)
+        ordered = full.transpose(1, 0, 3, 2)[:size, :, :size]  # as the flat vector has them: row by row of W
+        hessian: Array = ordered.reshape(self.n_parameters, self.n_parameters) + np.diag(self.penalty)
+        return hessian
 
     def _pad(self, parameters: Array) -> Array:
-        """Return [w, b] of each output, with b = 0 where there is no intercept."""
+        """Return the flat vector as kernels take it: [w, b] of each output, with b = 0 where there is none."""
         if parameters.shape != (self.n_parameters,):
             raise InputError(f"parameters have shape {parameters.shape}, expected ({self.n_parameters},)")
-        if self.fit_intercept:
-            return parameters
-        return np.pad(parameters.reshape(self.n_outputs, -1), ((0, 0), (0, 1))).ravel()
+        W, b = self.split(parameters)
+        return np.vstack([W, b]).T.ravel()
 
     def _strip(self, padded: Array) -> Array:
-        """Return the flat vector without the intercepts where there are none."""
-        if self.fit_intercept:
-            return padded
-        return padded.reshape(self.n_outputs, -1)[:, :-1].ravel()
+        """Return what kernels give, [w, b] of each output, as a flat vector."""
+        rows = padded.reshape(self.n_outputs, -1)[:, : self.n_features + int(self.fit_intercept)]
+        return rows.T.ravel()

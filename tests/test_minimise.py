@@ -72,6 +72,19 @@ def test_a_warm_start_stops_by_the_same_test(rows):
     assert warm.status is Status.CONVERGED and warm.n_iter == 0
 
 
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_several_targets_share_the_rounds(rows, fit_intercept):
+    X, y = rows
+    Y = np.column_stack([y, X[:, 0] - y, np.arange(600.0)])
+    fit = minimise(
+        Objective(lay_out(X, Y, block_rows=100), losses.Squared(), 1.0, fit_intercept), GradientDescent(), tol=1e-11
+    )
+    assert fit.status is Status.CONVERGED and fit.w.shape == (7, 3) and fit.rounds < 300
+    for c in range(3):
+        best = optimum(X, Y[:, c], 1.0, fit_intercept)
+        np.testing.assert_allclose(np.append(fit.w[:, c], fit.intercept[c]), best, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "options", [{"learning_rate": 0.0}, {"learning_rate": "fast"}, {"momentum": "heavy"}, {"preconditioner": "full"}]
 )

@@ -2,6 +2,7 @@
 
 import pickle
 
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -131,10 +132,10 @@ def test_all_that_f_says_of_itself_agrees(rows, loss, fit_intercept, weighted):
     at, direction = random.standard_normal((2, objective.n_parameters)) / 2
     value, gradient, hessian = objective.expansion(at)
 
-    W, b = (array.reshape(loss.outputs, -1) for array in objective.coefficients(at))
-    z = X @ W.T + b[:, 0]
+    W, b = objective.split(at)
+    z = X @ W + b
     z = z if loss.outputs > 1 else z[:, 0]
-    plain = ((1 if weight is None else weight) * loss.value(y, z)).sum() + 1.5 * ((scale * W) ** 2).sum()
+    plain = ((1 if weight is None else weight) * loss.value(y, z)).sum() + 1.5 * ((scale * W.T) ** 2).sum()
     assert np.isclose(value, plain, rtol=1e-12)
     assert (value, gradient.tolist()) == (lambda v, g: (v, g.tolist()))(*objective.value_and_gradient(at))
     np.testing.assert_array_equal(hessian, objective.hessian(at))
@@ -180,11 +181,33 @@ def test_the_best_constant_and_what_is_explained(rows):
         objective = Objective(lay_out(X, y, weight, block_rows=37), loss)
         assert np.isclose(objective.explained(at), expected(y)), loss
         assert abs(objective.value_and_gradient(objective.null_model())[1][-1]) < 1e-9 * 600
-    y, points = np.arange(600.0) % 3, np.random.default_rng(0).standard_normal((3, 8))
+    y, at = np.arange(600.0) % 3, np.random.default_rng(0).standard_normal((8, 3))
     objective = Objective(lay_out(X, y, weight, block_rows=37), losses.Softmax(3))
-    q = losses.Softmax(3).predict(X @ points[:, :7].T + points[:, 7])
-    expected = d2_log_loss_score(y, q, sample_weight=weight)
-    assert np.isclose(objective.explained(points.ravel()), expected)
+    q = losses.Softmax(3).predict(X @ at[:7] + at[7])
+    assert np.isclose(objective.explained(at.ravel()), d2_log_loss_score(y, q, sample_weight=weight))
+
+
+@pytest.mark.parametrize("loss", [losses.Squared(), losses.Huber(0.5), losses.Poisson()])
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_several_targets_are_the_targets_one_by_one(rows, loss, fit_intercept):
+    X, Y = rows[0] / np.abs(rows[0]).max(0), np.random.default_rng(1).uniform(0, 3, (600, 2))
+    weight = np.linspace(0, 2, 600)
+    both = Objective(lay_out(X, Y, weight, block_rows=37), loss, 3.0, fit_intercept)
+    W = np.random.default_rng(2).standard_normal((7 + fit_intercept, 2))
+    value, gradient, hessian = both.expansion(W.ravel())
+    product = both.hessian_product(W.ravel(), W.ravel()).reshape(W.shape)
+    total, hessian = 0.0, hessian.reshape(*W.shape, *W.shape)
+    for c in range(2):
+        one = Objective(lay_out(X, Y[:, c], weight, block_rows=37), loss, 3.0, fit_intercept)
+        expected = one.expansion(W[:, c])
+        total += expected[0]
+        np.testing.assert_allclose(gradient.reshape(W.shape)[:, c], expected[1], rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(hessian[:, c, :, c], expected[2], rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(product[:, c], expected[2] @ W[:, c], rtol=1e-9, atol=1e-10)
+        assert not hessian[:, c, :, 1 - c].any()
+        np.testing.assert_allclose(both.moments().mean_y[c], one.moments().mean_y[0])
+        np.testing.assert_allclose(both.null_model().reshape(W.shape)[:, c], one.null_model())
+    np.testing.assert_allclose(value, total, rtol=1e-12)
 
 
 def test_standardised_columns_are_a_scale_of_the_penalty(rows):
@@ -244,6 +267,18 @@ def test_a_block_arrives_aligned():
     assert moved.X.flags.aligned and moved.X.flags.c_contiguous and moved.y.flags.c_contiguous and moved.start == 5
 
 
+@pytest.mark.parametrize("wrap", [np.asarray, da.from_array])
+@pytest.mark.parametrize("k", [1, 3])
+def test_targets_are_laid_out_beside_each_other(rows, wrap, k):
+    X, Y = rows[0], np.column_stack([rows[1] + j for j in range(k)])
+    blocks = lay_out(wrap(X), wrap(Y), wrap(np.ones(600)), block_rows=64)
+    assert blocks.cuts.n_targets == k and blocks.cuts.n_blocks == 10
+    found = np.concatenate([block.y for block in blocks.blocks])
+    np.testing.assert_array_equal(found, Y if k > 1 else rows[1])
+    assert sum(block.nbytes for block in blocks.blocks) == 600 * (7 + k + 1) * 8
+    assert cut(10**6, 50, "float64", n_targets=k).block_rows == cut(10**6, 50, "float64").block_rows
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -265,6 +300,11 @@ def test_bad_shapes_and_numbers_are_named(rows):
     X, y = rows
     with pytest.raises(DataError, match="X has 600 rows and y has 599"):
         lay_out(X, y[1:])
+    for Y in (np.ones((600, 0)), np.ones((600, 2, 2))):
+        with pytest.raises(DataError, match="expected \\(n_samples,\\), or"):
+            lay_out(X, Y)
+    with pytest.raises(DataError, match="expected \\(600,\\), one weight per row"):
+        lay_out(X, np.ones((600, 2)), np.ones((600, 2)))
     with pytest.raises(DataError, match="expected numbers"):
         lay_out(np.array([["a"]]), [1.0])
     with pytest.raises(InputError, match="block_rows is 0"):

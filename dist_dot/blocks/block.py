@@ -27,8 +27,8 @@ Program = Callable[["Blocks", Report], T]
 class Block:
     """Rows `start` .. `start + len(block)` of the data.
 
-    X is (m, p), y is (m,), both of one library and float dtype, aligned and C-contiguous where that is NumPy; weight is
-    (m,) or None where every row counts once.
+    X is (m, p), y is (m,), or (m, k) for k > 1 targets, both of one library and float dtype, aligned and C-contiguous
+    where that is NumPy; weight is (m,) or None where every row counts once.
     """
 
     X: Array
@@ -42,7 +42,8 @@ class Block:
     @property
     def nbytes(self) -> int:
         """Bytes of X, y and weight."""
-        columns = self.X.shape[1] + 1 + (self.weight is not None)
+        targets = self.y.shape[1] if self.y.ndim == 2 else 1
+        columns = self.X.shape[1] + targets + (self.weight is not None)
         return len(self) * int(columns) * itemsize(self.X)
 
     def __sizeof__(self) -> int:  # what Dask's memory manager asks for
@@ -63,12 +64,13 @@ def _aligned_block(X: Array, y: Array, weight: Array | None, start: int) -> Bloc
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where n_samples rows of n_features columns are cut: every `block_rows` rows."""
+    """Where n_samples rows of n_features columns, and of n_targets in y, are cut: every `block_rows` rows."""
 
     n_samples: int
     n_features: int
     dtype: str
     block_rows: int
+    n_targets: int = 1
 
     @property
     def n_blocks(self) -> int:
@@ -92,8 +94,10 @@ SMALLEST, LARGEST = 2 << 20, 128 << 20
 ROW_MULTIPLE = 16
 
 
-def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "auto") -> Cuts:
+def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "auto", n_targets: int = 1) -> Cuts:
     """Return the cuts: a function of n, p and dtype only, never of the cluster, so that the bits of a sum are.
+
+    The number of targets does not count: a target fitted beside others has the rows of one fitted alone.
 
     Raises InputError if block_rows is neither "auto" nor a positive number.
     """
@@ -105,7 +109,7 @@ def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "au
         block_rows = -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
     if isinstance(block_rows, str) or block_rows < 1:
         raise InputError(f"block_rows is {block_rows!r}: give a positive number of rows, or 'auto'")
-    return Cuts(n_samples, n_features, dtype.name, int(block_rows))
+    return Cuts(n_samples, n_features, dtype.name, int(block_rows), n_targets)
 
 
 class Blocks(Protocol):

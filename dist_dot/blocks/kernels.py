@@ -144,23 +144,25 @@ def coupled(loss: Loss, outputs: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Moments:
-    """Parameters [x0, y0] (p + 1) -> [sum s, sums of s (x - x0) (p), of s (y - y0), of the same squared (p + 1)]."""
+    """Parameters [x0, y0] (p + 1) -> [sum s, sums of s (x - x0) (p), of s (y - y0), of the same squared (p + 1)].
+
+    With several targets y0 and the sums of y are as many.
+    """
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
         centre = parameters.like(block.X, "float64")
-        if not is_other(block.X):
+        if not is_other(block.X) and block.y.ndim == 1:
             return compiled.moments(block.X, block.y, block.weight, centre)
         p = block.X.shape[1]
-        sums = _Sums(block, 1 + 2 * (p + 1))
+        sums = _Sums(block, 1 + 2 * centre.shape[0])
         for x, y, s in _tiles(block):
             xp = namespace(x)
-            weight = xp.ones_like(y) if s is None else s
+            weight = xp.ones_like(x[:, 0]) if s is None else s
             weight = xp.astype(weight, xp.float64)
             dx = xp.astype(x, xp.float64) - centre[:p]
-            dy = xp.astype(y, xp.float64) - centre[p]
-            first = (weight @ dx, xp.sum(weight * dy))
-            sums.add(xp.sum(weight), *first, weight @ (dx * dx), xp.sum(weight * dy * dy))
+            dy = xp.astype(_column(y), xp.float64) - centre[p:]
+            sums.add(xp.sum(weight), weight @ dx, weight @ dy, weight @ (dx * dx), weight @ (dy * dy))
         return sums.total
 
 
@@ -202,13 +204,13 @@ class TargetSums:
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y and the weights."""
         xp = namespace(block.y)
-        y = xp.astype(block.y, xp.float64)
-        s = xp.ones_like(y) if block.weight is None else xp.astype(block.weight, xp.float64)
-        target = _column(y)
+        target = _column(xp.astype(block.y, xp.float64))
+        s = xp.ones_like(target[:, 0]) if block.weight is None else xp.astype(block.weight, xp.float64)
+        dropped = s @ self.loss.dropped(target)
         if self.loss.outputs > 1:
             target = xp.astype(target == xp.astype(xp.arange(self.loss.outputs), xp.float64), xp.float64)
         sums = _Sums(block, 2 + target.shape[1])
-        sums.add(xp.sum(s), s @ self.loss.dropped(y), s @ target)
+        sums.add(xp.sum(s), xp.sum(dropped), s @ target)
         return sums.total
 
 

@@ -112,7 +112,7 @@ def run_job(job: Job, client: Any, watch: Callable[[Progress], None], resume: bo
         seconds_per_round=fit.seconds_per_round,
         bytes_per_second=fit.bytes_per_second,
         coefficients={encoding.names[j]: float(fit.w[j]) for j in order},
-        intercept=fit.intercept,
+        intercept=float(fit.intercept),
         history=fit.history,
         versions=versions(),
     )

@@ -48,11 +48,12 @@ which follows some milliseconds behind: the run stops at the first round after t
 class Fit:
     """The outcome of a run: coefficients w (p,), the intercept, and how they were reached.
 
-    rounds counts all passes over X, those before the first step and before a resumed checkpoint included.
+    For k > 1 outputs w is (p, k) and the intercept (k,). rounds counts all passes over X, those before the first step
+    and before a resumed checkpoint included.
     """
 
     w: Array
-    intercept: float
+    intercept: float | Array
     status: Status
     history: tuple[Progress, ...]
     rounds: int

@@ -104,9 +104,16 @@ class Loop:
             if status:
                 break
             now = replace(now, state=self.solver.step(objective, state), iteration=now.iteration + 1)
-        p = objective.n_features
-        intercept = float(state.parameters[p]) if self.fit_intercept else 0.0
-        return Fit(state.parameters[:p], intercept, status, tuple(history), progress.rounds, blocks.where)
+        w, intercept = objective.split(state.parameters)
+        one = objective.n_outputs == 1
+        return Fit(
+            w[:, 0] if one else w,
+            float(intercept[0]) if one else intercept,
+            status,
+            tuple(history),
+            progress.rounds,
+            blocks.where,
+        )
 
     def _begin(self, objective: Objective) -> Checkpoint:
         """Return the newest checkpoint of this run, or its very beginning."""
