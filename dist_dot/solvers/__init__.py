@@ -2,5 +2,7 @@
 
 from dist_dot.solvers.base import Solver
 from dist_dot.solvers.gradient import GradientDescent
+from dist_dot.solvers.lbfgs import LBFGS
+from dist_dot.solvers.newton import Newton
 
-__all__ = ["GradientDescent", "Solver"]
+__all__ = ["LBFGS", "GradientDescent", "Newton", "Solver"]

@@ -1,4 +1,4 @@
-"""Gradient descent: fixed or automatic rate, Nesterov momentum with adaptive restart, diagonal preconditioning."""
+"""Gradient descent: fixed, automatic or backtracked rate, Nesterov momentum with adaptive restart, preconditioning."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -38,8 +38,10 @@ class GradientDescent:
 
     learning_rate
         A positive number, or "auto": 1 / L with L a safe bound of the largest curvature of F, from some ten Lanczos
-        rounds (see `dist_dot.solvers.curvature`); needs a loss whose curvature is bounded. Should the bound turn out
-        too small, a step without momentum that does not descend as far as it must doubles L.
+        rounds (see `dist_dot.solvers.curvature`). Should the bound turn out too small, a step without momentum that
+        does not descend as far as it must doubles L. Where the curvature of the loss has no bound, L is that of F at
+        the start, each step is tested and repeated with twice the L until it descends far enough, and L falls by 5 per
+        cent with each that does: the backtracking of Beck and Teboulle, section 4, with an L that may come down again.
     momentum
         "nesterov": Beck and Teboulle, A fast iterative shrinkage-thresholding algorithm (2009), FISTA with constant
         step, equations 4.1 - 4.3 without the prox; the momentum starts anew whenever it points uphill (O'Donoghue
@@ -50,8 +52,8 @@ class GradientDescent:
         touched, and F, its penalty and its minimum stay what they are. None: the coordinates of w themselves.
 
     Cost: one round to start, two for the moments of the columns with a preconditioner, some ten for an automatic
-    rate; then one per step. Raises SolverError for a learning rate that is not positive, and for "auto" with a loss
-    without a curvature bound.
+    rate; then one per step, at two points where steps with momentum are backtracked. Raises SolverError for a learning
+    rate that is not positive.
     """
 
     learning_rate: float | Literal["auto"] = "auto"
@@ -78,8 +80,10 @@ class GradientDescent:
         if self.learning_rate == "auto":
 
             def product(direction: Array) -> Array:
-                raw = objective.curvature_bound_product(to_parameters(direction, scale, mean))
-                return to_scaled_gradient(raw, scale, mean)
+                raw = to_parameters(direction, scale, mean)
+                if objective.loss.curvature is None:
+                    return to_scaled_gradient(objective.hessian_product(parameters, raw), scale, mean)
+                return to_scaled_gradient(objective.curvature_bound_product(raw), scale, mean)
 
             curvature = largest_curvature(product, objective.n_parameters)
         else:
@@ -108,15 +112,24 @@ class GradientDescent:
         self, objective: Objective, state: GradientState, g: Array, x: Array, v: Array, t: float
     ) -> GradientState:
         parameters = to_parameters(v, state.scale, state.mean)
-        value, gradient = objective.value_and_gradient(parameters)
+        backtracks = self.learning_rate == "auto" and objective.loss.curvature is None
+        if backtracks and not np.array_equal(v, x):
+            points = np.array([parameters, to_parameters(x, state.scale, state.mean)])
+            (value, at_x), (gradient, _) = objective.values_and_gradients(points)
+        else:
+            value, gradient = objective.value_and_gradient(parameters)
+            at_x = value
         # Near the minimum the difference of two values is below their rounding, which must not count.
         eps = float(np.finfo(objective.blocks.cuts.dtype).eps)
         rounding = max(8.0 * eps, 1e-12) * (abs(value) + abs(state.value))
-        if self.learning_rate == "auto" and np.array_equal(v, x):
-            # A plain step: the descent lemma holds for every step 1 / L if L bounds the curvature.
+        if self.learning_rate == "auto" and (backtracks or np.array_equal(v, x)):
+            # The descent lemma holds for every plain step 1 / L if L bounds the curvature.
             promised = g @ g / (2.0 * state.curvature)
-            if not value <= state.value - promised + rounding:
+            if not at_x <= state.value - promised + rounding:
                 return replace(state, curvature=2.0 * state.curvature, x=state.v, t=1.0)
         elif self.momentum and not value <= state.value + rounding:
             x, t = v, 1.0  # uphill after all: a plain step is next, and with it the check above
-        return replace(state, parameters=parameters, value=value, gradient=gradient, v=v, x=x, t=t)
+        curvature = (0.95 if backtracks else 1.0) * state.curvature
+        return replace(
+            state, parameters=parameters, value=float(value), gradient=gradient, v=v, x=x, t=t, curvature=curvature
+        )
