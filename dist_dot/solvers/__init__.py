@@ -1,6 +1,7 @@
 """How w moves: one algorithm per file, each with its options, its state and its step."""
 
 from dist_dot.solvers.base import Solver
+from dist_dot.solvers.exact import Exact
 from dist_dot.solvers.gradient import GradientDescent
 
-__all__ = ["GradientDescent", "Solver"]
+__all__ = ["Exact", "GradientDescent", "Solver"]
