@@ -72,11 +72,17 @@ def test_a_warm_start_stops_by_the_same_test(rows):
     assert warm.status is Status.CONVERGED and warm.n_iter == 0
 
 
-def test_several_targets_are_refused_by_name(rows):
-    objective = Objective(lay_out(rows[0], np.column_stack([rows[1]] * 2)), losses.Squared(), 1.0)
-    for checkpoint in (None, Checkpoints("nowhere")):
-        with pytest.raises(SolverError, match="y has 2 targets, which only the solver 'exact' fits"):
-            minimise(objective, GradientDescent(), checkpoint=checkpoint)
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_several_targets_share_the_rounds(rows, fit_intercept):
+    X, y = rows
+    Y = np.column_stack([y, X[:, 0] - y, np.arange(600.0)])
+    fit = minimise(
+        Objective(lay_out(X, Y, block_rows=100), losses.Squared(), 1.0, fit_intercept), GradientDescent(), tol=1e-11
+    )
+    assert fit.status is Status.CONVERGED and fit.w.shape == (7, 3) and fit.rounds < 300
+    for c in range(3):
+        best = optimum(X, Y[:, c], 1.0, fit_intercept)
+        np.testing.assert_allclose(np.append(fit.w[:, c], fit.intercept[c]), best, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,16 @@ import numpy as np
 from dist_dot.blocks.extended import ResidualProducts, add, two_product
 from dist_dot.blocks.moments import CentredMoments, CentredTriangle, columns, triangle
 from dist_dot.errors import SolverError
-from dist_dot.losses import Squared
 from dist_dot.objective import Objective
-from dist_dot.solvers.least_squares import Factor, Quadratic, factor_moments, factor_triangle, quadratic
+from dist_dot.solvers.least_squares import (
+    Factor,
+    Quadratic,
+    factor_moments,
+    factor_triangle,
+    quadratic,
+    require_squared,
+)
+from dist_dot.solvers.scaling import to_scaled_gradient
 from dist_dot.typing import Array
 
 EPS = float(np.finfo(np.float64).eps)
@@ -74,18 +81,16 @@ class Exact:
 
     def init(self, objective: Objective, parameters: Array) -> ExactState:
         """Sum up the rows. One round; two where "auto" turns to "qr"."""
-        if objective.loss != Squared():
-            raise SolverError(f"exact solves the squared loss alone, not {objective.loss.name}: use another solver")
+        require_squared(objective, self.name)
         note = ""
         method = "qr" if self.method == "qr" else "gram"
         summary, factor = _summarise(objective, method)
         if self.method == "auto" and (factor.condition > CONDITION or factor.dropped):
             method = "qr"
-            summary, better = _summarise(objective, method)
-            note = f"gram -> qr: the condition is {better.condition:.1e}, gram keeps its digits up to {CONDITION:.0e}"
-            factor = better
+            summary, factor = _summarise(objective, method)
+            note = f"gram -> qr: the condition is {factor.condition:.1e}, gram is good up to {CONDITION:.0e}"
         if factor.dropped:
-            note = "; ".join([note] * bool(note) + [_shortfall(factor)])
+            note = _shortfall(factor)
         rows = _rows(objective, summary, method)
         value, gradient = _at(objective, rows, parameters)
         return ExactState(
@@ -93,7 +98,7 @@ class Exact:
             value=value,
             gradient=gradient,
             summary=summary,
-            scale=factor.scale,
+            scale=np.append(factor.scale, np.full(int(objective.fit_intercept), rows.weight**-0.5)),
             mean=rows.mean,
             method=method,
             condition=factor.condition,
@@ -104,11 +109,7 @@ class Exact:
 
     def norm(self, state: ExactState, gradient: Array) -> float:
         """Return the Euclidean norm of a gradient of F in centred columns of norm 1."""
-        p = state.scale.size
-        rows = gradient.reshape(-1, columns(state.summary.size) - p)
-        in_w, in_b = rows[:p], rows[p:].sum(axis=0)  # no row, or one
-        scaled = state.scale[:, None] * (in_w - state.mean[:, None] * in_b)
-        return float(np.hypot(np.linalg.norm(scaled), np.linalg.norm(in_b) / np.sqrt(state.summary[0])))
+        return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
 
     def step(self, objective: Objective, state: ExactState) -> ExactState:
         """Solve. No round for gram; one for each refinement of qr. A solved state is returned as it is."""
@@ -127,7 +128,7 @@ class Exact:
 
 
 def _summarise(objective: Objective, method: str) -> tuple[Array, Factor]:
-    """Return the summary of all rows, and the factor of X.T X + alpha I. One round."""
+    """Return the summary of all rows, and the factor of X.T X with the penalty. One round."""
     kernel = CentredTriangle() if method == "qr" else CentredMoments()
     summary = objective.blocks.reduce(kernel, np.zeros(0))
     return summary, _factor(objective, summary, method)
@@ -139,12 +140,13 @@ def _rows(objective: Objective, summary: Array, method: str) -> Quadratic:
 
 def _factor(objective: Objective, summary: Array, method: str) -> Factor:
     n, p, d = objective.blocks.cuts.n_samples, objective.n_features, columns(summary.size)
+    penalty = objective.penalty[: p * objective.n_targets : objective.n_targets]
     if method == "gram":
-        return factor_moments(_rows(objective, summary, method).xx, objective.alpha, n)
+        return factor_moments(_rows(objective, summary, method).xx, penalty, n)
     R = summary[1 + d :].reshape(d, d)
     if not objective.fit_intercept:  # the mean comes back, as one row more
         R = triangle(np.vstack([R, np.sqrt(summary[0]) * summary[1 : 1 + d]]))
-    return factor_triangle(R[:p, :p], objective.alpha, n)
+    return factor_triangle(R[:p, :p], penalty, n)
 
 
 def _at(objective: Objective, rows: Quadratic, parameters: Array) -> tuple[float, Array]:
@@ -203,4 +205,4 @@ def _shortfall(factor: Factor) -> str:
     """Return in words what a rank below p means."""
     p = factor.scale.size
     listed = ", ".join(map(str, factor.dropped[:10])) + ", ..." * (len(factor.dropped) > 10)
-    return f"rank {factor.rank} of {p}: as many columns as {listed} are combinations of others; the smallest w is taken"
+    return f"rank {factor.rank} of {p}: columns {listed} are combinations of others; the smallest w was taken"

@@ -5,9 +5,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from dist_dot.blocks.moments import CentredMoments
 from dist_dot.errors import SolverError
 from dist_dot.objective import Objective
 from dist_dot.solvers.curvature import largest_curvature
+from dist_dot.solvers.least_squares import answered_from, require_squared
+from dist_dot.solvers.scaling import column_scaling, identity, to_parameters, to_scaled, to_scaled_gradient
 from dist_dot.typing import Array
 
 
@@ -17,7 +20,7 @@ class GradientState:
 
     The solver moves in scaled coordinates v with w = scale * v and b = scale_b * c - <mean, w>; `scale` and `mean`
     hold that map, `v` is the point where F was evaluated, `x` the one without momentum, `t` the momentum counter and
-    `curvature` the L of the step 1 / L.
+    `curvature` the L of the step 1 / L. `summary` is that of all rows (see `dist_dot.blocks.moments`), or empty.
     """
 
     parameters: Array
@@ -29,6 +32,7 @@ class GradientState:
     curvature: float
     scale: Array
     mean: Array
+    summary: Array
 
 
 @dataclass(frozen=True)
@@ -47,15 +51,19 @@ class GradientDescent:
     preconditioner
         "diagonal": the columns are centred (with an intercept) and scaled to curvature 1, as algebra on w: X is not
         touched, and F, its penalty and its minimum stay what they are. None: the coordinates of w themselves.
+    reuse
+        "gram": for the squared loss, sum up the rows once, and iterate on that: the same iterates to rounding, no
+        matter how many, for one round of n p^2 operations. "none": every evaluation is a pass over the rows.
 
     Cost: one round to start, two for the moments of the columns with a preconditioner, some ten for an automatic
-    rate; then one per step. Raises SolverError for a learning rate that is not positive, and for "auto" with a loss
-    without a curvature bound.
+    rate; then one per step. With reuse="gram" one round in all. Raises SolverError for a learning rate that is not
+    positive, for "auto" with a loss without a curvature bound, and for reuse="gram" with another than the squared one.
     """
 
     learning_rate: float | Literal["auto"] = "auto"
     momentum: Literal["nesterov"] | None = "nesterov"
     preconditioner: Literal["diagonal"] | None = "diagonal"
+    reuse: Literal["none", "gram"] = "none"
 
     name: ClassVar[str] = "gradient_descent"
     state: ClassVar[type[GradientState]] = GradientState
@@ -70,32 +78,37 @@ class GradientDescent:
             raise SolverError(f"momentum is {self.momentum!r}: give None or 'nesterov'")
         if self.preconditioner not in (None, "diagonal"):
             raise SolverError(f"preconditioner is {self.preconditioner!r}: give None or 'diagonal'")
+        if self.reuse not in ("none", "gram"):
+            raise SolverError(f"reuse is {self.reuse!r}: give 'none' or 'gram'")
 
     def init(self, objective: Objective, parameters: Array) -> GradientState:
         """Evaluate F at the start, measure the columns and the largest curvature."""
-        scale, mean = np.ones(objective.n_parameters), np.zeros(objective.n_features)
-        if self.preconditioner == "diagonal":
-            scale, mean = _column_scaling(objective)
+        summary = np.empty(0)
+        if self.reuse == "gram":
+            require_squared(objective, "reuse='gram'")
+            summary = objective.blocks.reduce(CentredMoments(), np.zeros(0))
+            objective = answered_from(summary, objective)
+        scale, mean = (column_scaling if self.preconditioner == "diagonal" else identity)(objective)
         if self.learning_rate == "auto":
 
             def product(direction: Array) -> Array:
-                raw = objective.curvature_bound_product(_to_parameters(direction, scale, mean))
-                return _to_scaled_gradient(raw, scale, mean)
+                raw = objective.curvature_bound_product(to_parameters(direction, scale, mean))
+                return to_scaled_gradient(raw, scale, mean)
 
             curvature = largest_curvature(product, objective.n_parameters)
         else:
             curvature = 1.0 / self.learning_rate
         value, gradient = objective.value_and_gradient(parameters)
-        v = _to_scaled(parameters, scale, mean)
-        return GradientState(parameters, value, gradient, v, v, 1.0, curvature, scale, mean)
+        v = to_scaled(parameters, scale, mean)
+        return GradientState(parameters, value, gradient, v, v, 1.0, curvature, scale, mean, summary)
 
     def norm(self, state: GradientState, gradient: Array) -> float:
         """Return the Euclidean norm of a gradient of F in the scaled coordinates."""
-        return float(np.linalg.norm(_to_scaled_gradient(gradient, state.scale, state.mean)))
+        return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
 
     def step(self, objective: Objective, state: GradientState) -> GradientState:
-        """Move once. One round; reads X once."""
-        g = _to_scaled_gradient(state.gradient, state.scale, state.mean)
+        """Move once. One round, which reads X once; none with reuse="gram"."""
+        g = to_scaled_gradient(state.gradient, state.scale, state.mean)
         x = state.v - g / state.curvature
         if self.momentum is None:
             return self._evaluate(objective, state, g, x, x, 1.0)
@@ -108,7 +121,9 @@ class GradientDescent:
     def _evaluate(
         self, objective: Objective, state: GradientState, g: Array, x: Array, v: Array, t: float
     ) -> GradientState:
-        parameters = _to_parameters(v, state.scale, state.mean)
+        parameters = to_parameters(v, state.scale, state.mean)
+        if state.summary.size:
+            objective = answered_from(state.summary, objective)
         value, gradient = objective.value_and_gradient(parameters)
         # Near the minimum the difference of two values is below their rounding, which must not count.
         eps = float(np.finfo(objective.blocks.cuts.dtype).eps)
@@ -121,42 +136,3 @@ class GradientDescent:
         elif self.momentum and not value <= state.value + rounding:
             x, t = v, 1.0  # uphill after all: a plain step is next, and with it the check above
         return replace(state, parameters=parameters, value=value, gradient=gradient, v=v, x=x, t=t)
-
-
-def _column_scaling(objective: Objective) -> tuple[Array, Array]:
-    """Return the scale of each coordinate and the mean of each column. Two rounds.
-
-    In the scaled coordinates the diagonal of the curvature bound is 1: 1 / scale^2 = c * spread + alpha, for the
-    intercept c * sum s. A column that is constant and not penalised keeps its own scale.
-    """
-    moments = objective.moments()
-    bound = objective.loss.curvature or 1.0
-    spread, mean = moments.spread, moments.mean
-    if not objective.fit_intercept:
-        spread, mean = spread + moments.weight * mean * mean, np.zeros_like(mean)
-    diagonal = bound * spread + objective.alpha
-    if objective.fit_intercept:
-        diagonal = np.append(diagonal, bound * moments.weight)
-    return 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), mean
-
-
-def _to_parameters(v: Array, scale: Array, mean: Array) -> Array:
-    """Return [w, b] for the scaled point: w = scale * v, b = scale_b * c - <mean, w>."""
-    parameters = scale * v
-    parameters[mean.size :] -= mean @ parameters[: mean.size]
-    return parameters
-
-
-def _to_scaled(parameters: Array, scale: Array, mean: Array) -> Array:
-    """Return the scaled point for [w, b]: the inverse of `_to_parameters`."""
-    centred = parameters.copy()
-    centred[mean.size :] += mean @ parameters[: mean.size]
-    return centred / scale
-
-
-def _to_scaled_gradient(gradient: Array, scale: Array, mean: Array) -> Array:
-    """Return the gradient in the scaled point: the transpose of `_to_parameters` applied to that in [w, b]."""
-    centred = gradient.copy()
-    if gradient.size > mean.size:
-        centred[: mean.size] -= mean * gradient[-1]
-    return scale * centred

@@ -1,7 +1,7 @@
 """Least squares from its sufficient statistics, beside the loop: nothing in this file is a round."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,8 @@ from scipy.linalg import eigh, qr, solve_triangular, svd
 from scipy.linalg.lapack import dpocon, dpotrf, dtrcon
 
 from dist_dot.blocks.moments import columns, triangle
-from dist_dot.errors import InputError
+from dist_dot.errors import InputError, SolverError
+from dist_dot.losses import Squared
 from dist_dot.objective import ColumnMoments, Objective
 from dist_dot.typing import Array
 
@@ -72,15 +73,20 @@ def quadratic(summary: Array, n_targets: int, fit_intercept: bool, triangular: b
     return Quadratic(weight, mean[:p], mean[p:], matrix[:p, :p], matrix[:p, p:], np.diag(matrix)[p:].copy())
 
 
+def require_squared(objective: Objective, solver: str) -> None:
+    """Raise SolverError for a loss whose sum is no polynomial of the second degree."""
+    if objective.loss != Squared():
+        raise SolverError(f"{solver} needs the squared loss, this is {objective.loss.name}: use another solver")
+
+
 @dataclass(frozen=True)
 class QuadraticObjective(Objective):
-    """F of the squared loss for one target, answered from its sufficient statistics: no call is a round."""
+    """F of the squared loss, answered from its sufficient statistics: no call is a round."""
 
     rows: Quadratic = field(kw_only=True)
 
     def value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
         """Return F and its gradient at [w, b]."""
-        self._require_one_target()
         w, b = self.split(parameters)
         in_w, in_b = self.rows.gradient(w, b)
         pull = self.penalty * parameters
@@ -98,12 +104,19 @@ class QuadraticObjective(Objective):
     def moments(self) -> ColumnMoments:
         """Return the moments of the columns and of y; about 0 without an intercept."""
         rows = self.rows
-        return ColumnMoments(rows.weight, rows.mean, np.diag(rows.xx), float(rows.y_mean[0]), float(rows.yy[0]))
+        return ColumnMoments(rows.weight, rows.mean, np.diag(rows.xx), rows.y_mean, rows.yy)
+
+
+def answered_from(summary: Array, objective: Objective) -> QuadraticObjective:
+    """Return the same F, answered from the second moments of all its rows."""
+    rows = quadratic(summary, objective.n_targets, objective.fit_intercept)
+    known = {field.name: getattr(objective, field.name) for field in fields(objective)}
+    return QuadraticObjective(**known, rows=rows)
 
 
 @dataclass(frozen=True)
 class Factor:
-    """The inverse of H = X.T X + alpha I as half half.T, with a triangular or a dense half.
+    """The inverse of H = X.T X + P as half half.T, with a triangular or a dense half; P is the penalty's diagonal (p,).
 
     Columns are scaled to norm 1 before anything is decided, so units do not matter; `condition` is that of X with the
     penalty's rows below and its columns so scaled, within sqrt(p) of the best scaling (van der Sluis, Condition
@@ -148,9 +161,9 @@ def rank_tolerance(n: int, p: int) -> float:
     return 10.0 * float(np.finfo(np.float64).eps) * float(np.sqrt(max(n, p)))
 
 
-def factor_moments(xx: Array, alpha: float, n: int) -> Factor:
+def factor_moments(xx: Array, penalty: Array, n: int) -> Factor:
     """Factor second moments (p, p) of n rows: Cholesky, or the eigenvectors where the rank is short."""
-    H = xx + alpha * np.eye(len(xx))
+    H = xx + np.diag(penalty)
     scale = _unit(np.sqrt(np.diag(H)))
     G = scale[:, None] * H * scale
     root, failed = dpotrf(G, clean=1)
@@ -162,10 +175,10 @@ def factor_moments(xx: Array, alpha: float, n: int) -> Factor:
     return _smallest(scale, np.sqrt(np.maximum(values, 0.0)), vectors, np.sqrt(tolerance))
 
 
-def factor_triangle(R: Array, alpha: float, n: int) -> Factor:
+def factor_triangle(R: Array, penalty: Array, n: int) -> Factor:
     """Factor by the R (p, p) of n rows: itself with the penalty, or its singular vectors where the rank is short."""
-    if alpha:
-        R = triangle(np.vstack([R, np.sqrt(alpha) * np.eye(len(R))]))
+    if penalty.any():
+        R = triangle(np.vstack([R, np.diag(np.sqrt(penalty))]))
     scale = _unit(np.linalg.norm(R, axis=0))
     root = np.asfortranarray(R * scale)
     tolerance = rank_tolerance(n, len(R))

@@ -50,7 +50,7 @@ which follows some milliseconds behind: the run stops at the first round after t
 class Fit:
     """The outcome of a run: coefficients w (p,), the intercept, and how they were reached.
 
-    For k > 1 targets w is (p, k) and the intercept (k,). rounds counts all passes over X, those before the first step
+    For k > 1 outputs w is (p, k) and the intercept (k,). rounds counts all passes over X, those before the first step
     and before a resumed checkpoint included. state is all that the solver knew at the end.
     """
 

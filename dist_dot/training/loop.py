@@ -110,7 +110,7 @@ class Loop:
                 break
             now = replace(now, state=moved, iteration=now.iteration + 1)
         w, intercept = objective.split(state.parameters)
-        one = objective.n_targets == 1
+        one = objective.n_outputs == 1
         return Fit(
             w[:, 0] if one else w,
             float(intercept[0]) if one else intercept,
