@@ -5,18 +5,22 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from operator import add
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from dist_dot.blocks.arrays import Parameters, aligned, itemsize, to_host
-from dist_dot.blocks.reduce import fold, root
+from dist_dot.blocks.reduce import Merge, fold, root
 from dist_dot.errors import InputError
 from dist_dot.typing import Array
 
 T = TypeVar("T")
 Kernel = Callable[["Block", Parameters], Array]
-"""(block, parameters) -> sums over its rows, one flat float64 array of its library. See `dist_dot.blocks.kernels`."""
+"""(block, parameters) -> sums over its rows, one flat float64 array of its library. See `dist_dot.blocks.kernels`.
+
+Where two results do not simply add up, it has a method `merge`: (left, right) -> the result for the rows of both.
+"""
 Report = Callable[[Any], bool]
 """What a program calls with its progress; the answer True asks it to stop."""
 Program = Callable[["Blocks", Report], T]
@@ -112,6 +116,12 @@ def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "au
     return Cuts(n_samples, n_features, dtype.name, int(block_rows), n_targets)
 
 
+def merge_of(kernel: Kernel) -> Merge:
+    """Return how two results of a kernel become one: its own `merge`, or addition."""
+    merge: Merge = getattr(kernel, "merge", add)
+    return merge
+
+
 class Blocks(Protocol):
     """Rows cut into blocks, wherever they live."""
 
@@ -124,7 +134,7 @@ class Blocks(Protocol):
         """Where the rows live, in words."""
 
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
-        """Return the sum of kernel(block, parameters) over all blocks. One round; reads X once."""
+        """Return the sum of kernel(block, parameters) over all blocks, merged as the kernel says. One round."""
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run program(blocks, report) as close to the rows as a loop can be, and return what it returns."""
@@ -155,7 +165,8 @@ class LocalBlocks:
         one = len(self.blocks) == 1 or self._threads == 1
         sums = (map if one else self._pool.map)(lambda block: kernel(block, at), self.blocks)
         nodes = {(0, number): total for number, total in enumerate(sums)}
-        return np.asarray(to_host(fold(nodes, len(self.blocks))[root(len(self.blocks))]))
+        leaves = len(self.blocks)
+        return np.asarray(to_host(fold(nodes, leaves, merge_of(kernel))[root(leaves)]))
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run the program in this thread."""

@@ -19,7 +19,7 @@ from distributed import KilledWorker, SchedulerPlugin
 from distributed.protocol import Serialize, Serialized, deserialize
 from distributed.protocol.pickle import dumps, loads
 
-from dist_dot.blocks.block import Cuts, Kernel, Program
+from dist_dot.blocks.block import Cuts, Kernel, Program, merge_of
 from dist_dot.blocks.reduce import Node, fold, root, uncovered
 from dist_dot.blocks.worker import NAME, pack, unpack
 from dist_dot.errors import ClusterError, DeadlineError, RunCancelled
@@ -117,7 +117,7 @@ class SchedulerBlocks:
                 deadline = monotonic() + PATIENCE
             if monotonic() > deadline:
                 raise DeadlineError(f"for {PATIENCE:.0f} s no worker answered for blocks {missing[:5]}")
-            nodes = fold(nodes, leaves)
+            nodes = fold(nodes, leaves, merge_of(kernel))
         return nodes[root(leaves)]
 
     def run(self, program: Program[Any], report: Any) -> Any:

@@ -12,7 +12,7 @@ from distributed.protocol.pickle import dumps, loads
 from threadpoolctl import threadpool_limits
 
 from dist_dot.blocks.arrays import Parameters, namespace, to_host
-from dist_dot.blocks.block import Kernel
+from dist_dot.blocks.block import Kernel, merge_of
 from dist_dot.blocks.reduce import Node, fold
 from dist_dot.typing import Array
 
@@ -85,7 +85,7 @@ class KernelPlugin(WorkerPlugin):
         nodes: dict[Node, Array] = {}
         for part_nodes, _ in done:
             nodes |= part_nodes
-        nodes = fold(nodes, leaves)
+        nodes = fold(nodes, leaves, merge_of(run))
         sums = _together(list(nodes.values()))
         return {
             "nodes": list(nodes),
@@ -105,4 +105,4 @@ class KernelPlugin(WorkerPlugin):
                 missing.append(number)
                 continue
             nodes[0, number] = kernel(block, parameters)
-        return fold(nodes, leaves), missing
+        return fold(nodes, leaves, merge_of(kernel)), missing

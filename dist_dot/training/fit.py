@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ class Status(Enum):
     CONVERGED = "the gradient is small enough"
     MAX_ITER = "stopped at max_iter before the gradient was small enough: raise max_iter or tol, or scale the columns"
     DIVERGED = "the objective is no longer finite: lower the learning rate, or use learning_rate='auto'"
+    AT_ROUNDING = "the gradient is as small as rounding lets the solver make it"
     STOPPED = "a callback asked to stop"
 
 
@@ -49,7 +51,7 @@ class Fit:
     """The outcome of a run: coefficients w (p,), the intercept, and how they were reached.
 
     For k > 1 outputs w is (p, k) and the intercept (k,). rounds counts all passes over X, those before the first step
-    and before a resumed checkpoint included.
+    and before a resumed checkpoint included. state is all that the solver knew at the end.
     """
 
     w: Array
@@ -58,6 +60,12 @@ class Fit:
     history: tuple[Progress, ...]
     rounds: int
     where: str
+    state: Any = None
+
+    @property
+    def note(self) -> str:
+        """What the solver says about the run beside the numbers; often nothing."""
+        return getattr(self.state, "note", "")
 
     @property
     def parameters(self) -> Array:

@@ -34,7 +34,8 @@ def minimise(
 
     Stops when max |gradient of F(w)| <= tol * max |gradient of F(0)| and the same holds for its Euclidean norm in the
     coordinates that the solver moves in, where columns that are rare or small count as much as others; or after
-    max_iter steps (all of them with tol = 0), or when a callback returns True. `start` is the flat vector to begin at,
+    max_iter steps (all of them with tol = 0), or when a callback returns True, or when the solver can come no closer.
+    `start` is the flat vector to begin at,
     0 where none is given; a start elsewhere costs one round for the gradient at 0. With `checkpoint` the state is
     saved every so many steps and at the end, by the process that hosts the loop, and a run may go on from there with
     the same bits.
@@ -103,7 +104,11 @@ class Loop:
                 self.checkpoints.save(saved)
             if status:
                 break
-            now = replace(now, state=self.solver.step(objective, state), iteration=now.iteration + 1)
+            moved = self.solver.step(objective, state)
+            if moved is state:
+                status = Status.AT_ROUNDING
+                break
+            now = replace(now, state=moved, iteration=now.iteration + 1)
         w, intercept = objective.split(state.parameters)
         one = objective.n_outputs == 1
         return Fit(
@@ -113,6 +118,7 @@ class Loop:
             tuple(history),
             progress.rounds,
             blocks.where,
+            state,
         )
 
     def _begin(self, objective: Objective) -> Checkpoint:
