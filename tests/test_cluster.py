@@ -147,7 +147,7 @@ def test_nothing_stays_behind(clients, rows):
 
 def test_a_killed_worker_costs_no_bits(many_blocks):
     X, y = many_blocks
-    straight = Ridge(tol=0, max_iter=1500).fit
+    straight = Ridge(solver="gradient_descent", tol=0, max_iter=1500).fit
     with pytest.warns(match="stopped at max_iter"):
         here = straight(X, y)
     deaths = []
@@ -160,7 +160,9 @@ def test_a_killed_worker_costs_no_bits(many_blocks):
                 os.kill(deaths[0], signal.SIGKILL)
 
         with pytest.warns(match="stopped at max_iter"):
-            there = Ridge(tol=0, max_iter=1500, callbacks=(kill,)).fit(chunked(X, 9_000), chunked(y, 9_000))
+            there = Ridge(solver="gradient_descent", tol=0, max_iter=1500, callbacks=(kill,)).fit(
+                chunked(X, 9_000), chunked(y, 9_000)
+            )
         assert deaths and deaths[0] not in client.run(os.getpid).values()
     assert there.coef_.tobytes() == here.coef_.tobytes()
 

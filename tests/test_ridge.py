@@ -86,4 +86,4 @@ def test_mistakes_are_named():
 
         Ridge().fit(dd.from_pandas(pd.DataFrame(X), npartitions=2), da.from_array(y))
     with pytest.warns(ConvergenceWarning, match="raise max_iter"):
-        Ridge(max_iter=2).fit(X, y)
+        Ridge(solver="gradient_descent", max_iter=2).fit(X, y)

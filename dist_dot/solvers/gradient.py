@@ -13,6 +13,9 @@ from dist_dot.solvers.least_squares import answered_from, require_squared
 from dist_dot.solvers.scaling import column_scaling, identity, to_parameters, to_scaled, to_scaled_gradient
 from dist_dot.typing import Array
 
+# After a step that descended as far as it must, where no bound of the curvature is known.
+SHRINK = 0.98
+
 
 @dataclass(frozen=True)
 class GradientState:
@@ -43,7 +46,7 @@ class GradientDescent:
         A positive number, or "auto": 1 / L with L a safe bound of the largest curvature of F, from some ten Lanczos
         rounds (see `dist_dot.solvers.curvature`). Should the bound turn out too small, a step without momentum that
         does not descend as far as it must doubles L. Where the curvature of the loss has no bound, L is that of F at
-        the start, each step is tested and repeated with twice the L until it descends far enough, and L falls by 5 per
+        the start, each step is tested and repeated with twice the L until it descends far enough, and L falls by 2 per
         cent with each that does: the backtracking of Beck and Teboulle, section 4, with an L that may come down again.
     momentum
         "nesterov": Beck and Teboulle, A fast iterative shrinkage-thresholding algorithm (2009), FISTA with constant
@@ -126,27 +129,49 @@ class GradientDescent:
     def _evaluate(
         self, objective: Objective, state: GradientState, g: Array, x: Array, v: Array, t: float
     ) -> GradientState:
+        if self.learning_rate == "auto" and objective.loss.curvature is None:
+            return _backtracked(objective, state, g, x, v, t)
         parameters = to_parameters(v, state.scale, state.mean)
         if state.summary.size:
             objective = answered_from(state.summary, objective)
-        backtracks = self.learning_rate == "auto" and objective.loss.curvature is None
-        if backtracks and not np.array_equal(v, x):
-            points = np.array([parameters, to_parameters(x, state.scale, state.mean)])
-            (value, at_x), (gradient, _) = objective.values_and_gradients(points)
-        else:
-            value, gradient = objective.value_and_gradient(parameters)
-            at_x = value
-        # Near the minimum the difference of two values is below their rounding, which must not count.
-        eps = float(np.finfo(objective.blocks.cuts.dtype).eps)
-        rounding = max(8.0 * eps, 1e-12) * (abs(value) + abs(state.value))
-        if self.learning_rate == "auto" and (backtracks or np.array_equal(v, x)):
-            # The descent lemma holds for every plain step 1 / L if L bounds the curvature.
+        value, gradient = objective.value_and_gradient(parameters)
+        rounding = _rounding(objective, state, value)
+        if self.learning_rate == "auto" and np.array_equal(v, x):
+            # A plain step: the descent lemma holds for every step 1 / L if L bounds the curvature.
             promised = g @ g / (2.0 * state.curvature)
-            if not at_x <= state.value - promised + rounding:
+            if not value <= state.value - promised + rounding:
                 return replace(state, curvature=2.0 * state.curvature, x=state.v, t=1.0)
         elif self.momentum and not value <= state.value + rounding:
             x, t = v, 1.0  # uphill after all: a plain step is next, and with it the check above
-        curvature = (0.95 if backtracks else 1.0) * state.curvature
-        return replace(
-            state, parameters=parameters, value=float(value), gradient=gradient, v=v, x=x, t=t, curvature=curvature
-        )
+        return replace(state, parameters=parameters, value=value, gradient=gradient, v=v, x=x, t=t)
+
+
+def _backtracked(objective: Objective, state: GradientState, g: Array, x: Array, v: Array, t: float) -> GradientState:
+    """Move to v if the plain step to x has descended as far as it must; else stay, with twice the curvature."""
+    parameters = np.array([to_parameters(point, state.scale, state.mean) for point in (v, x)])
+    if np.array_equal(v, x):
+        value, gradient = objective.value_and_gradient(parameters[0])
+        values, gradients = np.array([value, value]), np.array([gradient, gradient])
+    else:
+        values, gradients = objective.values_and_gradients(parameters)
+    promised = g @ g / (2.0 * state.curvature)
+    if not values[1] <= state.value - promised + _rounding(objective, state, values[1]):
+        return replace(state, curvature=2.0 * state.curvature)
+    # Momentum may climb, but not out of sight: the point without it is known as well.
+    far = not values[0] - state.value <= abs(state.value)
+    return replace(
+        state,
+        parameters=parameters[int(far)],
+        value=float(values[int(far)]),
+        gradient=gradients[int(far)],
+        v=x if far else v,
+        x=x,
+        t=1.0 if far else t,
+        curvature=SHRINK * state.curvature,
+    )
+
+
+def _rounding(objective: Objective, state: GradientState, value: float) -> float:
+    """Return what near the minimum the difference of two values may be by rounding alone, which must not count."""
+    eps = float(np.finfo(objective.blocks.cuts.dtype).eps)
+    return max(8.0 * eps, 1e-12) * (abs(value) + abs(state.value))

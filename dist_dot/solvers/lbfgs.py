@@ -11,6 +11,9 @@ from dist_dot.solvers.linesearch import Line, search
 from dist_dot.solvers.scaling import column_scaling, identity, to_parameters, to_scaled_gradient
 from dist_dot.typing import Array
 
+# The cosine of a step and its change of the gradient below which they say nothing of the curvature.
+FLAT = 1e-10
+
 
 @dataclass(frozen=True)
 class LBFGSState:
@@ -79,13 +82,13 @@ class LBFGS:
             trial = search(line, trial)
         if trial is None:  # forget what misled, if anything did
             return replace(state, count=0) if state.count else state
-        change = to_scaled_gradient(trial.gradient, state.scale, state.mean) - g
+        moved = replace(state, parameters=line.point(trial.step), value=trial.value, gradient=trial.gradient)
+        step, change = trial.step * d, to_scaled_gradient(trial.gradient, state.scale, state.mean) - g
+        if not step @ change > FLAT * np.linalg.norm(step) * np.linalg.norm(change):
+            return moved  # no curvature along it, but rounding
         return replace(
-            state,
-            parameters=line.point(trial.step),
-            value=trial.value,
-            gradient=trial.gradient,
-            steps=np.concatenate([state.steps[1:], [trial.step * d]]),
+            moved,
+            steps=np.concatenate([state.steps[1:], [step]]),
             changes=np.concatenate([state.changes[1:], [change]]),
             count=min(state.count + 1, self.memory),
         )

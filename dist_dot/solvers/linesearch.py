@@ -11,8 +11,8 @@ from dist_dot.typing import Array
 DECREASE, CURVATURE = 1e-4, 0.9
 # Of decrease by the slope alone (delta of Hager and Zhang).
 SLOPE = 0.1
-# Steps in one round, and rounds: together they reach from 1 to 2^-32, or to 2^32.
-STEPS, ROUNDS = 4, 8
+# Steps in one round, and rounds.
+STEPS, ROUNDS = 4, 7
 
 
 @dataclass(frozen=True)
@@ -68,30 +68,36 @@ class Line:
 
 
 def search(line: Line, tried: Trial) -> Trial | None:
-    """Return an accepted trial, going on from one that was not; None where eight more rounds find none.
+    """Return an accepted trial, going on from one that was not; None where seven more rounds find none.
 
+    Should they find only trials that descend far enough, but not to where it is flatter, it is the lowest of these.
     F is convex along the line: its slope grows. So the trials with a negative slope lie before the minimum, the others
     after it, and with them those where F is not finite.
     """
     low, high = 0.0, np.inf
-    trials = [tried]
-    for _ in range(ROUNDS):
+    trials, best = [tried], None
+    for round_ in range(ROUNDS):
         for trial in trials:
             if np.isfinite(trial.value) and trial.slope < 0 and trial.value <= line.value:
                 low = max(low, trial.step)
+                best = trial if best is None or trial.value < best.value else best
             else:
                 high = min(high, trial.step)
-        trials = line.several(_between(low, high))
+        trials = line.several(_between(low, high, 2.0**2**round_))
         good = [trial for trial in trials if line.accepts(trial)]
         if good:
             return min(good, key=lambda trial: abs(trial.slope))
-    return None
+    return best if best is not None and best.value < line.value else None
 
 
-def _between(low: float, high: float) -> list[float]:
-    """Return the steps to try next: halved or doubled while one end is open, evenly between the two ends after that."""
+def _between(low: float, high: float, ratio: float) -> list[float]:
+    """Return the steps to try next: between two ends, or further and further away while one is open.
+
+    The ratio of these grows with the rounds, 2, 4, 16, 256: a Newton step of exp is too long by a factor of exp.
+    """
     if high == np.inf:
-        return [low * 2.0**k for k in range(1, STEPS + 1)]
+        return [low * ratio**k for k in range(1, STEPS + 1)]
     if low == 0.0:
-        return [high * 0.5**k for k in range(1, STEPS + 1)]
-    return [low + (high - low) * k / (STEPS + 1) for k in range(1, STEPS + 1)]
+        return [high / ratio**k for k in range(1, STEPS + 1)]
+    spaced = np.geomspace if high > 16.0 * low else np.linspace
+    return [float(step) for step in spaced(low, high, STEPS + 2)[1:-1]]
