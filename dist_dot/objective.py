@@ -94,7 +94,7 @@ class Objective:
         return W, parameters[count:] if self.fit_intercept else np.zeros(self.n_outputs)
 
     def join(self, W: Array, b: Array) -> Array:
-        """Return the flat vector of W (p, k) and b (k,): the inverse of `split`. Without an intercept b does not count."""
+        """Return the flat vector of W (p, k) and b (k,), which does not count without an intercept: `split` undone."""
         return np.vstack([W, b])[: self.n_features + int(self.fit_intercept)].ravel()
 
     @property
