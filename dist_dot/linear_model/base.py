@@ -46,11 +46,15 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
                 sample_weight = np.broadcast_to(np.asarray(sample_weight, X.dtype), y.shape)
         return X, y, sample_weight
 
+    def _solver(self, objective: Objective) -> Solver[Any]:
+        """Return the solver that the parameter `solver` stands for."""
+        return solver_named(self.solver)
+
     def _minimise(self, objective: Objective, dtype: str) -> None:
         """Minimise F and set the fitted attributes, with coefficients of this dtype."""
         fit: Fit = minimise(
             objective,
-            solver_named(self.solver),
+            self._solver(objective),
             tol=self.tol,
             max_iter=self.max_iter,
             callbacks=tuple(self.callbacks),
@@ -64,11 +68,13 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
         self.n_features_in_ = objective.n_features
 
     def _linear_predictor(self, X: Any) -> Any:
-        """Return z = X @ coef_ + intercept_, (n,); of a Dask array a Dask array, not computed yet."""
+        """Return z = X @ coef_.T + intercept_, (n,) or (n, k); of a Dask array a Dask array, not computed yet."""
         check_is_fitted(self)
         coef = self.coef_
         if is_plain(X):
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         elif X.shape[1] != self.n_features_in_:
             raise InputError(f"X has {X.shape[1]} columns, the model was fitted to {self.n_features_in_}")
-        return X @ cast(coef, coef.dtype.name, X if is_other(X) else coef) + self.intercept_
+        own = X if is_other(X) else coef
+        intercept = self.intercept_ if coef.ndim == 1 else cast(self.intercept_, coef.dtype.name, own)
+        return X @ cast(coef, coef.dtype.name, own).T + intercept

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dist_dot.training.inference import Inference, inference
 from dist_dot.typing import Array
 
 
@@ -71,6 +72,13 @@ class Fit:
     def parameters(self) -> Array:
         """The flat vector [w, b]."""
         return np.append(self.w, self.intercept)
+
+    def inference(self) -> Inference:
+        """Return standard errors, t and p values of an exact, unpenalised fit. No round.
+
+        Raises SolverError for another fit: see `dist_dot.training.inference`.
+        """
+        return inference(self.state)
 
     @property
     def n_iter(self) -> int:
