@@ -2,5 +2,6 @@
 
 from dist_dot.linear_model.linear_regression import LinearRegression
 from dist_dot.linear_model.ridge import Ridge
+from dist_dot.linear_model.ridge_cv import RidgeCV
 
-__all__ = ["LinearRegression", "Ridge"]
+__all__ = ["LinearRegression", "Ridge", "RidgeCV"]

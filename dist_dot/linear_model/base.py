@@ -61,11 +61,15 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
         )
         if fit.status in (Status.MAX_ITER, Status.DIVERGED):
             warnings.warn(f"after {fit.n_iter} steps: {fit.status.value}", ConvergenceWarning, stacklevel=3)
+        self._set(fit, dtype)
+
+    def _set(self, fit: Fit, dtype: str) -> None:
+        """Set the fitted attributes, with coefficients of this dtype."""
         self.fit_ = fit
         self.coef_ = fit.w.astype(dtype)
         self.intercept_ = fit.intercept
         self.n_iter_ = fit.n_iter
-        self.n_features_in_ = objective.n_features
+        self.n_features_in_ = fit.w.shape[0]
 
     def _linear_predictor(self, X: Any) -> Any:
         """Return z = X @ coef_.T + intercept_, (n,) or (n, k); of a Dask array a Dask array, not computed yet."""

@@ -48,11 +48,32 @@ which follows some milliseconds behind: the run stops at the first round after t
 
 
 @dataclass(frozen=True)
+class Path:
+    """Ridge for each of some alphas (a,): scores (a, folds), W (a, p, k) and b (a, k)."""
+
+    alphas: Array
+    scores: Array
+    coef: Array
+    intercept: Array
+
+    @property
+    def mean_scores(self) -> Array:
+        """The mean score (a,) of each alpha over the folds."""
+        return np.asarray(self.scores.mean(axis=1))
+
+    @property
+    def best(self) -> float:
+        """The alpha with the largest mean score, the first of several."""
+        return float(self.alphas[np.argmax(self.mean_scores)])
+
+
+@dataclass(frozen=True)
 class Fit:
     """The outcome of a run: coefficients w (p,), the intercept, and how they were reached.
 
     For k > 1 outputs w is (p, k) and the intercept (k,). rounds counts all passes over X, those before the first step
-    and before a resumed checkpoint included. state is all that the solver knew at the end.
+    and before a resumed checkpoint included. state is all that the solver knew at the end, path what was found for each
+    alpha where several were tried.
     """
 
     w: Array
@@ -62,6 +83,7 @@ class Fit:
     rounds: int
     where: str
     state: Any = None
+    path: Path | None = None
 
     @property
     def note(self) -> str:
