@@ -99,6 +99,25 @@ def n_targets(y: tuple[int, ...]) -> int:
     return y[1] if len(y) == 2 else 1
 
 
+def n_rows(X: Any) -> int:
+    """Return the number of rows; of a Dask array that does not know it, by computing the sizes of its chunks."""
+    if np.isnan(X.shape[0]):
+        X.compute_chunk_sizes()
+    return int(X.shape[0])
+
+
+def beside(y: Any, column: Array) -> Any:
+    """Return y (n,) or (n, k) with this column (n,) as its last, in y's own library; lazily for a Dask array."""
+    if _is_dask(y):
+        import dask.array as da
+
+        n_rows(y)
+        parts = [y if y.ndim == 2 else y[:, None], da.from_array(column[:, None], chunks=(y.chunks[0], 1))]
+        return da.concatenate(parts, axis=1)
+    xp, dtype = namespace(y), float_dtype(y)
+    return xp.concat([xp.reshape(cast(y, dtype), (y.shape[0], -1)), cast(column[:, None], dtype, y)], axis=1)
+
+
 def float_dtype(X: Any) -> str:
     """Return the dtype that blocks of X hold: float32 or float64. Raises DataError for what are no numbers."""
     xp = namespace(X)

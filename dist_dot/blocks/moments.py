@@ -156,11 +156,9 @@ class _CentredRows:
         self._block = block
         p = block.X.shape[1]
         k = block.y.shape[1] if block.y.ndim == 2 else 1
-        size = DEVICE_TILE if is_other(block.X) else HOST_TILE
-        self._rows = max(ROWS_PER_COLUMN * (p + k), size // (8 * (p + k)))
         self.weight = self.zeros(1)
         total = self.zeros(p + k)
-        for x, y, s in self._tiles():
+        for x, y, s in tiles(self._block):
             one = xp.ones_like(y[:, 0]) if s is None else s
             total = total + xp.concat([one @ x, one @ y])
             self.weight = self.weight + xp.sum(one)
@@ -171,7 +169,7 @@ class _CentredRows:
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
         xp, p = self.xp, self._block.X.shape[1]
         self.left_over = self.zeros(self.mean.shape[0])
-        for x, y, s in self._tiles():
+        for x, y, s in tiles(self._block):
             dx, dy = x - self.mean[:p], y - self.mean[p:]
             root = xp.ones_like(dy[:, 0]) if s is None else xp.sqrt(s)
             if s is not None:
@@ -188,12 +186,15 @@ class _CentredRows:
         """Return float64 zeros in the library of the block and on its device."""
         return self.xp.zeros(shape, dtype=self.xp.float64, device=array_api_compat.device(self._block.X))
 
-    def _tiles(self) -> Iterator[tuple[Any, Any, Any]]:
-        """Yield X (m, p), y (m, k) and weight of some rows at a time, in float64."""
-        xp, block = self.xp, self._block
-        for start in range(0, len(block), self._rows):
-            part = slice(start, min(start + self._rows, len(block)))
-            x, y = block.X[part, :], block.y[part] if block.y.ndim == 1 else block.y[part, :]
-            y = xp.reshape(xp.astype(y, xp.float64, copy=False), (x.shape[0], -1))
-            weight = None if block.weight is None else xp.astype(block.weight[part], xp.float64, copy=False)
-            yield xp.astype(x, xp.float64, copy=False), y, weight
+
+def tiles(block: Block) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield X (m, p), y (m, k) and weight (m,) or None of some rows at a time, in float64."""
+    xp, (n, p) = namespace(block.X), block.X.shape
+    d = p + (block.y.shape[1] if block.y.ndim == 2 else 1)
+    rows = max(ROWS_PER_COLUMN * d, (DEVICE_TILE if is_other(block.X) else HOST_TILE) // (8 * d))
+    for start in range(0, n, rows):
+        part = slice(start, min(start + rows, n))
+        x, y = block.X[part, :], block.y[part] if block.y.ndim == 1 else block.y[part, :]
+        y = xp.reshape(xp.astype(y, xp.float64, copy=False), (x.shape[0], -1))
+        weight = None if block.weight is None else xp.astype(block.weight[part], xp.float64, copy=False)
+        yield xp.astype(x, xp.float64, copy=False), y, weight

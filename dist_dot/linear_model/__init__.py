@@ -1,5 +1,7 @@
 """scikit-learn estimators: fit, predict, score."""
 
+from dist_dot.linear_model.linear_regression import LinearRegression
 from dist_dot.linear_model.ridge import Ridge
+from dist_dot.linear_model.ridge_cv import RidgeCV
 
-__all__ = ["Ridge"]
+__all__ = ["LinearRegression", "Ridge", "RidgeCV"]

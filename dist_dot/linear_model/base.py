@@ -44,18 +44,24 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
         )
         if fit.status in (Status.MAX_ITER, Status.DIVERGED):
             warnings.warn(f"after {fit.n_iter} steps: {fit.status.value}", ConvergenceWarning, stacklevel=3)
+        self._set(fit, dtype)
+
+    def _set(self, fit: Fit, dtype: str) -> None:
+        """Set the fitted attributes, with coefficients of this dtype."""
         self.fit_ = fit
         self.coef_ = fit.w.astype(dtype)
         self.intercept_ = fit.intercept
         self.n_iter_ = fit.n_iter
-        self.n_features_in_ = objective.n_features
+        self.n_features_in_ = fit.w.shape[0]
 
     def _linear_predictor(self, X: Any) -> Any:
-        """Return z = X @ coef_ + intercept_, (n,); of a Dask array a Dask array, not computed yet."""
+        """Return z = X @ coef_.T + intercept_, (n,) or (n, k); of a Dask array a Dask array, not computed yet."""
         check_is_fitted(self)
         coef = self.coef_
         if is_plain(X):
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         elif X.shape[1] != self.n_features_in_:
             raise InputError(f"X has {X.shape[1]} columns, the model was fitted to {self.n_features_in_}")
-        return X @ cast(coef, coef.dtype.name, X if is_other(X) else coef) + self.intercept_
+        own = X if is_other(X) else coef
+        intercept = self.intercept_ if coef.ndim == 1 else cast(self.intercept_, coef.dtype.name, own)
+        return X @ cast(coef, coef.dtype.name, own).T + intercept

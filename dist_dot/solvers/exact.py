@@ -6,17 +6,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from dist_dot.blocks.extended import ResidualProducts, add, two_product
-from dist_dot.blocks.moments import CentredMoments, CentredTriangle, columns, triangle
+from dist_dot.blocks.moments import CentredMoments, CentredTriangle
 from dist_dot.errors import SolverError
 from dist_dot.objective import Objective
-from dist_dot.solvers.least_squares import (
-    Factor,
-    Quadratic,
-    factor_moments,
-    factor_triangle,
-    quadratic,
-    require_squared,
-)
+from dist_dot.solvers.factor import Factor
+from dist_dot.solvers.least_squares import Quadratic, Summary, require_squared
 from dist_dot.solvers.scaling import to_scaled_gradient
 from dist_dot.typing import Array
 
@@ -31,23 +25,32 @@ DIGITS = 0.1  # a round that adds less, on average over the coefficients, is the
 class ExactState:
     """What the solver has found out.
 
-    `summary` is that of all rows (see `dist_dot.blocks.moments`), with R where `method` is "qr" and second moments
-    where it is "gram"; `scale` and `mean` (p,) centre the columns and scale them to norm 1; `condition` is that of X
-    with the penalty, its columns so scaled; `rank` counts the columns that are no combinations of others. `note` says
-    in words what was not plain sailing.
+    `flat` is the summary of all rows (see `dist_dot.blocks.moments`), with R where `method` is "qr" and second moments
+    where it is "gram"; `scale` and `mean` are those of `dist_dot.solvers.scaling`, to columns of norm 1; `condition` is
+    that of X with the penalty, its columns so scaled; `rank` counts the columns that are no combinations of others.
+    `note` says in words what was not plain sailing.
     """
 
     parameters: Array
     value: float
     gradient: Array
-    summary: Array
+    flat: Array
     scale: Array
     mean: Array
+    n_samples: int
+    alpha: float
     method: str
     condition: float
     rank: int
     solved: bool
     note: str
+
+    @property
+    def summary(self) -> Summary:
+        """All the rows, summed up."""
+        fit_intercept = self.scale.size > self.mean.size
+        n_targets = self.parameters.size // self.scale.size
+        return Summary(self.flat, self.method == "qr", self.n_samples, n_targets, fit_intercept)
 
 
 @dataclass(frozen=True)
@@ -82,25 +85,27 @@ class Exact:
     def init(self, objective: Objective, parameters: Array) -> ExactState:
         """Sum up the rows. One round; two where "auto" turns to "qr"."""
         require_squared(objective, self.name)
-        note = ""
-        method = "qr" if self.method == "qr" else "gram"
-        summary, factor = _summarise(objective, method)
+        penalty, note = _penalty(objective), ""
+        summary = _summarise(objective, "qr" if self.method == "qr" else "gram")
+        factor = summary.factor(penalty)
         if self.method == "auto" and (factor.condition > CONDITION or factor.dropped):
-            method = "qr"
-            summary, factor = _summarise(objective, method)
+            summary = _summarise(objective, "qr")
+            factor = summary.factor(penalty)
             note = f"gram -> qr: the condition is {factor.condition:.1e}, gram is good up to {CONDITION:.0e}"
         if factor.dropped:
             note = _shortfall(factor)
-        rows = _rows(objective, summary, method)
+        rows = summary.quadratic()
         value, gradient = _at(objective, rows, parameters)
         return ExactState(
             parameters=parameters,
             value=value,
             gradient=gradient,
-            summary=summary,
+            flat=summary.flat,
             scale=np.append(factor.scale, np.full(int(objective.fit_intercept), rows.weight**-0.5)),
             mean=rows.mean,
-            method=method,
+            n_samples=summary.n_samples,
+            alpha=objective.alpha,
+            method="qr" if summary.triangular else "gram",
             condition=factor.condition,
             rank=factor.rank,
             solved=False,
@@ -115,8 +120,7 @@ class Exact:
         """Solve. No round for gram; one for each refinement of qr. A solved state is returned as it is."""
         if state.solved:
             return state
-        rows = _rows(objective, state.summary, state.method)
-        factor = _factor(objective, state.summary, state.method)
+        rows, factor = state.summary.quadratic(), state.summary.factor(_penalty(objective))
         w = factor.solve(rows.xy)
         b = rows.intercept(w) if objective.fit_intercept else np.zeros(objective.n_targets)
         parameters = np.concatenate([w.ravel(), b])[: objective.n_parameters]
@@ -127,26 +131,18 @@ class Exact:
         return replace(state, parameters=parameters, value=value, gradient=gradient, solved=True)
 
 
-def _summarise(objective: Objective, method: str) -> tuple[Array, Factor]:
-    """Return the summary of all rows, and the factor of X.T X with the penalty. One round."""
-    kernel = CentredTriangle() if method == "qr" else CentredMoments()
-    summary = objective.blocks.reduce(kernel, np.zeros(0))
-    return summary, _factor(objective, summary, method)
+def _summarise(objective: Objective, method: str) -> Summary:
+    """Sum up all rows. One round."""
+    triangular = method == "qr"
+    flat = objective.blocks.reduce(CentredTriangle() if triangular else CentredMoments(), np.zeros(0))
+    cuts = objective.blocks.cuts
+    return Summary(flat, triangular, cuts.n_samples, cuts.n_targets, objective.fit_intercept)
 
 
-def _rows(objective: Objective, summary: Array, method: str) -> Quadratic:
-    return quadratic(summary, objective.n_targets, objective.fit_intercept, method == "qr")
-
-
-def _factor(objective: Objective, summary: Array, method: str) -> Factor:
-    n, p, d = objective.blocks.cuts.n_samples, objective.n_features, columns(summary.size)
-    penalty = objective.penalty[: p * objective.n_targets : objective.n_targets]
-    if method == "gram":
-        return factor_moments(_rows(objective, summary, method).xx, penalty, n)
-    R = summary[1 + d :].reshape(d, d)
-    if not objective.fit_intercept:  # the mean comes back, as one row more
-        R = triangle(np.vstack([R, np.sqrt(summary[0]) * summary[1 : 1 + d]]))
-    return factor_triangle(R[:p, :p], penalty, n)
+def _penalty(objective: Objective) -> Array:
+    """Return the penalty of each column (p,): that of one target is that of all."""
+    k = objective.n_targets
+    return objective.penalty[: objective.n_features * k : k]
 
 
 def _at(objective: Objective, rows: Quadratic, parameters: Array) -> tuple[float, Array]:

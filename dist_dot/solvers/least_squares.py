@@ -1,17 +1,14 @@
 """Least squares from its sufficient statistics, beside the loop: nothing in this file is a round."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 import numpy as np
-from scipy.linalg import eigh, qr, solve_triangular, svd
-from scipy.linalg.lapack import dpocon, dpotrf, dtrcon
 
 from dist_dot.blocks.moments import columns, triangle
 from dist_dot.errors import InputError, SolverError
 from dist_dot.losses import Squared
 from dist_dot.objective import ColumnMoments, Objective
+from dist_dot.solvers.factor import Factor, factor_moments, factor_triangle
 from dist_dot.typing import Array
 
 
@@ -56,21 +53,65 @@ class Quadratic:
         return best
 
 
-def quadratic(summary: Array, n_targets: int, fit_intercept: bool, triangular: bool = False) -> Quadratic:
-    """Return the loss of the rows of a summary, see `dist_dot.blocks.moments`.
+@dataclass(frozen=True)
+class Summary:
+    """All the rows, summed up in one round: what least squares needs to know, whatever the penalty.
 
-    Raises InputError if the weights sum to zero.
+    `flat` is described in `dist_dot.blocks.moments`; it holds an R where it is `triangular`, else second moments.
     """
-    d = columns(summary.size)
-    p = d - n_targets
-    weight, mean, matrix = float(summary[0]), summary[1 : 1 + d], summary[1 + d :].reshape(d, d)
-    if not weight > 0:
-        raise InputError("the sample weights are all zero: no row counts")
-    if triangular:
-        matrix = matrix.T @ matrix
-    if not fit_intercept:
-        matrix, mean = matrix + weight * np.outer(mean, mean), np.zeros(d)
-    return Quadratic(weight, mean[:p], mean[p:], matrix[:p, :p], matrix[:p, p:], np.diag(matrix)[p:].copy())
+
+    flat: Array
+    triangular: bool
+    n_samples: int
+    n_targets: int
+    fit_intercept: bool
+
+    @property
+    def n_features(self) -> int:
+        """Columns of X."""
+        return columns(self.flat.size) - self.n_targets
+
+    def quadratic(self) -> Quadratic:
+        """Return the loss. Raises InputError if the weights sum to zero."""
+        p, weight = self.n_features, float(self.flat[0])
+        if not weight > 0:
+            raise InputError("the sample weights are all zero: no row counts")
+        matrix, mean = self._matrix(), self._mean()
+        if self.triangular:
+            matrix = matrix.T @ matrix
+        elif not self.fit_intercept:
+            matrix = matrix + weight * np.outer(mean, mean)
+        if not self.fit_intercept:
+            mean = np.zeros_like(mean)
+        return Quadratic(weight, mean[:p], mean[p:], matrix[:p, :p], matrix[:p, p:], np.diag(matrix)[p:].copy())
+
+    def factor(self, penalty: Array) -> Factor:
+        """Return the inverse of X.T X with this penalty (p,) on the diagonal."""
+        if self.triangular:
+            p = self.n_features
+            return factor_triangle(self._matrix()[:p, :p], penalty, self.n_samples)
+        return factor_moments(self.quadratic().xx, penalty, self.n_samples)
+
+    def residual_squares(self) -> Array:
+        """Return the weighted sum of squared residuals (k,) of the unpenalised fit."""
+        p, k = self.n_features, self.n_targets
+        if self.triangular:
+            return np.asarray(np.sum(self._matrix()[p:, p:] ** 2, axis=0))
+        rows = self.quadratic()
+        halves = self.factor(np.zeros(p)).half(rows.xy).reshape(-1, k)
+        squares: Array = np.maximum(rows.yy - np.sum(halves**2, axis=0), 0.0)
+        return squares
+
+    def _mean(self) -> Array:
+        return self.flat[1 : 1 + self.n_features + self.n_targets]
+
+    def _matrix(self) -> Array:
+        """Return the second moments about the mean, or a triangle; that one about 0 without an intercept."""
+        mean = self._mean()
+        matrix = self.flat[1 + mean.size :].reshape(mean.size, mean.size)
+        if self.triangular and not self.fit_intercept:  # the mean comes back, as one row more
+            return triangle(np.vstack([matrix, np.sqrt(self.flat[0]) * mean]))
+        return matrix
 
 
 def require_squared(objective: Objective, solver: str) -> None:
@@ -107,99 +148,8 @@ class QuadraticObjective(Objective):
         return ColumnMoments(rows.weight, rows.mean, np.diag(rows.xx), rows.y_mean, rows.yy)
 
 
-def answered_from(summary: Array, objective: Objective) -> QuadraticObjective:
+def answered_from(flat: Array, objective: Objective) -> QuadraticObjective:
     """Return the same F, answered from the second moments of all its rows."""
-    rows = quadratic(summary, objective.n_targets, objective.fit_intercept)
+    summary = Summary(flat, False, objective.blocks.cuts.n_samples, objective.n_targets, objective.fit_intercept)
     known = {field.name: getattr(objective, field.name) for field in fields(objective)}
-    return QuadraticObjective(**known, rows=rows)
-
-
-@dataclass(frozen=True)
-class Factor:
-    """The inverse of H = X.T X + P as half half.T, with a triangular or a dense half; P is the penalty's diagonal (p,).
-
-    Columns are scaled to norm 1 before anything is decided, so units do not matter; `condition` is that of X with the
-    penalty's rows below and its columns so scaled, within sqrt(p) of the best scaling (van der Sluis, Condition
-    numbers and equilibration of matrices (1969)). It is estimated from the factor in O(p^2) operations. Where the rank
-    is short of p by rounding, the inverse is the one that gives the smallest w, and `dropped` names as many columns
-    that are combinations of the others.
-    """
-
-    scale: Array
-    root: Array | None
-    dense: Array | None
-    condition: float
-    dropped: tuple[int, ...]
-
-    @property
-    def rank(self) -> int:
-        """Columns that are no combinations of others."""
-        return self.scale.size - len(self.dropped)
-
-    def half(self, right: Array) -> Array:
-        """Return half.T @ right."""
-        if self.root is None:
-            return self._dense.T @ right
-        solution: Array = solve_triangular(self.root, self.scale[:, None] * right, trans="T", check_finite=False)
-        return solution
-
-    def solve(self, right: Array) -> Array:
-        """Return the w (p, k) of H w = right (p, k)."""
-        half = self.half(right)
-        if self.root is None:
-            return self._dense @ half
-        solution: Array = self.scale[:, None] * solve_triangular(self.root, half, check_finite=False)
-        return solution
-
-    @property
-    def _dense(self) -> Array:
-        return self.dense if self.dense is not None else np.empty((self.scale.size, 0))
-
-
-def rank_tolerance(n: int, p: int) -> float:
-    """Return what counts as 0 beside 1 in a sum over n rows: some ten times its rounding."""
-    return 10.0 * float(np.finfo(np.float64).eps) * float(np.sqrt(max(n, p)))
-
-
-def factor_moments(xx: Array, penalty: Array, n: int) -> Factor:
-    """Factor second moments (p, p) of n rows: Cholesky, or the eigenvectors where the rank is short."""
-    H = xx + np.diag(penalty)
-    scale = _unit(np.sqrt(np.diag(H)))
-    G = scale[:, None] * H * scale
-    root, failed = dpotrf(G, clean=1)
-    reciprocal = 0.0 if failed else float(dpocon(root, np.abs(G).sum(axis=0).max())[0])
-    tolerance = rank_tolerance(n, len(xx))
-    if reciprocal > tolerance:
-        return Factor(scale, root, None, float(np.sqrt(1.0 / reciprocal)), ())
-    values, vectors = eigh(G)
-    return _smallest(scale, np.sqrt(np.maximum(values, 0.0)), vectors, np.sqrt(tolerance))
-
-
-def factor_triangle(R: Array, penalty: Array, n: int) -> Factor:
-    """Factor by the R (p, p) of n rows: itself with the penalty, or its singular vectors where the rank is short."""
-    if penalty.any():
-        R = triangle(np.vstack([R, np.diag(np.sqrt(penalty))]))
-    scale = _unit(np.linalg.norm(R, axis=0))
-    root = np.asfortranarray(R * scale)
-    tolerance = rank_tolerance(n, len(R))
-    reciprocal = float(dtrcon(root)[0])
-    if reciprocal > tolerance:
-        return Factor(scale, root, None, 1.0 / reciprocal, ())
-    _, values, vectors = svd(root)
-    return _smallest(scale, values, vectors.T, tolerance)
-
-
-def _smallest(scale: Array, values: Array, vectors: Array, tolerance: float) -> Factor:
-    """Return the factor that gives the smallest w, from the singular values and vectors of the scaled X."""
-    kept = values > tolerance * values.max(initial=0.0)
-    dense = scale[:, None] * vectors[:, kept] / values[kept]
-    null = np.linalg.qr(scale[:, None] * vectors[:, ~kept])[0]  # in the columns as they are
-    dense = dense - null @ (null.T @ dense)
-    free: Sequence[Any] = qr(null.T, pivoting=True, mode="r")[1][: null.shape[1]] if null.size else ()
-    condition = float(values[kept].max() / values[kept].min()) if kept.any() else 1.0
-    return Factor(scale, None, dense, condition, tuple(sorted(int(j) for j in free)))
-
-
-def _unit(norms: Array) -> Array:
-    """Return the factors that scale columns of these norms to 1; 1 for a column of zeros."""
-    return 1.0 / np.where(norms > 0, norms, 1.0)
+    return QuadraticObjective(**known, rows=summary.quadratic())

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dist_dot.training.inference import Inference, inference
 from dist_dot.typing import Array
 
 
@@ -47,12 +48,32 @@ which follows some milliseconds behind: the run stops at the first round after t
 
 
 @dataclass(frozen=True)
+class Path:
+    """Ridge for each of some alphas (a,): scores (a, folds), W (a, p, k) and b (a, k)."""
+
+    alphas: Array
+    scores: Array
+    coef: Array
+    intercept: Array
+
+    @property
+    def mean_scores(self) -> Array:
+        """The mean score (a,) of each alpha over the folds."""
+        return np.asarray(self.scores.mean(axis=1))
+
+    @property
+    def best(self) -> float:
+        """The alpha with the largest mean score, the first of several."""
+        return float(self.alphas[np.argmax(self.mean_scores)])
+
+
+@dataclass(frozen=True)
 class Fit:
     """The outcome of a run: coefficients w (p,), the intercept, and how they were reached.
 
     For k > 1 outputs w is (p, k) and the intercept (k,). rounds counts all passes over X, those before the first step
-    and before a resumed checkpoint included. state is all that the solver knew at the end; `solver` says which solver
-    it was, and why that one.
+    and before a resumed checkpoint included. state is all that the solver knew at the end, path what was found for each
+    alpha where several were tried; `solver` says which solver it was, and why that one.
     """
 
     w: Array
@@ -62,6 +83,7 @@ class Fit:
     rounds: int
     where: str
     state: Any = None
+    path: Path | None = None
     solver: str = ""
 
     @property
@@ -73,6 +95,13 @@ class Fit:
     def parameters(self) -> Array:
         """The flat vector [w, b]."""
         return np.append(self.w, self.intercept)
+
+    def inference(self) -> Inference:
+        """Return standard errors, t and p values of an exact, unpenalised fit. No round.
+
+        Raises SolverError for another fit: see `dist_dot.training.inference`.
+        """
+        return inference(self.state)
 
     @property
     def n_iter(self) -> int:

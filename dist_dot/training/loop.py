@@ -54,8 +54,8 @@ def minimise(
         raise InputError(f"max_iter is {max_iter!r}: give a number >= 0")
     begin = np.zeros(objective.n_parameters) if start is None else np.asarray(start, np.float64)
     chosen = choose(solver, objective)
-    of_f = objective.loss, objective.alpha, objective.fit_intercept, objective.scale
-    loop = Loop(*of_f, chosen.solver, tol, max_iter, checkpoint, begin)
+    of_f = objective.loss, objective.alpha, objective.fit_intercept
+    loop = Loop(*of_f, chosen.solver, tol, max_iter, checkpoint, begin, objective.scale)
 
     def report(progress: Progress) -> bool:
         # Each one is called, also after another one has asked to stop.
@@ -71,12 +71,12 @@ class Loop:
     loss: Loss
     alpha: float
     fit_intercept: bool
-    scale: Array | None
     solver: Solver[Any]
     tol: float
     max_iter: int
     checkpoints: Checkpoints | None
     start: Array
+    scale: Array | None = None
 
     def __call__(self, blocks: Blocks, report: Report) -> Fit:
         """Iterate to the end. BLAS keeps to one thread, or the bits of a step would depend on the machine."""
