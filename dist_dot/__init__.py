@@ -12,7 +12,7 @@ from dist_dot.errors import ClusterError, DataError, DeadlineError, DistDotError
 if TYPE_CHECKING:
     from dist_dot import solvers
     from dist_dot.blocks.layout import lay_out
-    from dist_dot.linear_model import Ridge
+    from dist_dot.linear_model import GammaRegressor, LogisticRegression, PoissonRegressor, Ridge
     from dist_dot.objective import Objective
     from dist_dot.training.checkpoint import Checkpoints
     from dist_dot.training.fit import Fit, Progress, Status
@@ -23,7 +23,10 @@ __version__ = "0.1.0"
 _LAZY = {
     "Checkpoints": "dist_dot.training.checkpoint",
     "Fit": "dist_dot.training.fit",
+    "GammaRegressor": "dist_dot.linear_model",
+    "LogisticRegression": "dist_dot.linear_model",
     "Objective": "dist_dot.objective",
+    "PoissonRegressor": "dist_dot.linear_model",
     "Progress": "dist_dot.training.fit",
     "Ridge": "dist_dot.linear_model",
     "Status": "dist_dot.training.fit",
@@ -38,8 +41,11 @@ __all__ = [
     "DeadlineError",
     "DistDotError",
     "Fit",
+    "GammaRegressor",
     "JobError",
+    "LogisticRegression",
     "Objective",
+    "PoissonRegressor",
     "Progress",
     "Ridge",
     "SolverError",
