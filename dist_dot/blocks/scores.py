@@ -43,7 +43,8 @@ class RankCounts:
         places = np.searchsorted(edges, z.astype(np.float64)) + (edges.size + 1) * to_host(block.y).astype(np.intp)
         weight = None if block.weight is None else to_host(block.weight)
         counts: Any = np.bincount(places, weight, 2 * (edges.size + 1)).astype(np.float64)
-        return counts if xp is np else xp.asarray(counts)
+        sums: Array = counts if xp is np else xp.asarray(counts)
+        return sums
 
 
 def _predictor(block: Block, at: Any) -> Any:
