@@ -12,8 +12,9 @@ from dist_dot.errors import ClusterError, DataError, DeadlineError, DistDotError
 if TYPE_CHECKING:
     from dist_dot import solvers
     from dist_dot.blocks.layout import lay_out
-    from dist_dot.linear_model import Ridge
+    from dist_dot.linear_model import LinearRegression, Ridge, RidgeCV
     from dist_dot.objective import Objective
+    from dist_dot.products import cosine_similarity, dot, gram, inner, top_k
     from dist_dot.training.checkpoint import Checkpoints
     from dist_dot.training.fit import Fit, Progress, Status
     from dist_dot.training.loop import minimise
@@ -23,12 +24,19 @@ __version__ = "0.1.0"
 _LAZY = {
     "Checkpoints": "dist_dot.training.checkpoint",
     "Fit": "dist_dot.training.fit",
+    "LinearRegression": "dist_dot.linear_model",
     "Objective": "dist_dot.objective",
     "Progress": "dist_dot.training.fit",
     "Ridge": "dist_dot.linear_model",
+    "RidgeCV": "dist_dot.linear_model",
     "Status": "dist_dot.training.fit",
+    "cosine_similarity": "dist_dot.products",
+    "dot": "dist_dot.products",
+    "gram": "dist_dot.products",
+    "inner": "dist_dot.products",
     "lay_out": "dist_dot.blocks.layout",
     "minimise": "dist_dot.training.loop",
+    "top_k": "dist_dot.products",
 }
 
 __all__ = [
@@ -39,16 +47,23 @@ __all__ = [
     "DistDotError",
     "Fit",
     "JobError",
+    "LinearRegression",
     "Objective",
     "Progress",
     "Ridge",
+    "RidgeCV",
     "SolverError",
     "Status",
+    "cosine_similarity",
+    "dot",
     "errors",
+    "gram",
+    "inner",
     "lay_out",
     "losses",
     "minimise",
     "solvers",
+    "top_k",
 ]
 
 
