@@ -93,6 +93,10 @@ class Objective:
         W = parameters[:count].reshape(self.n_features, self.n_outputs)
         return W, parameters[count:] if self.fit_intercept else np.zeros(self.n_outputs)
 
+    def join(self, W: Array, b: Array) -> Array:
+        """Return the flat vector of W (p, k) and b (k,), which does not count without an intercept: `split` undone."""
+        return np.vstack([W, b])[: self.n_features + int(self.fit_intercept)].ravel()
+
     @property
     def penalty(self) -> Array:
         """Alpha * scale^2 for each coefficient, 0 for an intercept: the Hessian of the penalty, as its diagonal."""
@@ -185,12 +189,13 @@ class Objective:
         mean = centre + correction / weight
         return ColumnMoments(weight, mean[:p], spread[:p], mean[p:], spread[p:])
 
-    def null_model(self) -> Array:
-        """Return the flat vector [0, b] whose b predicts the mean of y. One round that reads y alone.
+    def null_model(self) -> tuple[float, Array]:
+        """Return the sum of the weights, and the flat vector of W = 0 and the b that predicts the mean of y. One round.
 
-        Without an intercept it is 0. Raises InputError if the weights sum to zero.
+        It reads y alone. Without an intercept the vector is 0. Raises InputError if the weights sum to zero.
         """
-        return self._strip(self._null_model(self._target_sums()))
+        sums = self._target_sums()
+        return float(sums[0]), self._strip(self._null_model(sums))
 
     def explained(self, parameters: Array) -> float:
         """Return D2 = 1 - deviance(model) / deviance(best constant): R2 for the squared loss. Three rounds.

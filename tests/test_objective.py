@@ -180,7 +180,7 @@ def test_the_best_constant_and_what_is_explained(rows):
     ):
         objective = Objective(lay_out(X, y, weight, block_rows=37), loss)
         assert np.isclose(objective.explained(at), expected(y)), loss
-        assert abs(objective.value_and_gradient(objective.null_model())[1][-1]) < 1e-9 * 600
+        assert abs(objective.value_and_gradient(objective.null_model()[1])[1][-1]) < 1e-9 * 600
     y, at = np.arange(600.0) % 3, np.random.default_rng(0).standard_normal((8, 3))
     objective = Objective(lay_out(X, y, weight, block_rows=37), losses.Softmax(3))
     q = losses.Softmax(3).predict(X @ at[:7] + at[7])
@@ -206,8 +206,10 @@ def test_several_targets_are_the_targets_one_by_one(rows, loss, fit_intercept):
         np.testing.assert_allclose(product[:, c], expected[2] @ W[:, c], rtol=1e-9, atol=1e-10)
         assert not hessian[:, c, :, 1 - c].any()
         np.testing.assert_allclose(both.moments().mean_y[c], one.moments().mean_y[0])
-        np.testing.assert_allclose(both.null_model().reshape(W.shape)[:, c], one.null_model())
+        np.testing.assert_allclose(both.null_model()[1].reshape(W.shape)[:, c], one.null_model()[1])
     np.testing.assert_allclose(value, total, rtol=1e-12)
+    assert both.null_model()[0] == pytest.approx(weight.sum())
+    np.testing.assert_array_equal(both.join(*both.split(W.ravel())), W.ravel())
 
 
 def test_standardised_columns_are_a_scale_of_the_penalty(rows):

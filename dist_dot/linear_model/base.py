@@ -9,23 +9,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dist_dot.blocks.arrays import cast, is_other
-from dist_dot.errors import InputError, SolverError, suggestion
+from dist_dot.errors import InputError
 from dist_dot.objective import Objective
-from dist_dot.solvers import GradientDescent, Solver
 from dist_dot.training.fit import Fit, Status
 from dist_dot.training.loop import minimise
-
-
-def solver_named(name: str | Solver[Any]) -> Solver[Any]:
-    """Return the solver that a word stands for; a solver stands for itself.
-
-    "auto" is gradient descent. Raises SolverError for another word.
-    """
-    if not isinstance(name, str):
-        return name
-    if name in ("auto", GradientDescent.name):
-        return GradientDescent()
-    raise SolverError(f"unknown solver {name!r}: {suggestion(name, ('auto', GradientDescent.name))}")
 
 
 def is_plain(X: Any) -> bool:
@@ -46,15 +33,11 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
                 sample_weight = np.broadcast_to(np.asarray(sample_weight, X.dtype), y.shape)
         return X, y, sample_weight
 
-    def _solver(self, objective: Objective) -> Solver[Any]:
-        """Return the solver that the parameter `solver` stands for."""
-        return solver_named(self.solver)
-
     def _minimise(self, objective: Objective, dtype: str) -> None:
         """Minimise F and set the fitted attributes, with coefficients of this dtype."""
         fit: Fit = minimise(
             objective,
-            self._solver(objective),
+            self.solver,
             tol=self.tol,
             max_iter=self.max_iter,
             callbacks=tuple(self.callbacks),

@@ -1,4 +1,4 @@
-"""What the least-squares estimators share: several targets, and the solver that "auto" stands for."""
+"""What the least-squares estimators share: several targets."""
 
 from typing import Any
 
@@ -7,31 +7,9 @@ from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import validate_data
 
 from dist_dot.blocks.layout import float_dtype, lay_out
-from dist_dot.errors import SolverError, suggestion
 from dist_dot.linear_model.base import LinearModel, is_plain
 from dist_dot.losses import Squared
 from dist_dot.objective import Objective
-from dist_dot.solvers import Exact, GradientDescent, Solver
-
-# Up to so many columns "auto" solves exactly. Its one round costs n p^2 operations: at the rates measured, 56 GF/s and
-# 16 GB/s a core, as much as p / 28 passes over X. That is 6 on the flights, where gradient descent needs 1,200, and 36
-# at a thousand columns. Beyond, the 8 p^2 bytes of every sum that travels begin to tell: 8 MB here.
-WIDEST = 1000
-WORDS: dict[str, Solver[Any]] = {"exact": Exact(), "gradient_descent": GradientDescent()}
-
-
-def solver_for(word: str | Solver[Any], n_features: int) -> Solver[Any]:
-    """Return the solver that a word stands for; a solver stands for itself.
-
-    "auto" is "exact" up to a thousand columns, "gradient_descent" beyond. Raises SolverError for another word.
-    """
-    if not isinstance(word, str):
-        return word
-    if word == "auto":
-        word = "exact" if n_features <= WIDEST else "gradient_descent"
-    if word not in WORDS:
-        raise SolverError(f"unknown solver {word!r}: {suggestion(word, ('auto', *WORDS))}")
-    return WORDS[word]
 
 
 class LeastSquares(MultiOutputMixin, RegressorMixin, LinearModel):  # type: ignore[misc, unused-ignore]
@@ -56,9 +34,6 @@ class LeastSquares(MultiOutputMixin, RegressorMixin, LinearModel):  # type: igno
             if sample_weight is not None:
                 sample_weight = np.broadcast_to(np.asarray(sample_weight, X.dtype), y.shape[:1])
         return X, y, sample_weight
-
-    def _solver(self, objective: Objective) -> Solver[Any]:
-        return solver_for(self.solver, objective.n_features)
 
     def _shape(self, dimensions: int) -> None:
         if dimensions == 2:

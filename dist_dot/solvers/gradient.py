@@ -1,4 +1,4 @@
-"""Gradient descent: fixed or automatic rate, Nesterov momentum with adaptive restart, diagonal preconditioning."""
+"""Gradient descent: fixed, automatic or backtracked rate, Nesterov momentum with adaptive restart, preconditioning."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -12,6 +12,9 @@ from dist_dot.solvers.curvature import largest_curvature
 from dist_dot.solvers.least_squares import answered_from, require_squared
 from dist_dot.solvers.scaling import column_scaling, identity, to_parameters, to_scaled, to_scaled_gradient
 from dist_dot.typing import Array
+
+# After a step that descended as far as it must, where no bound of the curvature is known.
+SHRINK = 0.98
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,10 @@ class GradientDescent:
 
     learning_rate
         A positive number, or "auto": 1 / L with L a safe bound of the largest curvature of F, from some ten Lanczos
-        rounds (see `dist_dot.solvers.curvature`); needs a loss whose curvature is bounded. Should the bound turn out
-        too small, a step without momentum that does not descend as far as it must doubles L.
+        rounds (see `dist_dot.solvers.curvature`). Should the bound turn out too small, a step without momentum that
+        does not descend as far as it must doubles L. Where the curvature of the loss has no bound, L is that of F at
+        the start, each step is tested and repeated with twice the L until it descends far enough, and L falls by 2 per
+        cent with each that does: the backtracking of Beck and Teboulle, section 4, with an L that may come down again.
     momentum
         "nesterov": Beck and Teboulle, A fast iterative shrinkage-thresholding algorithm (2009), FISTA with constant
         step, equations 4.1 - 4.3 without the prox; the momentum starts anew whenever it points uphill (O'Donoghue
@@ -56,8 +61,9 @@ class GradientDescent:
         matter how many, for one round of n p^2 operations. "none": every evaluation is a pass over the rows.
 
     Cost: one round to start, two for the moments of the columns with a preconditioner, some ten for an automatic
-    rate; then one per step. With reuse="gram" one round in all. Raises SolverError for a learning rate that is not
-    positive, for "auto" with a loss without a curvature bound, and for reuse="gram" with another than the squared one.
+    rate; then one per step, at two points where steps with momentum are backtracked. With reuse="gram" one round in
+    all. Raises SolverError for a learning rate that is not positive, and for reuse="gram" with another loss than the
+    squared one.
     """
 
     learning_rate: float | Literal["auto"] = "auto"
@@ -92,8 +98,10 @@ class GradientDescent:
         if self.learning_rate == "auto":
 
             def product(direction: Array) -> Array:
-                raw = objective.curvature_bound_product(to_parameters(direction, scale, mean))
-                return to_scaled_gradient(raw, scale, mean)
+                raw = to_parameters(direction, scale, mean)
+                if objective.loss.curvature is None:
+                    return to_scaled_gradient(objective.hessian_product(parameters, raw), scale, mean)
+                return to_scaled_gradient(objective.curvature_bound_product(raw), scale, mean)
 
             curvature = largest_curvature(product, objective.n_parameters)
         else:
@@ -121,13 +129,13 @@ class GradientDescent:
     def _evaluate(
         self, objective: Objective, state: GradientState, g: Array, x: Array, v: Array, t: float
     ) -> GradientState:
+        if self.learning_rate == "auto" and objective.loss.curvature is None:
+            return _backtracked(objective, state, g, x, v, t)
         parameters = to_parameters(v, state.scale, state.mean)
         if state.summary.size:
             objective = answered_from(state.summary, objective)
         value, gradient = objective.value_and_gradient(parameters)
-        # Near the minimum the difference of two values is below their rounding, which must not count.
-        eps = float(np.finfo(objective.blocks.cuts.dtype).eps)
-        rounding = max(8.0 * eps, 1e-12) * (abs(value) + abs(state.value))
+        rounding = _rounding(objective, state, value)
         if self.learning_rate == "auto" and np.array_equal(v, x):
             # A plain step: the descent lemma holds for every step 1 / L if L bounds the curvature.
             promised = g @ g / (2.0 * state.curvature)
@@ -136,3 +144,34 @@ class GradientDescent:
         elif self.momentum and not value <= state.value + rounding:
             x, t = v, 1.0  # uphill after all: a plain step is next, and with it the check above
         return replace(state, parameters=parameters, value=value, gradient=gradient, v=v, x=x, t=t)
+
+
+def _backtracked(objective: Objective, state: GradientState, g: Array, x: Array, v: Array, t: float) -> GradientState:
+    """Move to v if the plain step to x has descended as far as it must; else stay, with twice the curvature."""
+    parameters = np.array([to_parameters(point, state.scale, state.mean) for point in (v, x)])
+    if np.array_equal(v, x):
+        value, gradient = objective.value_and_gradient(parameters[0])
+        values, gradients = np.array([value, value]), np.array([gradient, gradient])
+    else:
+        values, gradients = objective.values_and_gradients(parameters)
+    promised = g @ g / (2.0 * state.curvature)
+    if not values[1] <= state.value - promised + _rounding(objective, state, values[1]):
+        return replace(state, curvature=2.0 * state.curvature)
+    # Momentum may climb, but not out of sight: the point without it is known as well.
+    far = not values[0] - state.value <= abs(state.value)
+    return replace(
+        state,
+        parameters=parameters[int(far)],
+        value=float(values[int(far)]),
+        gradient=gradients[int(far)],
+        v=x if far else v,
+        x=x,
+        t=1.0 if far else t,
+        curvature=SHRINK * state.curvature,
+    )
+
+
+def _rounding(objective: Objective, state: GradientState, value: float) -> float:
+    """Return what near the minimum the difference of two values may be by rounding alone, which must not count."""
+    eps = float(np.finfo(objective.blocks.cuts.dtype).eps)
+    return max(8.0 * eps, 1e-12) * (abs(value) + abs(state.value))

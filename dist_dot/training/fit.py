@@ -16,7 +16,7 @@ class Status(Enum):
 
     CONVERGED = "the gradient is small enough"
     MAX_ITER = "stopped at max_iter before the gradient was small enough: raise max_iter or tol, or scale the columns"
-    DIVERGED = "the objective is no longer finite: lower the learning rate, or use learning_rate='auto'"
+    DIVERGED = "the objective grows without end: lower the learning rate, or use learning_rate='auto'"
     AT_ROUNDING = "the gradient is as small as rounding lets the solver make it"
     STOPPED = "a callback asked to stop"
 
@@ -72,8 +72,8 @@ class Fit:
     """The outcome of a run: coefficients w (p,), the intercept, and how they were reached.
 
     For k > 1 outputs w is (p, k) and the intercept (k,). rounds counts all passes over X, those before the first step
-    and before a resumed checkpoint included. state is all that the solver knew at the end, path what was found for each
-    alpha where several were tried.
+    and before a resumed checkpoint included. state is all that the solver knew at the end; `solver` says which solver
+    it was, and why that one; path is what was found for each alpha where several were tried.
     """
 
     w: Array
@@ -83,6 +83,7 @@ class Fit:
     rounds: int
     where: str
     state: Any = None
+    solver: str = ""
     path: Path | None = None
 
     @property

@@ -12,17 +12,20 @@ from dist_dot.errors import InputError
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
 from dist_dot.solvers.base import Solver
+from dist_dot.solvers.choice import choose
 from dist_dot.training.checkpoint import Checkpoint, Checkpoints, fingerprint
 from dist_dot.training.fit import Callback, Fit, Progress, Status
 from dist_dot.typing import Array
 
 # The gradient of float32 rows cannot be known better than this many times their rounding; a smaller tol counts as it.
 ROUNDING = 8
+# A run has diverged where F and its gradient are both this many times what they were at the start.
+GROWTH = 1e3
 
 
 def minimise(
     objective: Objective,
-    solver: Solver[Any],
+    solver: str | Solver[Any] = "auto",
     *,
     tol: float = 1e-6,
     max_iter: int = 1000,
@@ -30,7 +33,7 @@ def minimise(
     checkpoint: Checkpoints | None = None,
     start: Array | None = None,
 ) -> Fit:
-    """Minimise F and return the Fit.
+    """Minimise F and return the Fit. A solver is one of `dist_dot.solvers`, its name, or "auto", see `solvers.choose`.
 
     Stops when max |gradient of F(w)| <= tol * max |gradient of F(0)| and the same holds for its Euclidean norm in the
     coordinates that the solver moves in, where columns that are rare or small count as much as others; or after
@@ -50,13 +53,15 @@ def minimise(
     if max_iter < 0:
         raise InputError(f"max_iter is {max_iter!r}: give a number >= 0")
     begin = np.zeros(objective.n_parameters) if start is None else np.asarray(start, np.float64)
-    loop = Loop(objective.loss, objective.alpha, objective.fit_intercept, solver, tol, max_iter, checkpoint, begin)
+    chosen = choose(solver, objective)
+    of_f = objective.loss, objective.alpha, objective.fit_intercept, objective.scale
+    loop = Loop(*of_f, chosen.solver, tol, max_iter, checkpoint, begin)
 
     def report(progress: Progress) -> bool:
         # Each one is called, also after another one has asked to stop.
         return any([bool(callback(progress)) for callback in callbacks])
 
-    return objective.blocks.run(loop, report)
+    return replace(objective.blocks.run(loop, report), solver=str(chosen))
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Loop:
     loss: Loss
     alpha: float
     fit_intercept: bool
+    scale: Array | None
     solver: Solver[Any]
     tol: float
     max_iter: int
@@ -75,7 +81,7 @@ class Loop:
     def __call__(self, blocks: Blocks, report: Report) -> Fit:
         """Iterate to the end. BLAS keeps to one thread, or the bits of a step would depend on the machine."""
         with threadpool_limits(1):
-            return self._iterate(Objective(blocks, self.loss, self.alpha, self.fit_intercept), report)
+            return self._iterate(Objective(blocks, self.loss, self.alpha, self.fit_intercept, self.scale), report)
 
     def _iterate(self, objective: Objective, report: Report) -> Fit:
         objective.check_target()
@@ -98,7 +104,7 @@ class Loop:
             )
             history.append(progress)
             stop = report(progress)
-            status = self._status(progress, stop, ROUNDING * float(np.finfo(blocks.cuts.dtype).eps))
+            status = self._status(history, stop, ROUNDING * float(np.finfo(blocks.cuts.dtype).eps))
             if self.checkpoints is not None and (status or self.checkpoints.due(now.iteration)):
                 saved = replace(now, history=tuple(history[:-1]), rounds=progress.rounds, seconds=progress.seconds)
                 self.checkpoints.save(saved)
@@ -143,8 +149,12 @@ class Loop:
         sizes = self._sizes(state, state.gradient)
         return max(size / at_zero if at_zero else 0.0 for size, at_zero in zip(sizes, reference, strict=True))
 
-    def _status(self, progress: Progress, stop: bool, floor: float) -> Status | None:
+    def _status(self, history: list[Progress], stop: bool, floor: float) -> Status | None:
+        first, progress = history[0], history[-1]
         if not (np.isfinite(progress.value) and np.isfinite(progress.gradient)):
+            return Status.DIVERGED
+        # Momentum may climb for a while, but not so far: do not wait for infinity.
+        if progress.value > GROWTH * abs(first.value) and progress.gradient > GROWTH * first.gradient:
             return Status.DIVERGED
         # "The coefficients hardly changed" stops too early on ill-conditioned columns; the gradient does not.
         if self.tol > 0 and progress.relative <= max(self.tol, floor):
