@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from dist_dot import DataError, JobError, Ridge
+from dist_dot import DataError, Ridge
+from dist_dot.errors import JobError
 from dist_dot.jobs.job import parse_job, read_job
 from dist_dot.jobs.sources import Part, Split, open_table
 

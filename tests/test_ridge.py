@@ -9,12 +9,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Ridge as Reference
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from dist_dot import DataError, Ridge, SolverError
+from dist_dot import DataError, LinearRegression, Ridge, RidgeCV, SolverError
 from dist_dot.blocks import compiled
-from dist_dot.linear_model import LinearRegression
 
 
-@parametrize_with_checks([Ridge(), LinearRegression()])
+@parametrize_with_checks([Ridge(), LinearRegression(), RidgeCV(), RidgeCV(cv=3)])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 

@@ -68,11 +68,11 @@ def make_block(X: Array, y: Array, weight: Array | None, start: int, dtype: str)
         y = namespace(y).reshape(y, (-1,))  # one target is (m,) for every kernel, however it came
     if not is_other(X):
         compile_for(dtype)  # here, so that no round has to wait for it
-    _check_finite("X", X, start)
-    _check_finite("y", y, start)
+    check_finite("X", X, start)
+    check_finite("y", y, start)
     if weight is not None:
         weight = aligned(cast(weight, dtype, X))
-        _check_finite("sample_weight", weight, start)
+        check_finite("sample_weight", weight, start)
         xp = namespace(weight)
         if weight.shape[0] and float(xp.min(weight)) < 0:
             row = int(xp.argmin(weight))
@@ -126,7 +126,8 @@ def float_dtype(X: Any) -> str:
     return "float32" if X.dtype == xp.float32 else "float64"
 
 
-def _check_finite(name: str, array: Array, start: int) -> None:
+def check_finite(name: str, array: Array, start: int) -> None:
+    """Raise DataError for NaN and infinity, with the column and the row, of which `start` is the first."""
     # A finite sum is proof enough, at the speed of memory and without a temporary; else look closer.
     xp = namespace(array)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""What the least-squares estimators share: one target or several."""
+"""What the least-squares estimators share: several targets."""
 
 from typing import Any
 

@@ -3,7 +3,7 @@
 from typing import Any, Self
 
 import numpy as np
-from sklearn.model_selection import KFold
+from sklearn.model_selection import check_cv
 
 from dist_dot.blocks.layout import beside, float_dtype, lay_out, n_rows
 from dist_dot.errors import InputError
@@ -21,8 +21,9 @@ class RidgeCV(LeastSquares):
     fit_intercept : whether b is fitted. It is not penalised.
     cv : None: each row is left out once, exactly; the score is minus the mean squared error; two rounds.
         A number k: k folds of rows that follow each other. A splitter of scikit-learn, whose test parts hold each row
-        once. An array (n,) with the fold of each row. With folds the score is R2, averaged over targets and folds, and
-        everything takes one round, whatever the number of alphas, folds and targets.
+        once, or such pairs of train and test parts. An array (n,) with the fold of each row. With folds the score is
+        R2, averaged over targets and folds, and everything takes one round, whatever the number of alphas, folds and
+        targets.
 
     Where weights are given the scores of folds are weighted, too; scikit-learn's are not.
 
@@ -61,11 +62,12 @@ class RidgeCV(LeastSquares):
 
 def fold_labels(cv: Any, n_samples: int) -> Array:
     """Return the number of each row's fold (n,), from 0. Raises InputError unless each row is tested once."""
-    if isinstance(cv, int | np.integer):
-        cv = KFold(int(cv))
-    if hasattr(cv, "split"):
-        return _tested(list(cv.split(np.zeros(n_samples))), n_samples)
-    labels = np.asarray(cv)
+    if isinstance(cv, int | np.integer) or hasattr(cv, "split"):
+        return _tested(list(check_cv(cv).split(np.zeros(n_samples))), n_samples)
+    parts = cv if hasattr(cv, "shape") else list(cv)
+    if isinstance(parts, list) and isinstance(parts[0], tuple | list):
+        return _tested(parts, n_samples)
+    labels = np.asarray(parts)
     if labels.shape != (n_samples,):
         raise InputError(
             f"cv has shape {labels.shape}: give None, a number of folds, a splitter, or a fold for each row"

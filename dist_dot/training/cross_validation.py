@@ -4,20 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from dist_dot.blocks.block import Blocks, Cuts, Kernel, Report
+from dist_dot.blocks.block import Blocks, Cuts, Kernel, Program, Report, T
 from dist_dot.blocks.leave_one_out import LeaveOneOut
 from dist_dot.blocks.moments import CentredMoments, FoldMoments, merge_moments
 from dist_dot.losses import Squared
+from dist_dot.objective import Objective
 from dist_dot.solvers.exact import Exact
 from dist_dot.solvers.factor import rank_tolerance
 from dist_dot.solvers.least_squares import Quadratic, Summary
 from dist_dot.training.fit import Fit, Path
-from dist_dot.training.loop import Loop
+from dist_dot.training.loop import minimise
 from dist_dot.typing import Array
 
 
@@ -41,10 +41,9 @@ class CrossValidation:
             summary, scores = (self._by_folds if self.folds else self._by_rows)(blocks)
             coef, intercept = _Eigen(summary.quadratic(), self.fit_intercept).ridge(self.alphas)
         path = Path(np.array(self.alphas), scores, coef, intercept)
-        known: Any = _Summed(blocks, replace(blocks.cuts, n_targets=summary.n_targets), summary.flat)
-        start = np.zeros((summary.n_features + int(self.fit_intercept)) * summary.n_targets)
-        loop = Loop(Squared(), path.best, self.fit_intercept, Exact("gram"), 1e-6, 1, None, start)
-        return replace(loop(known, report), path=path)
+        known = _Summed(blocks, replace(blocks.cuts, n_targets=summary.n_targets), summary.flat)
+        objective = Objective(known, Squared(), path.best, self.fit_intercept)
+        return replace(minimise(objective, Exact("gram")), path=path)
 
     def _by_folds(self, blocks: Blocks) -> tuple[Summary, Array]:
         parts = list(blocks.reduce(FoldMoments(self.folds), np.zeros(0)).reshape(self.folds, 1, -1))
@@ -114,6 +113,10 @@ class _Summed:
         """Return the moments, and count the rounds that they and the scores have taken."""
         self.rounds = self._rounds
         return self._flat
+
+    def run(self, program: Program[T], report: Report) -> T:
+        """Run the program in this thread: it asks for nothing that is not known."""
+        return program(self, report)
 
 
 def _r2(rows: Quadratic, coef: Array, intercept: Array) -> Array:

@@ -72,8 +72,8 @@ class Fit:
     """The outcome of a run: coefficients w (p,), the intercept, and how they were reached.
 
     For k > 1 outputs w is (p, k) and the intercept (k,). rounds counts all passes over X, those before the first step
-    and before a resumed checkpoint included. state is all that the solver knew at the end, path what was found for each
-    alpha where several were tried; `solver` says which solver it was, and why that one.
+    and before a resumed checkpoint included. state is all that the solver knew at the end; `solver` says which solver
+    it was, and why that one; path is what was found for each alpha where several were tried.
     """
 
     w: Array
@@ -83,8 +83,8 @@ class Fit:
     rounds: int
     where: str
     state: Any = None
-    path: Path | None = None
     solver: str = ""
+    path: Path | None = None
 
     @property
     def note(self) -> str:
