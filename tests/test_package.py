@@ -9,7 +9,7 @@ import dist_dot
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ["typing", "errors", "losses", "blocks", "objective", "solvers", "training", "linear_model", "jobs"]
-DASK = {"blocks/layout.py", "blocks/cluster.py", "blocks/service.py", "blocks/worker.py"}
+DASK = {f"blocks/{name}.py" for name in ("layout", "cluster", "remote", "service", "rounds", "run", "worker")}
 
 
 def imports(path: Path) -> set[str]:

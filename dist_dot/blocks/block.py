@@ -1,19 +1,22 @@
 """A block of rows, how rows are cut into blocks, and the blocks of this process."""
 
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import xxhash
 
 from dist_dot.blocks.arrays import Parameters, aligned, itemsize, to_host
 from dist_dot.blocks.reduce import fold, root
 from dist_dot.errors import InputError
 from dist_dot.typing import Array
 
+log = logging.getLogger("dist_dot")
 T = TypeVar("T")
 Kernel = Callable[["Block", Parameters], Array]
 """(block, parameters) -> sums over its rows, one flat float64 array of its library. See `dist_dot.blocks.kernels`."""
@@ -50,6 +53,30 @@ class Block:
 
     def __reduce__(self) -> tuple[Callable[..., "Block"], tuple[Array, Array, Array | None, int]]:
         return _aligned_block, (self.X, self.y, self.weight, self.start)
+
+
+def block_key(prefix: str, number: int) -> str:
+    """Return Dask's key of a block, so that a message names ranges of blocks and not each of them."""
+    return f"{prefix}-{number}"
+
+
+def checksum(block: Block) -> str:
+    """Return 128 bits of the bytes of X, y and weight: XXH3, at the speed of memory. Device arrays cross in tiles."""
+    digest = xxhash.xxh3_128()
+    for array in (block.X, block.y, block.weight):
+        if array is None:
+            continue
+        digest.update(repr(tuple(array.shape)).encode())
+        rows = max(1, CROSSING // max(1, block.nbytes // max(1, len(block))))
+        for start in range(0, len(block), rows):
+            part = array[start : start + rows, ...] if array.ndim > 1 else array[start : start + rows]
+            digest.update(np.ascontiguousarray(to_host(part)).data)
+    return digest.hexdigest()
+
+
+def combined(checksums: Iterable[str]) -> str:
+    """Return one checksum of those of all blocks, in order."""
+    return xxhash.xxh3_128("".join(checksums).encode()).hexdigest()
 
 
 def _aligned_block(X: Array, y: Array, weight: Array | None, start: int) -> Block:
@@ -90,6 +117,8 @@ class Cuts:
 BLOCKS = 64
 SMALLEST, LARGEST = 2 << 20, 128 << 20
 ROW_MULTIPLE = 16
+BLOCK = "dist-dot-block"  # what the keys of blocks begin with on a cluster
+CROSSING = 32 << 20  # bytes that a checksum brings from a device at once
 
 
 def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "auto") -> Cuts:
@@ -108,12 +137,30 @@ def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "au
     return Cuts(n_samples, n_features, dtype.name, int(block_rows))
 
 
+@dataclass(frozen=True)
+class Recovery:
+    """What the deaths of workers have cost: the numbers so far.
+
+    lost counts the workers that left the cluster, repeated the rounds that had to be asked for again (the missing blocks
+    only), seconds the time that those took beyond their first answers.
+    """
+
+    lost: int = 0
+    repeated: int = 0
+    seconds: float = 0.0
+
+
 class Blocks(Protocol):
     """Rows cut into blocks, wherever they live."""
 
     cuts: Cuts
     rounds: int
     """How many rounds were asked for so far."""
+    recovery: Recovery
+
+    @property
+    def checksum(self) -> str:
+        """A checksum of all rows, in their cuts. No round."""
 
     @property
     def where(self) -> str:
@@ -121,6 +168,9 @@ class Blocks(Protocol):
 
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return the sum of kernel(block, parameters) over all blocks. One round; reads X once."""
+
+    def notice(self, words: str) -> None:
+        """Tell the owner of the run what happened to it: a warning of the logger "dist_dot", where the client is."""
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run program(blocks, report) as close to the rows as a loop can be, and return what it returns."""
@@ -133,6 +183,7 @@ class LocalBlocks:
         self.blocks = tuple(blocks)
         self.cuts = cuts
         self.rounds = 0
+        self.recovery = Recovery()
         self._threads = min(len(self.blocks), len(os.sched_getaffinity(0)))
 
     @property
@@ -144,6 +195,11 @@ class LocalBlocks:
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._threads, thread_name_prefix="dist-dot")
 
+    @cached_property
+    def checksum(self) -> str:
+        """A checksum of all rows, in their cuts. Reads them once."""
+        return combined(self._pool.map(checksum, self.blocks))
+
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return the sum of kernel(block, parameters) over all blocks. One round; reads X once."""
         self.rounds += 1
@@ -152,6 +208,10 @@ class LocalBlocks:
         sums = (map if one else self._pool.map)(lambda block: kernel(block, at), self.blocks)
         nodes = {(0, number): total for number, total in enumerate(sums)}
         return np.asarray(to_host(fold(nodes, len(self.blocks))[root(len(self.blocks))]))
+
+    def notice(self, words: str) -> None:
+        """Log a warning."""
+        log.warning("%s", words)
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run the program in this thread."""

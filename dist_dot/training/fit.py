@@ -1,11 +1,12 @@
 """What a training run reports while it goes on, and what it returns."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
 
+from dist_dot.blocks.block import Recovery
 from dist_dot.typing import Array
 
 
@@ -48,7 +49,8 @@ which follows some milliseconds behind: the run stops at the first round after t
 class Fit:
     """The outcome of a run: coefficients w (p,), the intercept, and how they were reached.
 
-    rounds counts all passes over X, those before the first step and before a resumed checkpoint included.
+    rounds counts all passes over X, those before the first step and before a resumed checkpoint included. recovery says
+    what deaths of workers have cost, since the start or the checkpoint.
     """
 
     w: Array
@@ -57,6 +59,7 @@ class Fit:
     history: tuple[Progress, ...]
     rounds: int
     where: str
+    recovery: Recovery = field(default_factory=Recovery)
 
     @property
     def parameters(self) -> Array:

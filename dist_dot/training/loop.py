@@ -8,7 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from dist_dot.blocks.block import Blocks, Report
-from dist_dot.errors import InputError
+from dist_dot.errors import ClusterError, InputError
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
 from dist_dot.solvers.base import Solver
@@ -71,6 +71,9 @@ class Loop:
     checkpoints: Checkpoints | None
     start: Array
 
+    def __str__(self) -> str:
+        return f"{self.loss.name} loss by {self.solver.name}"
+
     def __call__(self, blocks: Blocks, report: Report) -> Fit:
         """Iterate to the end. BLAS keeps to one thread, or the bits of a step would depend on the machine."""
         with threadpool_limits(1):
@@ -98,22 +101,35 @@ class Loop:
             history.append(progress)
             stop = report(progress)
             status = self._status(progress, stop, ROUNDING * float(np.finfo(blocks.cuts.dtype).eps))
-            if self.checkpoints is not None and (status or self.checkpoints.due(now.iteration)):
-                saved = replace(now, history=tuple(history[:-1]), rounds=progress.rounds, seconds=progress.seconds)
-                self.checkpoints.save(saved)
+            if status or self._due(now.iteration):
+                self._save(now, history)
             if status:
                 break
-            now = replace(now, state=self.solver.step(objective, state), iteration=now.iteration + 1)
+            try:
+                now = replace(now, state=self.solver.step(objective, state), iteration=now.iteration + 1)
+            except ClusterError:
+                self._save(now, history)  # what the run has reached outlives the cluster it was reached on
+                raise
         p = objective.n_features
         intercept = float(state.parameters[p]) if self.fit_intercept else 0.0
-        return Fit(state.parameters[:p], intercept, status, tuple(history), progress.rounds, blocks.where)
+        return Fit(
+            state.parameters[:p], intercept, status, tuple(history), progress.rounds, blocks.where, blocks.recovery
+        )
+
+    def _due(self, iteration: int) -> bool:
+        return self.checkpoints is not None and self.checkpoints.due(iteration)
+
+    def _save(self, now: Checkpoint, history: list[Progress]) -> None:
+        if self.checkpoints is not None:
+            last = history[-1]
+            self.checkpoints.save(replace(now, history=tuple(history[:-1]), rounds=last.rounds, seconds=last.seconds))
 
     def _begin(self, objective: Objective) -> Checkpoint:
         """Return the newest checkpoint of this run, or its very beginning."""
         mark = ""
         if self.checkpoints is not None:
             mark = fingerprint(objective, self.solver)
-            found = self.checkpoints.newest(mark, self.solver.state)
+            found = self.checkpoints.newest(mark, self.solver.state, objective.blocks.notice)
             if found is not None:
                 return found
         state = self.solver.init(objective, self.start)
