@@ -103,7 +103,7 @@ def test_resume_gives_the_bits_of_no_interruption(rows, tmp_path):
     resumed = minimise(objective, GradientDescent(), tol=1e-9, checkpoint=replace(first, resume=True))
     assert resumed.parameters.tobytes() == straight.parameters.tobytes()
     assert [p.value for p in resumed.history] == [p.value for p in straight.history]
-    assert resumed.rounds > straight.rounds  # the fingerprint's
+    assert resumed.rounds == straight.rounds
 
 
 def test_a_damaged_checkpoint_is_passed_over(rows, tmp_path):

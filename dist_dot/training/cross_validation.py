@@ -41,7 +41,7 @@ class CrossValidation:
             summary, scores = (self._by_folds if self.folds else self._by_rows)(blocks)
             coef, intercept = _Eigen(summary.quadratic(), self.fit_intercept).ridge(self.alphas)
         path = Path(np.array(self.alphas), scores, coef, intercept)
-        known = _Summed(blocks, replace(blocks.cuts, n_targets=summary.n_targets), summary.flat)
+        known: Any = _Summed(blocks, replace(blocks.cuts, n_targets=summary.n_targets), summary.flat)
         objective = Objective(known, Squared(), path.best, self.fit_intercept)
         return replace(minimise(objective, Exact("gram")), path=path)
 
@@ -106,7 +106,7 @@ class _Summed:
     """Blocks whose second moments are known, so that an exact fit of them needs no more rounds."""
 
     def __init__(self, blocks: Blocks, cuts: Cuts, flat: Array) -> None:
-        self.cuts, self.where, self.rounds = cuts, blocks.where, 0
+        self.cuts, self.where, self.rounds, self.recovery = cuts, blocks.where, 0, blocks.recovery
         self._flat, self._rounds = flat, blocks.rounds
 
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
@@ -116,7 +116,8 @@ class _Summed:
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run the program in this thread: it asks for nothing that is not known."""
-        return program(self, report)
+        known: Any = self
+        return program(known, report)
 
 
 def _r2(rows: Quadratic, coef: Array, intercept: Array) -> Array:
