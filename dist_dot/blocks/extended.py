@@ -58,9 +58,9 @@ _two_product, _add = _exact(two_product), _exact(add)
 
 @dataclass(frozen=True)
 class ResidualProducts:
-    """Parameters [W, b] (p + 1, k) -> with r = y - X W - b: sum s r^2, X.T s r (p, k) and sum s r (k), as hi and as lo.
+    """Parameters [W, b] (p + 1, k) -> with r = y - X W - b: sums of s r^2 (k), X.T s r (p, k), sums of s r (k).
 
-    Flat: all the hi, then all the lo. Some 60 operations for each number of X and each target.
+    Flat: all the hi, then all the lo, each row by row. Some 60 operations for each number of X and each target.
     """
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
@@ -69,10 +69,7 @@ class ResidualProducts:
         at = xp.reshape(parameters.like(block.X, "float64"), (p + 1, -1))
         y = xp.reshape(block.y, (len(block), at.shape[1]))
         parts = [self._target(block, y[:, j], at[:, j]) for j in range(at.shape[1])]
-        # Each part is (2, p + 2): sum s r^2, X.T s r, sum s r.
-        squares = sum((part[:, :1] for part in parts[1:]), parts[0][:, :1])
-        products = xp.reshape(xp.stack([part[:, 1:] for part in parts], axis=2), (2, -1))
-        sums: Array = xp.reshape(xp.concat([squares, products], axis=1), (-1,))
+        sums: Array = xp.reshape(xp.stack(parts, axis=2), (-1,))
         return sums
 
     def merge(self, left: Array, right: Array) -> Array:
@@ -82,6 +79,7 @@ class ResidualProducts:
         return merged
 
     def _target(self, block: Block, y: Array, at: Array) -> Array:
+        """Return hi and lo of the sums of one target (2, p + 2)."""
         if is_other(block.X):
             return _products_of_arrays(block, y, at)
         weight = np.empty(0, block.X.dtype) if block.weight is None else block.weight

@@ -38,7 +38,7 @@ def lay_out(X: Any, y: Any, sample_weight: Any = None, *, block_rows: int | str 
     def make(number: int) -> Block:
         start, stop = cuts.bounds(number)
         return make_block(
-            X[start:stop, :], y[start:stop], None if weight is None else weight[start:stop], start, cuts.dtype
+            X[start:stop, :], y[start:stop, ...], None if weight is None else weight[start:stop], start, cuts.dtype
         )
 
     return lay_out_rows(make, cuts, None)

@@ -97,14 +97,14 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
     def _linear_predictor(self, X: Any) -> Any:
         """Return z = X @ coef_.T + intercept_, (n,) or (n, k); of a Dask array a Dask array, not computed yet."""
         check_is_fitted(self)
-        coef = self.coef_
+        coef = self.coef_.T
         if is_plain(X):
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         elif X.shape[1] != self.n_features_in_:
             raise InputError(f"X has {X.shape[1]} columns, the model was fitted to {self.n_features_in_}")
         own = X if is_other(X) else coef
         intercept = self.intercept_ if coef.ndim == 1 else cast(self.intercept_, coef.dtype.name, own)
-        return X @ cast(coef.T, coef.dtype.name, own) + intercept
+        return X @ cast(coef, coef.dtype.name, own) + intercept
 
 
 def apply(function: Callable[..., Any], z: Any, dtype: Any, columns: int | None = None) -> Any:

@@ -123,7 +123,7 @@ class Exact:
         rows, factor = state.summary.quadratic(), state.summary.factor(_penalty(objective))
         w = factor.solve(rows.xy)
         b = rows.intercept(w) if objective.fit_intercept else np.zeros(objective.n_targets)
-        parameters = np.concatenate([w.ravel(), b])[: objective.n_parameters]
+        parameters = objective.join(w, b)
         if state.method == "qr":
             parameters, value, gradient = _refined(objective, rows, factor, parameters)
         else:
@@ -149,7 +149,7 @@ def _at(objective: Objective, rows: Quadratic, parameters: Array) -> tuple[float
     """Return F and its gradient at the flat vector. No round."""
     w, b = objective.split(parameters)
     pull = objective.penalty * parameters
-    gradient = np.concatenate([part.ravel() for part in rows.gradient(w, b)])[: objective.n_parameters]
+    gradient = objective.join(*rows.gradient(w, b))
     return rows.value(w, b) + 0.5 * float(pull @ parameters), gradient + pull
 
 
@@ -176,9 +176,9 @@ def _precisely(objective: Objective, parameters: Array) -> tuple[float, Array]:
     """Return F and its gradient, summed in twice the precision. One round."""
     w, b = objective.split(parameters)
     sums = objective.blocks.reduce(ResidualProducts(), np.concatenate([w.ravel(), b])).reshape(2, -1)
-    high, low = sums[:, 1 : 1 + objective.n_parameters]
+    high, low = sums[:, w.shape[1] :][:, : objective.n_parameters]
     high, low = add(-high, -low, *two_product(objective.penalty, parameters))
-    value = 0.5 * float(sums[0, 0] + objective.penalty @ parameters**2)
+    value = 0.5 * float(np.sum(sums[:, : w.shape[1]]) + objective.penalty @ parameters**2)
     return value, high + low
 
 
@@ -187,7 +187,7 @@ def _correction(objective: Objective, rows: Quadratic, factor: Factor, gradient:
     in_w, in_b = objective.split(gradient)
     w = -factor.solve(in_w - rows.mean[:, None] * in_b)
     b = -in_b / rows.weight - rows.mean @ w
-    return np.concatenate([w.ravel(), b])[: objective.n_parameters]
+    return objective.join(w, b)
 
 
 def _digits(parameters: Array, correction: Array) -> float:

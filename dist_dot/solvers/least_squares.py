@@ -129,17 +129,16 @@ class QuadraticObjective(Objective):
     def value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
         """Return F and its gradient at [w, b]."""
         w, b = self.split(parameters)
-        in_w, in_b = self.rows.gradient(w, b)
         pull = self.penalty * parameters
-        gradient = np.concatenate([in_w.ravel(), in_b])[: self.n_parameters] + pull
+        gradient = self.join(*self.rows.gradient(w, b)) + pull
         return self.rows.value(w, b) + 0.5 * float(pull @ parameters), gradient
 
     def curvature_bound_product(self, direction: Array) -> Array:
         """Return H d for the Hessian H of F."""
         w, b = self.split(direction)
         shift = self.rows.weight * (self.rows.mean @ w + b)
-        product = np.concatenate([(self.rows.xx @ w + self.rows.mean[:, None] * shift).ravel(), shift])
-        result: Array = product[: self.n_parameters] + self.penalty * direction
+        product = self.join(self.rows.xx @ w + self.rows.mean[:, None] * shift, shift)
+        result: Array = product + self.penalty * direction
         return result
 
     def moments(self) -> ColumnMoments:
