@@ -1,7 +1,7 @@
 """What a training run reports while it goes on, and what it returns."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -105,6 +105,12 @@ class Fit:
         Raises SolverError for another fit: see `dist_dot.training.inference`.
         """
         return inference(self.state)
+
+    def frame(self) -> Any:
+        """Return the history as a pandas DataFrame, one row for each evaluation of F. It needs pandas."""
+        import pandas
+
+        return pandas.DataFrame([asdict(progress) for progress in self.history])
 
     @property
     def n_iter(self) -> int:
