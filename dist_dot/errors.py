@@ -9,7 +9,8 @@
     ├── SolverError (ValueError)         the solver chosen cannot minimise the objective chosen
     └── ClusterError (RuntimeError)      the cluster did not do its part
         ├── DeadlineError (TimeoutError) a wait ran out; the message says what was waited for
-        └── RunCancelled                 somebody asked for it
+        ├── RunCancelled                 somebody asked for it
+        └── RunDetached                  the run goes on without this process
 
 A fit that stops before it has converged is not an error: see `dist_dot.Status`.
 """
@@ -48,6 +49,10 @@ class DeadlineError(ClusterError, TimeoutError):
 
 class RunCancelled(ClusterError):  # noqa: N818 - the end of a run on request is no one's error
     """The run was cancelled."""
+
+
+class RunDetached(ClusterError):  # noqa: N818 - nor is leaving it to itself
+    """The run goes on beside the scheduler; this process no longer follows it."""
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

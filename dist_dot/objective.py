@@ -97,6 +97,13 @@ class Objective:
         """Return the flat vector of W (p, k) and b (k,), which does not count without an intercept: `split` undone."""
         return np.vstack([W, b])[: self.n_features + int(self.fit_intercept)].ravel()
 
+    def padded(self, parameters: Array) -> Array:
+        """Return the flat vector as kernels take it: [w, b] of each output, with b = 0 where there is none."""
+        if parameters.shape != (self.n_parameters,):
+            raise InputError(f"parameters have shape {parameters.shape}, expected ({self.n_parameters},)")
+        W, b = self.split(parameters)
+        return np.vstack([W, b]).T.ravel()
+
     @property
     def penalty(self) -> Array:
         """Alpha * scale^2 for each coefficient, 0 for an intercept: the Hessian of the penalty, as its diagonal."""
@@ -119,13 +126,16 @@ class Objective:
         return replace(self, scale=np.where(varies, np.sqrt(variance), 1.0))
 
     def check_target(self) -> None:
-        """Raise DataError if a y is outside of the loss's domain. One round that reads y alone; none for squared."""
+        """Raise DataError if a y is outside of the loss's domain, InputError if the weights are all 0.
+
+        One round that reads y alone; none for a loss that takes every y.
+        """
         if any(map(np.isfinite, self.loss.domain)):
-            self.blocks.reduce(CheckTarget(self.loss), np.zeros(0))
+            _require_weight(self.blocks.reduce(CheckTarget(self.loss), np.zeros(0))[0])
 
     def value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
         """Return F and its gradient at a flat vector. One round; reads X once."""
-        sums = self.blocks.reduce(ValueAndGradient(self.loss), self._pad(parameters))
+        sums = self.blocks.reduce(ValueAndGradient(self.loss), self.padded(parameters))
         return self._penalised(sums, parameters)
 
     def values_and_gradients(self, points: Array) -> tuple[Array, Array]:
@@ -135,7 +145,7 @@ class Objective:
         """
         if points.ndim != 2 or not len(points):
             raise InputError(f"points have shape {points.shape}, expected (m, {self.n_parameters})")
-        padded = np.concatenate([self._pad(point) for point in points])
+        padded = np.concatenate([self.padded(point) for point in points])
         sums = self.blocks.reduce(ValueAndGradient(self.loss, len(points)), padded).reshape(len(points), -1)
         both = [self._penalised(of_point, point) for of_point, point in zip(sums, points, strict=True)]
         return np.array([value for value, _ in both]), np.array([gradient for _, gradient in both])
@@ -145,17 +155,17 @@ class Objective:
 
         That is one pair for one output, k (k + 1) / 2 for softmax.
         """
-        return self._hessian(self.blocks.reduce(Curvature(self.loss), self._pad(parameters)))
+        return self._hessian(self.blocks.reduce(Curvature(self.loss), self.padded(parameters)))
 
     def expansion(self, parameters: Array) -> tuple[float, Array, Array]:
         """Return F, its gradient and its Hessian. One round; costs little more than the Hessian alone."""
-        sums = self.blocks.reduce(Expansion(self.loss), self._pad(parameters))
+        sums = self.blocks.reduce(Expansion(self.loss), self.padded(parameters))
         split = 1 + self.n_outputs * (self.n_features + 1)
         return (*self._penalised(sums[:split], parameters), self._hessian(sums[split:]))
 
     def hessian_product(self, parameters: Array, direction: Array) -> Array:
         """Return the Hessian of F at a flat vector times a direction. One round; reads X once."""
-        both = np.concatenate([self._pad(parameters), self._pad(direction)])
+        both = np.concatenate([self.padded(parameters), self.padded(direction)])
         product: Array = self._strip(self.blocks.reduce(HessianProduct(self.loss), both)) + self.penalty * direction
         return product
 
@@ -167,7 +177,7 @@ class Objective:
         """
         if self.loss.curvature is None:
             raise SolverError(f"the curvature of the {self.loss.name} loss has no bound: use a solver with line search")
-        sums = self.blocks.reduce(GramProduct(), self._pad(direction))
+        sums = self.blocks.reduce(GramProduct(), self.padded(direction))
         product: Array = self.loss.curvature * self._strip(sums) + self.penalty * direction
         return product
 
@@ -179,8 +189,7 @@ class Objective:
         p = self.n_features
         first = self.blocks.reduce(Moments(), np.zeros(p + self.n_targets))
         weight = float(first[0])
-        if not weight > 0:
-            raise InputError("the sample weights are all zero: no row counts")
+        _require_weight(weight)
         columns = p + self.n_targets
         centre = first[1 : columns + 1] / weight
         second = self.blocks.reduce(Moments(), centre)
@@ -205,7 +214,7 @@ class Objective:
         """
         sums = self._target_sums()
         kernel = ValueAndGradient(self.loss)
-        points = (self._pad(parameters), self._null_model(sums))
+        points = (self.padded(parameters), self._null_model(sums))
         model, null = (float(self.blocks.reduce(kernel, at)[0] + sums[1]) for at in points)
         if null == 0.0:
             return 1.0 if model == 0.0 else -np.inf
@@ -213,8 +222,7 @@ class Objective:
 
     def _target_sums(self) -> Array:
         sums = self.blocks.reduce(TargetSums(self.loss), np.zeros(0))
-        if not sums[0] > 0:
-            raise InputError("the sample weights are all zero: no row counts")
+        _require_weight(sums[0])
         return sums
 
     def _null_model(self, sums: Array) -> Array:
@@ -245,14 +253,12 @@ class Objective:
         hessian: Array = ordered.reshape(self.n_parameters, self.n_parameters) + np.diag(self.penalty)
         return hessian
 
-    def _pad(self, parameters: Array) -> Array:
-        """Return the flat vector as kernels take it: [w, b] of each output, with b = 0 where there is none."""
-        if parameters.shape != (self.n_parameters,):
-            raise InputError(f"parameters have shape {parameters.shape}, expected ({self.n_parameters},)")
-        W, b = self.split(parameters)
-        return np.vstack([W, b]).T.ravel()
-
     def _strip(self, padded: Array) -> Array:
         """Return what kernels give, [w, b] of each output, as a flat vector."""
         rows = padded.reshape(self.n_outputs, -1)[:, : self.n_features + int(self.fit_intercept)]
         return rows.T.ravel()
+
+
+def _require_weight(total: float) -> None:
+    if not total > 0:
+        raise InputError("the sample weights are all zero: no row counts")

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from dist_dot import DataError, JobError, Ridge
+from dist_dot import DataError, Ridge
+from dist_dot.errors import JobError
 from dist_dot.jobs.job import parse_job, read_job
 from dist_dot.jobs.sources import Part, Split, open_table
 
@@ -139,7 +140,6 @@ def infinite(folder, frame):
         (None, ["--set", 'data.numeric=["carrier"]', "--set", "data.categorical=[]"], "expected numbers"),
         (None, ["--set", "solver.learning_rate=-1"], "[solver] learning_rate is -1.0: expected 'auto' or a positive"),
         (None, ["--cluster", "lokal"], "unknown cluster 'lokal'"),
-        (None, ["--cluster", "tcp://127.0.0.1:9"], "checkpoint_every is 25"),
         (nan, [], "column 'delay' is NaN in row 17171"),
         (missing, [], "column 'carrier' is missing in row 404"),
         (infinite, ["--cluster", "local:2"], "column 'late' is infinite in row 2"),

@@ -20,7 +20,7 @@ LAYERS = [
     "linear_model",
     "jobs",
 ]
-DASK = {"blocks/layout.py", "blocks/cluster.py", "blocks/service.py", "blocks/worker.py"}
+DASK = {f"blocks/{name}.py" for name in ("layout", "cluster", "remote", "service", "rounds", "run", "worker")}
 DASK |= {"products/search.py"}
 
 

@@ -1,7 +1,8 @@
 """A block of rows, how rows are cut into blocks, and the blocks of this process."""
 
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,12 +10,14 @@ from operator import add
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import xxhash
 
 from dist_dot.blocks.arrays import Parameters, aligned, itemsize, to_host
 from dist_dot.blocks.reduce import Merge, fold, root
 from dist_dot.errors import InputError
 from dist_dot.typing import Array
 
+log = logging.getLogger("dist_dot")
 T = TypeVar("T")
 Kernel = Callable[["Block", Parameters], Array]
 """(block, parameters) -> sums over its rows, one flat float64 array of its library. See `dist_dot.blocks.kernels`.
@@ -57,6 +60,30 @@ class Block:
         return _aligned_block, (self.X, self.y, self.weight, self.start)
 
 
+def block_key(prefix: str, number: int) -> str:
+    """Return Dask's key of a block, so that a message names ranges of blocks and not each of them."""
+    return f"{prefix}-{number}"
+
+
+def checksum(block: Block) -> str:
+    """Return 128 bits of the bytes of X, y and weight: XXH3, at the speed of memory. Device arrays cross in tiles."""
+    digest = xxhash.xxh3_128()
+    for array in (block.X, block.y, block.weight):
+        if array is None:
+            continue
+        digest.update(repr(tuple(array.shape)).encode())
+        rows = max(1, CROSSING // max(1, block.nbytes // max(1, len(block))))
+        for start in range(0, len(block), rows):
+            part = array[start : start + rows, ...] if array.ndim > 1 else array[start : start + rows]
+            digest.update(np.ascontiguousarray(to_host(part)).data)
+    return digest.hexdigest()
+
+
+def combined(checksums: Iterable[str]) -> str:
+    """Return one checksum of those of all blocks, in order."""
+    return xxhash.xxh3_128("".join(checksums).encode()).hexdigest()
+
+
 def _aligned_block(X: Array, y: Array, weight: Array | None, start: int) -> Block:
     """Rebuild a block that was moved or spilled.
 
@@ -96,6 +123,8 @@ class Cuts:
 BLOCKS = 64
 SMALLEST, LARGEST = 2 << 20, 128 << 20
 ROW_MULTIPLE = 16
+BLOCK = "dist-dot-block"  # what the keys of blocks begin with on a cluster
+CROSSING = 32 << 20  # bytes that a checksum brings from a device at once
 
 
 def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "auto", n_targets: int = 1) -> Cuts:
@@ -122,12 +151,30 @@ def merge_of(kernel: Kernel) -> Merge:
     return merge
 
 
+@dataclass(frozen=True)
+class Recovery:
+    """What the deaths of workers have cost: the numbers so far.
+
+    lost counts the workers that left the cluster, repeated the rounds that had to be asked for again (the missing
+    blocks only), seconds the time that those took beyond their first answers.
+    """
+
+    lost: int = 0
+    repeated: int = 0
+    seconds: float = 0.0
+
+
 class Blocks(Protocol):
     """Rows cut into blocks, wherever they live."""
 
     cuts: Cuts
     rounds: int
     """How many rounds were asked for so far."""
+    recovery: Recovery
+
+    @property
+    def checksum(self) -> str:
+        """A checksum of all rows, in their cuts. No round."""
 
     @property
     def where(self) -> str:
@@ -135,6 +182,9 @@ class Blocks(Protocol):
 
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return the sum of kernel(block, parameters) over all blocks, merged as the kernel says. One round."""
+
+    def notice(self, words: str) -> None:
+        """Tell the owner of the run what happened to it: a warning of the logger "dist_dot", where the client is."""
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run program(blocks, report) as close to the rows as a loop can be, and return what it returns."""
@@ -147,6 +197,7 @@ class LocalBlocks:
         self.blocks = tuple(blocks)
         self.cuts = cuts
         self.rounds = 0
+        self.recovery = Recovery()
         self._threads = min(len(self.blocks), len(os.sched_getaffinity(0)))
 
     @property
@@ -158,6 +209,11 @@ class LocalBlocks:
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._threads, thread_name_prefix="dist-dot")
 
+    @cached_property
+    def checksum(self) -> str:
+        """A checksum of all rows, in their cuts. Reads them once."""
+        return combined(self._pool.map(checksum, self.blocks))
+
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return the sum of kernel(block, parameters) over all blocks. One round; reads X once."""
         self.rounds += 1
@@ -167,6 +223,10 @@ class LocalBlocks:
         nodes = {(0, number): total for number, total in enumerate(sums)}
         leaves = len(self.blocks)
         return np.asarray(to_host(fold(nodes, leaves, merge_of(kernel))[root(leaves)]))
+
+    def notice(self, words: str) -> None:
+        """Log a warning."""
+        log.warning("%s", words)
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run the program in this thread."""

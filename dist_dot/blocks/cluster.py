@@ -1,43 +1,62 @@
 """The blocks of a Dask cluster, as the client sees them."""
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, TypeVar
-from uuid import uuid4
 
-from distributed import Client, Future, wait
-from distributed.protocol.pickle import dumps, loads
+from distributed import Client, Future, KilledWorker, wait
+from distributed.protocol.pickle import dumps
 
-from dist_dot.blocks.block import Cuts, Kernel, Program, Report
-from dist_dot.blocks.service import RunSpec, Service
-from dist_dot.blocks.worker import KernelPlugin
-from dist_dot.errors import ClusterError, DeadlineError
+from dist_dot.blocks.block import Cuts, Kernel, Program, Recovery, Report, checksum, combined, log
+from dist_dot.blocks.remote import DEADLINE, RemoteRun, install, start
+from dist_dot.blocks.rounds import DEATHS, RunSpec
+from dist_dot.errors import DeadlineError
 from dist_dot.typing import Array
 
 T = TypeVar("T")
 
 # Seconds.
-PATIENCE = 600.0  # between one block's arrival and the next
-WAIT = 5.0  # for news of a run, on the scheduler's side
-DEADLINE = 60.0  # for the scheduler's answer to anything
+PATIENCE = 300.0  # without a worker that could go on
+ARRIVAL = 600.0  # between one block's making and the next
 
 
 class ClusterBlocks:
-    """Blocks that are futures on a cluster: released when nobody holds this object any more."""
+    """Blocks that are futures on a cluster: released when nobody holds this object any more.
 
-    def __init__(self, client: Client, futures: Sequence[Future], cuts: Cuts) -> None:
+    patience is how long a run waits, in seconds, where no worker is there to go on; it may be set. checksums are those
+    of the blocks when they were first made.
+    """
+
+    def __init__(
+        self, client: Client, futures: Sequence[Future], cuts: Cuts, prefix: str, checksums: Sequence[str], source: str
+    ) -> None:
         self.client = client
         self.futures = tuple(futures)
         self.cuts = cuts
+        self.prefix = prefix
+        self.checksums = tuple(checksums)
+        self.source = source
+        self.patience = PATIENCE
         self.rounds = 0
+        self.recovery = Recovery()
 
     @property
     def where(self) -> str:
         """Where the rows live, in words."""
         return f"the Dask cluster at {self.client.scheduler.address}"
 
+    @property
+    def checksum(self) -> str:
+        """A checksum of all rows, in their cuts. No round: it was taken when the blocks were made."""
+        return combined(self.checksums)
+
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return the sum of kernel(block, parameters) over all blocks. One round, and a run for it alone."""
         return self.run(_Once(kernel, parameters), lambda progress: False)
+
+    def notice(self, words: str) -> None:
+        """Log a warning."""
+        log.warning("%s", words)
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run program(blocks, report) beside the scheduler; reports reach this process some milliseconds behind.
@@ -45,41 +64,27 @@ class ClusterBlocks:
         Raises what the program raises, DeadlineError or ClusterError where the cluster fails, and cancels the run on
         any exception here, Ctrl-C included.
         """
-        install(self.client)
-        name = uuid4().hex[:12]
-        keys = tuple(future.key for future in self.futures)
-        counted = _Counted(program)
-        self._ask("dist_dot_start", run=name, spec=dumps(RunSpec(counted, self.cuts, keys)))
-        try:
-            seen, stopping = 0, False
-            while True:
-                news = self._ask("dist_dot_follow", run=name, after=seen, wait=WAIT)
-                for progress in loads(news["progress"]):
-                    seen += 1
-                    stopping = report(progress) or stopping
-                if news["result"] is not None:
-                    break
-                if stopping:
-                    self._ask("dist_dot_stop", run=name, cancel=False)
-        finally:
-            self._ask("dist_dot_forget", run=name)
-        kind, outcome = loads(news["result"])
-        if kind == "error":
-            raise outcome
         result: T
-        result, rounds = outcome
+        result, rounds = self.start(program).follow(report)
         self.rounds += rounds
         return result
 
-    def _ask(self, handler: str, **message: Any) -> Any:
-        """Call a handler of the service."""
-        call: Callable[..., Any] = getattr(self.client.scheduler, handler)
-        try:
-            return self.client.sync(call, callback_timeout=DEADLINE, **message)
-        except TimeoutError as error:
-            raise DeadlineError(f"the scheduler did not answer {handler} within {DEADLINE:.0f} s") from error
-        except OSError as error:
-            raise ClusterError(f"the scheduler is gone: {error}") from error
+    def start(self, program: Program[Any], label: str = "", extra: Any = None) -> RemoteRun:
+        """Start program(blocks, report) beside the scheduler, where it goes on without this process.
+
+        label and extra are for who finds the run later: words, and whatever its client needs to go on with the result.
+        """
+        spec = RunSpec(
+            dumps(program),
+            self.cuts,
+            self.prefix,
+            self.checksums,
+            self.source,
+            self.patience,
+            label or f"{program} on {self.source}",
+            dumps(extra),
+        )
+        return start(self.client, spec)
 
 
 class _Once:
@@ -88,45 +93,34 @@ class _Once:
     def __init__(self, kernel: Kernel, parameters: Array) -> None:
         self.kernel, self.parameters = kernel, parameters
 
+    def __str__(self) -> str:
+        return "one round"
+
     def __call__(self, blocks: Any, report: Report) -> Array:
         total: Array = blocks.reduce(self.kernel, self.parameters)
         return total
 
 
-class _Counted:
-    """A program that also says how many rounds it took."""
-
-    def __init__(self, program: Program[Any]) -> None:
-        self.program = program
-
-    def __call__(self, blocks: Any, report: Report) -> tuple[Any, int]:
-        return self.program(blocks, report), blocks.rounds
-
-
-def install(client: Client) -> None:
-    """Give the cluster our plugins, once; later calls find them there."""
-    try:
-        client.register_plugin(Service())
-    except RuntimeError as error:
-        raise ClusterError(
-            "this scheduler takes no code from clients, and the training loop runs beside it: "
-            "set distributed.scheduler.pickle to True where it is started"
-        ) from error
-    client.register_plugin(KernelPlugin())
-
-
-def place(client: Client, tasks: Sequence[Any], cuts: Cuts) -> ClusterBlocks:
-    """Compute one delayed Block per task on the cluster and wait for all of them.
+def place(client: Client, tasks: Sequence[Any], cuts: Cuts, prefix: str, source: str) -> ClusterBlocks:
+    """Compute delayed Blocks, whose keys are block_key(prefix, number), on the cluster; wait for all of them.
 
     Contiguous ranges of blocks go to each worker, so that its answers stay O(log blocks) sums; only as a wish, so
     that a worker's death does not strand its blocks. Raises what a task raises; DeadlineError if no block arrives
-    for ten minutes, ClusterError without workers.
+    for ten minutes, or no worker within one.
     """
+    from dask import delayed
+
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
-        client.wait_for_workers(1, timeout=DEADLINE)
+        try:
+            client.wait_for_workers(1, timeout=DEADLINE)
+        except TimeoutError:
+            raise DeadlineError(f"waited {DEADLINE:.0f} s for the first worker of {client.scheduler.address}") from None
         workers = client.scheduler_info(n_workers=-1)["workers"]
+    install(client)  # now: it keeps the wish below from becoming a demand
+    check = delayed(checksum, pure=False)
     futures: list[Future] = []
+    checks: list[Future] = []
     total = sum(worker["nthreads"] for worker in workers.values())
     threads = 0
     for address in sorted(workers):
@@ -134,9 +128,11 @@ def place(client: Client, tasks: Sequence[Any], cuts: Cuts) -> ClusterBlocks:
         threads += workers[address]["nthreads"]
         part = list(tasks[begin : len(tasks) * threads // total])
         if part:
-            futures += client.compute(part, workers=[address], allow_other_workers=True)
-    _arrive(client, futures)
-    return ClusterBlocks(client, futures, cuts)
+            made = client.compute(part + [check(task) for task in part], workers=[address], allow_other_workers=True)
+            futures += made[: len(part)]
+            checks += made[len(part) :]
+    _arrive(client, futures + checks)
+    return ClusterBlocks(client, futures, cuts, prefix, client.gather(checks), source)
 
 
 def gather(client: Client, futures: Sequence[Future]) -> list[Any]:
@@ -147,16 +143,28 @@ def gather(client: Client, futures: Sequence[Future]) -> list[Any]:
 
 
 def _arrive(client: Client, futures: Sequence[Future]) -> None:
-    """Wait for all of the futures; cancel them where one fails or nothing happens for too long."""
+    """Wait for all of the futures; cancel them where one fails or nothing happens for too long.
+
+    A task that Dask gave up on because workers died under it is tried again, up to a number of deaths in a row.
+    """
     pending = set(futures)
+    deaths: dict[Future, int] = defaultdict(int)
     try:
         while pending:
-            done, pending = wait(pending, timeout=PATIENCE, return_when="FIRST_COMPLETED")
+            done, pending = wait(pending, timeout=ARRIVAL, return_when="FIRST_COMPLETED")
             for future in done:
-                if future.status != "finished":
-                    raise future.exception()
-    except TimeoutError:
-        raise DeadlineError(f"waited {PATIENCE:.0f} s for the next of {len(pending)} tasks of {len(futures)}") from None
-    finally:
-        if pending:
-            client.cancel(list(futures))
+                if future.status == "finished":
+                    continue
+                error = future.exception()
+                deaths[future] += 1
+                if not isinstance(error, KilledWorker) or deaths[future] > DEATHS:
+                    raise error
+                client.retry([future])
+                pending.add(future)
+    except BaseException as error:
+        # Not only for the rest: the client keeps a task's exception, whose traceback would keep the futures alive.
+        client.cancel(list(futures))
+        if type(error) is TimeoutError:
+            wanted = f"the next of {len(pending)} tasks of {len(futures)}"
+            raise DeadlineError(f"waited {ARRIVAL:.0f} s for {wanted}") from None
+        raise

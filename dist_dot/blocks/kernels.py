@@ -168,7 +168,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class CheckTarget:
-    """Raise DataError for a y outside of the loss's domain, with its row; return the number of rows. Reads y alone."""
+    """Raise DataError for a y outside of the loss's domain, with its row; return the sum of s. Reads y alone."""
 
     loss: Loss
 
@@ -182,7 +182,9 @@ class CheckTarget:
             row = int(xp.argmax(xp.astype(outside, xp.int8)))
             accepted = f"the {self.loss.name} loss takes {_accepted(self.loss)}"
             raise DataError(f"y is {float(block.y[row])} in row {block.start + row}: {accepted}")
-        return np.array([float(len(block))])
+        s = xp.ones_like(block.y) if block.weight is None else block.weight
+        total: Array = xp.reshape(_sum(s), (1,))
+        return total
 
 
 def _accepted(loss: Loss) -> str:

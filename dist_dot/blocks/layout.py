@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
 from dist_dot.blocks.arrays import aligned, cast, is_other, namespace, to_host
-from dist_dot.blocks.block import Block, Blocks, Cuts, LocalBlocks, cut
+from dist_dot.blocks.block import BLOCK, Block, Blocks, Cuts, LocalBlocks, block_key, cut
 from dist_dot.blocks.compiled import compile_for
 from dist_dot.errors import DataError
 from dist_dot.typing import Array
@@ -43,10 +44,11 @@ def lay_out(X: Any, y: Any, sample_weight: Any = None, *, block_rows: int | str 
     return lay_out_rows(make, cuts, None)
 
 
-def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: Any) -> Blocks:
+def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: Any, source: str = "the rows") -> Blocks:
     """Make each block by its number: here, by as many threads as this process may use, or as tasks of the cluster.
 
-    `make` must pickle, and give the same block each time: Dask calls it again for a block that was lost.
+    `make` must pickle, and give the same block each time: Dask calls it again for a block that was lost. A run on
+    blocks that it made otherwise ends with a DataError, which names the source.
     """
     numbers = range(cuts.n_blocks)
     if client is None:
@@ -56,8 +58,10 @@ def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: Any) -> Block
 
     from dist_dot.blocks.cluster import place
 
+    prefix = _new_prefix()
     task = delayed(make, pure=False)
-    return place(client, [task(number) for number in numbers], cuts)
+    tasks = [task(number, dask_key_name=block_key(prefix, number)) for number in numbers]
+    return place(client, tasks, cuts, prefix, source)
 
 
 def make_block(X: Array, y: Array, weight: Array | None, start: int, dtype: str) -> Block:
@@ -143,6 +147,10 @@ def check_finite(name: str, array: Array, start: int) -> None:
     )
 
 
+def _new_prefix() -> str:
+    return f"{BLOCK}-{uuid4().hex[:12]}"
+
+
 def _is_dask(array: Any) -> bool:
     return hasattr(array, "__dask_graph__")
 
@@ -167,9 +175,16 @@ def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str) -> Blocks:
     X_parts = X.rechunk((rows, X.shape[1])).to_delayed().ravel()
     y_parts = y.rechunk((rows, *y.shape[1:])).to_delayed().ravel()
     weight_parts = rest[0].rechunk((rows,)).to_delayed().ravel() if rest else [None] * cuts.n_blocks
-    make = delayed(make_block, pure=False)
+    make, prefix = delayed(make_block, pure=False), _new_prefix()
     tasks = [
-        make(X_part, y_part, weight_part, cuts.bounds(number)[0], cuts.dtype)
+        make(
+            X_part,
+            y_part,
+            weight_part,
+            cuts.bounds(number)[0],
+            cuts.dtype,
+            dask_key_name=block_key(prefix, number),
+        )
         for number, (X_part, y_part, weight_part) in enumerate(zip(X_parts, y_parts, weight_parts, strict=True))
     ]
     client = _client_in_force()
@@ -177,7 +192,7 @@ def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str) -> Blocks:
         return LocalBlocks(compute(*tasks, scheduler="threads"), cuts)
     from dist_dot.blocks.cluster import place
 
-    return place(client, tasks, cuts)
+    return place(client, tasks, cuts, prefix, f"the Dask array {X.name}")
 
 
 def _client_in_force() -> Any:

@@ -1,128 +1,35 @@
-"""The service beside the scheduler: it hosts the loops of runs, and turns each round into one message per worker.
+"""The service beside the scheduler: it hosts the runs, and is gone again when there are none.
 
-A run is a program (see `dist_dot.blocks.block`) with a thread of its own; the scheduler's event loop only moves bytes
-for it. Rounds are coroutines on that loop: look up who holds which block, ask every worker at once, and hand what came
-back to the thread, which decodes and adds. What did not come back, because a worker died or a block had moved, is
-asked for again once Dask has rebuilt it.
+A run is a program (see `dist_dot.blocks.block`) with a thread of its own (`run.py`); the scheduler's event loop only
+moves bytes for it, one message per worker and round (`rounds.py`). What did not come back, because a worker died or a
+block had moved, is asked for again once Dask has rebuilt it.
 """
 
 import asyncio
-import threading
+import os
 from collections import defaultdict
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
-from distributed import KilledWorker, SchedulerPlugin
-from distributed.protocol import Serialize, Serialized, deserialize
+from distributed import SchedulerPlugin
+from distributed.core import rpc
 from distributed.protocol.pickle import dumps, loads
+from distributed.scheduler import heartbeat_interval
 
-from dist_dot.blocks.block import Cuts, Kernel, Program, merge_of
-from dist_dot.blocks.reduce import Node, fold, root, uncovered
-from dist_dot.blocks.worker import NAME, pack, unpack
-from dist_dot.errors import ClusterError, DeadlineError, RunCancelled
-from dist_dot.typing import Array
+from dist_dot.blocks.block import BLOCK
+from dist_dot.blocks.rounds import RunSpec, silent
+from dist_dot.blocks.run import Run
+from dist_dot.blocks.worker import NAME, KernelPlugin
+from dist_dot.errors import ClusterError
 
 # Seconds.
-ANSWER = 300.0  # for a worker's answer to one round
-PATIENCE = 300.0  # for a block that no worker holds
+TICK = 0.5  # between two looks at what goes on
+SILENCE = 20.0  # without a sign of life from a worker that owes an answer, and at least ten heartbeats
+INSTALL = 20.0  # for the workers to take our plugin, or to let it go; one that is frozen takes it when it wakes
 KEPT = 86_400.0  # for a result that nobody fetches
+LINGER = 30.0  # without runs and without news of blocks: the next fit need not install the service again
 GATHER = 0.02  # progress is sent in bundles of this length
-# Dask gives up on a task after a few deaths of workers that held it, and never forgets them. A run of days may see
-# more than that, but not this many for one key.
-RETRIES = 100
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """A run as it is sent to the service."""
-
-    program: Program[Any]
-    cuts: Cuts
-    keys: tuple[str, ...]
-
-
-class Run:
-    """One program at work."""
-
-    def __init__(self, name: str, spec: RunSpec, service: "Service") -> None:
-        self.name = name
-        self.spec = spec
-        self.service = service
-        self.progress: list[Any] = []
-        self.result: bytes | None = None
-        self.stopping = False
-        self.cancelled = False
-        self.news = asyncio.Event()
-        self.thread = threading.Thread(target=self._work, name=f"{NAME}-{name}", daemon=True)
-
-    def _work(self) -> None:
-        outcome: tuple[str, Any]
-        try:
-            outcome = "done", self.spec.program(SchedulerBlocks(self), self._report)
-        except Exception as error:  # all of them belong to the client
-            outcome = "error", error
-        try:
-            self.result = dumps(outcome)
-        except Exception as error:
-            self.result = dumps(("error", ClusterError(f"the outcome of the run cannot be sent: {error!r}")))
-        with suppress(RuntimeError):  # the scheduler has closed meanwhile
-            self.service.loop.call_soon_threadsafe(self.service.finished, self)
-
-    def _report(self, progress: Any) -> bool:
-        self.progress.append(progress)
-        self.service.loop.call_soon_threadsafe(self.news.set)
-        return self.stopping
-
-    def check(self) -> None:
-        """Raise RunCancelled once somebody has asked for it."""
-        if self.cancelled:
-            raise RunCancelled(f"run {self.name} was cancelled")
-
-
-class SchedulerBlocks:
-    """The blocks of a cluster as the loop's thread sees them."""
-
-    def __init__(self, run: Run) -> None:
-        self.run_state = run
-        self.cuts = run.spec.cuts
-        self.rounds = 0
-
-    @property
-    def where(self) -> str:
-        """Where the rows live, in words."""
-        count = len(self.run_state.service.scheduler.workers)
-        return f"a Dask cluster of {count} worker{'s' if count != 1 else ''}"
-
-    def reduce(self, kernel: Kernel, parameters: Array) -> Array:
-        """Return the sum of kernel(block, parameters) over all blocks. One round; reads X once."""
-        self.rounds += 1
-        leaves = self.cuts.n_blocks
-        message = {"kernel": dumps(kernel), "parameters": pack(parameters), "leaves": leaves}
-        service = self.run_state.service
-        nodes: dict[Node, Array] = {}
-        deadline = monotonic() + PATIENCE
-        while missing := uncovered(nodes, leaves):
-            self.run_state.check()
-            ask = service.ask(self.run_state, message, missing)
-            for reply in asyncio.run_coroutine_threadsafe(ask, service.loop).result():  # `ask` has its own deadlines
-                if "error" in reply:
-                    raise loads(reply["error"])
-                if not reply["nodes"]:
-                    continue  # all of its blocks had moved
-                sums = unpack(reply["sums"]).reshape(len(reply["nodes"]), -1)
-                nodes |= {(level, index): total for (level, index), total in zip(reply["nodes"], sums, strict=True)}
-                deadline = monotonic() + PATIENCE
-            if monotonic() > deadline:
-                raise DeadlineError(f"for {PATIENCE:.0f} s no worker answered for blocks {missing[:5]}")
-            nodes = fold(nodes, leaves, merge_of(kernel))
-        return nodes[root(leaves)]
-
-    def run(self, program: Program[Any], report: Any) -> Any:
-        """Run the program in this thread: it is already beside the rows."""
-        return program(self, report)
 
 
 class Service(SchedulerPlugin):
@@ -139,80 +46,136 @@ class Service(SchedulerPlugin):
         self.scheduler = scheduler
         self.loop = asyncio.get_running_loop()
         self.runs: dict[str, Run] = {}
-        self.wanted: dict[str, int] = defaultdict(int)  # key -> runs that need it
-        self.retries: dict[str, int] = defaultdict(int)
-        self.change = asyncio.Event()
-        scheduler.handlers |= {
+        self.wanted: dict[str, set[Run]] = defaultdict(set)  # key -> the runs that go on and need it
+        self.active: set[Run] = set()  # the runs that have not ended; one may be forgotten before it has
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.lock = asyncio.Lock()
+        self.gone = False
+        self.idle_since = monotonic()
+        self.handlers = {
             "dist_dot_start": self.start_run,
             "dist_dot_follow": self.follow_run,
             "dist_dot_stop": self.stop_run,
             "dist_dot_forget": self.forget_run,
+            "dist_dot_runs": self.list_runs,
+            "dist_dot_extra": self.extra_of_run,
+            "dist_dot_sees": self.sees,
         }
+        scheduler.handlers |= self.handlers
+        self._spawn(self._watch())
 
     async def before_close(self) -> None:
         """End the threads of all runs."""
+        self.gone = True
         for run in self.runs.values():
-            run.cancelled = True
-        self.change.set()
+            run.cancel()
+
+    # What the scheduler tells.
 
     def transition(self, key: str, start: str, finish: str, *args: Any, stimulus_id: str, **rest: Any) -> None:
-        """Wake the rounds that wait for a block."""
-        if key in self.wanted:
-            self.change.set()
+        """Tell the runs that need the block; keep Dask from waiting for a worker that is gone.
+
+        "Rather on these workers, but others will do" turns into "on these alone" while the cluster has no workers: when
+        there are new ones, Dask (2026.8) finds none of them in the list, and the task waits for ever.
+        """
+        if finish == "no-worker" and self.scheduler.tasks[key].loose_restrictions:
+            self.scheduler.set_restrictions(worker={key: None})
+        if isinstance(key, str) and key.startswith(BLOCK):
+            self.idle_since = monotonic()  # whoever lays out rows is about to start a run
+        for run in self.wanted.get(key, ()):
+            run.rounds.block_changed(key, start, finish)
 
     def remove_worker(self, scheduler: Any, worker: str, *, stimulus_id: str, **rest: Any) -> None:
-        """Wake the rounds that wait for a block."""
-        self.change.set()
+        """Tell the runs."""
+        for run in self.active:
+            run.rounds.worker_left(worker)
 
-    async def start_run(self, run: str, spec: bytes) -> None:
-        """Start a run. Its blocks must be known to the scheduler; it wants them until it has ended."""
+    def restart(self, scheduler: Any) -> None:
+        """Tell the runs that their blocks are forgotten."""
+        for run in self.active:
+            run.rounds.outdated()
+
+    def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
+        """Keep the workers that have a part in a run: they have no tasks, but they are not idle."""
+        busy = set().union(*(run.rounds.members for run in self.active))
+        return [worker for worker in workers if worker.address not in busy]
+
+    # What clients ask.
+
+    async def start_run(self, run: str, spec: bytes) -> bool | None:
+        """Start a run; return True, or None if this service was about to leave.
+
+        The blocks must be known to the scheduler; they stay until the run has ended, whatever becomes of the client.
+        """
         loaded: RunSpec = loads(spec)
-        unknown = [key for key in loaded.keys if key not in self.scheduler.tasks]
-        if unknown:
-            raise ClusterError(f"the scheduler does not know {len(unknown)} of the run's blocks, such as {unknown[0]}")
-        self.scheduler.client_desires_keys(keys=loaded.keys, client=f"{NAME}-{run}")
-        for key in loaded.keys:
-            self.wanted[key] += 1
-        self.runs[run] = Run(run, loaded, self)
-        self.runs[run].thread.start()
+        async with self.lock:
+            if self.gone:
+                return None
+            await self._install()
+            unknown = [key for key in loaded.keys if key not in self.scheduler.tasks]
+            if unknown:
+                raise ClusterError(f"the scheduler does not know {len(unknown)} of the run's blocks: {unknown[0]} ...")
+            self.scheduler.client_desires_keys(keys=loaded.keys, client=f"{NAME}-{run}")
+            self.runs[run] = started = Run(run, loaded, self.scheduler, self._finished)
+            self.active.add(started)
+            for key in loaded.keys:
+                self.wanted[key].add(started)
+            started.thread.start()
+        return True
 
     async def follow_run(self, run: str, after: int, wait: float) -> dict[str, Any]:
-        """Return the progress after the first `after` reports, and the result once there is one.
+        """Return the reports after the first `after`, and the result once there is one.
 
         Answers as soon as there is news, at the latest after `wait` seconds.
         """
         known = self._known(run)
         if known.result is None:
-            if len(known.progress) <= after:
+            if len(known.reports) <= after:
                 known.news.clear()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(known.news.wait(), wait)
+                    async with asyncio.timeout(wait):
+                        await known.news.wait()
             if known.result is None:
                 await asyncio.sleep(GATHER)
-        # The result first: what was reported before it is then in the progress.
+        # The result first: what was reported before it is then in the reports.
         result = known.result
-        return {"progress": dumps(known.progress[after:]), "result": result}
+        return {"reports": dumps(known.reports[after:]), "result": result}
 
     async def stop_run(self, run: str, cancel: bool) -> None:
         """Ask a run to end after this round with what it has, or to be cancelled, without a result."""
         known = self._known(run)
         known.stopping = True
-        known.cancelled = known.cancelled or cancel
+        if cancel:
+            known.cancel()
 
     async def forget_run(self, run: str) -> None:
         """Drop the result of a run; cancel it if it has not ended."""
         known = self.runs.pop(run, None)
+        self.idle_since = monotonic()
         if known is not None and known.result is None:
-            known.cancelled = True
-            self.change.set()
+            known.cancel()
 
-    def finished(self, run: Run) -> None:
+    async def list_runs(self) -> list[dict[str, Any]]:
+        """Return what is known of each run."""
+        return [run.describe() for run in self.runs.values()]
+
+    async def extra_of_run(self, run: str) -> bytes:
+        """Return what its client left for whoever fetches the result."""
+        return self._known(run).spec.extra
+
+    async def sees(self, path: str) -> bool:
+        """Return whether there is such a file where the loops run."""
+        return os.path.exists(path)
+
+    # The life of runs and of the service.
+
+    def _finished(self, run: Run) -> None:
         """Let go of the blocks; keep the result until it is fetched, or for a day."""
+        self.active.discard(run)
         for key in run.spec.keys:
-            self.wanted[key] -= 1
+            self.wanted[key].discard(run)
             if not self.wanted[key]:
                 del self.wanted[key]
-                self.retries.pop(key, None)
         self.scheduler.remove_client(f"{NAME}-{run.name}")
         run.news.set()
         self.loop.call_later(KEPT, self.runs.pop, run.name, None)
@@ -222,77 +185,76 @@ class Service(SchedulerPlugin):
             raise ClusterError(f"there is no run {run} here: {sorted(self.runs) or 'none at all'}")
         return self.runs[run]
 
-    async def ask(self, run: Run, message: dict[str, Any], missing: Iterable[int]) -> list[dict[str, Any]]:
-        """Ask each worker for its part of the missing blocks; return the replies that arrived."""
-        self.scheduler.idle_since = None  # a cluster with a run is not idle, though it has no tasks
-        holders = await self._holders(run, missing)
-        replies = await asyncio.gather(
-            *(self._ask_worker(address, message | {"blocks": blocks}) for address, blocks in holders.items())
-        )
-        good = [reply for reply in replies if reply is not None]
-        if not good:
-            await asyncio.sleep(0.05)  # the scheduler is about to hear what we heard
-        return good
+    async def _install(self) -> None:
+        """Give all workers, now and later, the worker's half. Raises what its setup raises."""
+        if NAME in self.scheduler.worker_plugins:
+            return
+        plugin = self.scheduler.worker_plugins[NAME] = dumps(KernelPlugin())
+        for answer in await self._broadcast({"op": "plugin-add", "plugin": plugin, "name": NAME}):
+            if answer["status"] == "error":
+                del self.scheduler.worker_plugins[NAME]
+                raise ClusterError(f"a worker cannot take part: {answer['exception_text']}")
 
-    async def _ask_worker(self, address: str, message: dict[str, Any]) -> dict[str, Any] | None:
-        """Return a worker's reply, None for one that cannot be reached, knows nothing of us or stays silent."""
-        try:
-            reply: dict[str, Any] | None = await asyncio.wait_for(
-                self.scheduler.rpc(address).dist_dot_round(**message), ANSWER
-            )
-        except (OSError, TimeoutError):
-            return None
-        return reply
+    async def _broadcast(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        """Send to all workers, whoever of them may be dying."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(INSTALL):
+                answers = await self.scheduler.broadcast(msg=message, on_error="ignore")
+                return [answer for answer in answers.values() if isinstance(answer, dict)]
+        return []
 
-    async def _holders(self, run: Run, missing: Iterable[int]) -> dict[str, list[tuple[int, str]]]:
-        """Return worker -> its blocks, for those of the missing blocks that some worker holds; wait for the first.
+    async def _leave(self) -> None:
+        """Take everything of ours off the workers and the scheduler, unless a run has come meanwhile."""
+        async with self.lock:
+            if self.runs or self.active:
+                return
+            self.gone = True
+            if self.scheduler.worker_plugins.pop(NAME, None) is not None:
+                await self._broadcast({"op": "plugin-remove", "name": NAME})
+            for handler in self.handlers:
+                self.scheduler.handlers.pop(handler, None)
+            self.scheduler.remove_plugin(NAME)
 
-        Where there are several holders the one of the block before is taken, so that ranges stay contiguous.
-        """
-        deadline = self.loop.time() + PATIENCE
-        while True:
-            run.check()
-            self.change.clear()
-            holders: dict[str, list[tuple[int, str]]] = defaultdict(list)
-            address = ""
-            for number in missing:
-                key = run.spec.keys[number]
-                task = self.scheduler.tasks.get(key)
-                if task is None:
-                    raise ClusterError(f"the blocks of run {run.name} were forgotten: was the cluster restarted?")
-                if task.state == "erred":
-                    self._revive(key, task)
-                addresses = {worker.address for worker in task.who_has or ()}
-                if addresses:
-                    address = address if address in addresses else min(addresses)
-                    holders[address].append((number, key))
-            if holders:
-                return holders
-            try:
-                await asyncio.wait_for(self.change.wait(), deadline - self.loop.time())
-            except TimeoutError:
-                count = len(self.scheduler.workers)
-                raise DeadlineError(
-                    f"waited {PATIENCE:.0f} s for blocks {list(missing)[:5]} of run {run.name} to be rebuilt; "
-                    f"the cluster has {count} workers"
-                ) from None
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
-    def _revive(self, key: str, task: Any) -> None:
-        """Have a block made again that Dask gave up on because workers died under it; raise any other error."""
-        cause = (task.exception_blame or task).exception
-        error = _exception(cause)
-        if not isinstance(error, KilledWorker) or self.retries[key] >= RETRIES:
-            raise error
-        self.retries[key] += 1
-        self.scheduler.stimulus_retry(keys=[key])
+    async def _watch(self) -> None:
+        """Look after what no message tells of: frozen workers, uneven loads, and that a busy cluster looks idle."""
+        while not self.gone:
+            before = self.loop.time()
+            await asyncio.sleep(TICK)
+            if self.active:
+                self.idle_since = monotonic()
+                self.scheduler.idle_since = None
+            elif not self.runs and monotonic() - self.idle_since > LINGER:
+                await self._leave()
+            on_time = self.loop.time() - before < 2 * TICK + 1.0
+            for run in self.active:
+                if on_time:  # else it was this loop that was away, and has not read the heartbeats yet
+                    self._evict_silent(run)
+                self._spawn(run.rounds.even_out())
+
+    def _evict_silent(self, run: Run) -> None:
+        workers = self.scheduler.workers
+        limit = max(SILENCE, 10 * heartbeat_interval(len(workers)))
+        for address in silent(run.rounds.owing, workers, self.loop.time(), time(), limit):
+            run.rounds.notice(f"worker {address} has been silent for {limit:.0f} s and is taken for frozen")
+            self._spawn(self._evict(address))
+
+    async def _evict(self, address: str) -> None:
+        """Remove a worker, which frees its blocks at once, and have its nanny replace it."""
+        if address not in self.scheduler.workers:
+            return  # another run was first
+        nanny = self.scheduler.workers[address].nanny
+        await self.scheduler.remove_worker(address, stimulus_id=f"{NAME}-silent-{time()}")
+        if nanny:
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(SILENCE), rpc(nanny, connection_args=self.scheduler.connection_args) as it:
+                    await it.kill(reason=f"{NAME}: silent")
 
 
-def _exception(cause: Any) -> Exception:
-    """Return the exception of an erred task, which the scheduler holds in one of several serialized forms."""
-    if isinstance(cause, Serialized):
-        cause = deserialize(cause.header, cause.frames)
-    if isinstance(cause, Serialize):
-        cause = cause.data
-    if isinstance(cause, bytes):
-        cause = loads(cause)
-    return cause if isinstance(cause, Exception) else ClusterError(f"a block could not be made: {cause!r}")
+def dask_setup(scheduler: Any) -> None:
+    """Install the service where a scheduler takes no code from clients: `--preload dist_dot.blocks.service`."""
+    scheduler.loop.add_callback(scheduler.register_scheduler_plugin, plugin=Service(), idempotent=True)

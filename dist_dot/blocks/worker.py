@@ -3,7 +3,7 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from distributed import Worker, WorkerPlugin
@@ -12,7 +12,8 @@ from distributed.protocol.pickle import dumps, loads
 from threadpoolctl import threadpool_limits
 
 from dist_dot.blocks.arrays import Parameters, namespace, to_host
-from dist_dot.blocks.block import Kernel, merge_of
+from dist_dot.blocks.block import Kernel, block_key, checksum, merge_of
+from dist_dot.blocks.placement import Ranges
 from dist_dot.blocks.reduce import Node, fold
 from dist_dot.typing import Array
 
@@ -68,41 +69,63 @@ class KernelPlugin(WorkerPlugin):
         worker.executors.pop(NAME).shutdown(wait=False)
         self.blas.restore_original_limits()
 
-    async def round(self, kernel: bytes, parameters: Any, blocks: list[tuple[int, str]], leaves: int) -> Any:
-        """Return the folded sums of kernel(block, parameters) over the blocks that are here, and which are not."""
+    async def round(
+        self,
+        stamp: list[Any],
+        kernel: bytes,
+        parameters: Any,
+        prefix: str,
+        ranges: Ranges,
+        leaves: int,
+        verify: list[int],
+    ) -> dict[str, Any]:
+        """Return the folded sums of kernel(block, parameters) over the blocks in `ranges` that are here.
+
+        And the numbers of those that are not, the checksums of those to verify, and the stamp that was sent.
+        """
         executor = self.worker.executors[NAME]
-        threads = min(self.worker.state.nthreads, len(blocks))
-        size = -(-len(blocks) // threads)
-        parts = [blocks[at : at + size] for at in range(0, len(blocks), size)]
+        numbers = [number for start, stop in ranges for number in range(start, stop)]
+        size = -(-len(numbers) // self.worker.state.nthreads)
         try:
             run, at = _kernel(kernel), Parameters(unpack(parameters))
             loop = asyncio.get_running_loop()
-            done = await asyncio.gather(
-                *(loop.run_in_executor(executor, self._part, run, at, part, leaves) for part in parts)
+            parts = await asyncio.gather(
+                *(
+                    loop.run_in_executor(executor, self._part, run, at, prefix, numbers[i : i + size], leaves, verify)
+                    for i in range(0, len(numbers), size)
+                )
             )
         except Exception as error:  # whatever a kernel raises ends the run, at the client, as what it is
-            return {"error": dumps(error)}
-        nodes: dict[Node, Array] = {}
-        for part_nodes, _ in done:
-            nodes |= part_nodes
-        nodes = fold(nodes, leaves, merge_of(run))
-        sums = _together(list(nodes.values()))
+            return {"stamp": stamp, "error": dumps(error)}
+        nodes = fold({node: total for part in parts for node, total in part.nodes.items()}, leaves, merge_of(run))
         return {
+            "stamp": stamp,
             "nodes": list(nodes),
-            "sums": pack(sums),
-            "missing": [number for _, missing in done for number in missing],
+            "sums": pack(_together(list(nodes.values()))),
+            "missing": [number for part in parts for number in part.missing],
+            "checksums": [pair for part in parts for pair in part.checksums],
         }
 
     def _part(
-        self, kernel: Kernel, parameters: Parameters, blocks: list[tuple[int, str]], leaves: int
-    ) -> tuple[dict[Node, Array], list[int]]:
+        self, kernel: Kernel, parameters: Parameters, prefix: str, numbers: list[int], leaves: int, verify: list[int]
+    ) -> "_Part":
         """One block at a time, so that spilled ones do not all come back at once."""
-        nodes, missing = {}, []
-        for number, key in blocks:
+        part = _Part({}, [], [])
+        for number in numbers:
             try:
-                block = self.worker.data[key]
+                block = self.worker.data[block_key(prefix, number)]
             except KeyError:  # moved or dropped since the scheduler looked
-                missing.append(number)
+                part.missing.append(number)
                 continue
-            nodes[0, number] = kernel(block, parameters)
-        return fold(nodes, leaves, merge_of(kernel)), missing
+            if number in verify:
+                part.checksums.append((number, checksum(block)))
+            part.nodes[0, number] = kernel(block, parameters)
+        return part._replace(nodes=fold(part.nodes, leaves, merge_of(kernel)))
+
+
+class _Part(NamedTuple):
+    """What one thread did of a worker's share."""
+
+    nodes: dict[Node, Array]
+    missing: list[int]
+    checksums: list[tuple[int, str]]

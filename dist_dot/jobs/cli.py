@@ -1,21 +1,26 @@
-"""The command line: dist-dot train."""
+"""The command line: dist-dot train, attach."""
 
+import logging
 import sys
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
+from rich.logging import RichHandler
 
 from cluster import ClusterWordError, connect
 from dist_dot import __version__
-from dist_dot.errors import DistDotError, InputError, JobError, SolverError
-from dist_dot.jobs.console import ProgressLine, show_report
+from dist_dot.errors import DistDotError, InputError, RunDetached, SolverError
+from dist_dot.jobs.attach import attach_run, find_run, list_runs
+from dist_dot.jobs.console import ProgressLine, show_report, show_runs
+from dist_dot.jobs.interrupt import Interrupt
 from dist_dot.jobs.job import Job, read_job
 from dist_dot.jobs.run import run_job
-from dist_dot.training.fit import Status
+from dist_dot.training.fit import Progress, Status
 
 EXIT = {Status.CONVERGED: 0, Status.AT_ROUNDING: 0, Status.MAX_ITER: 3, Status.DIVERGED: 1, Status.STOPPED: 1}
 MISTAKE, FAILURE = 2, 1
@@ -37,24 +42,55 @@ def main() -> None:
 def train(job_file: Path, word: str | None, resume: str, folder: str | None, settings: tuple[str, ...]) -> None:
     """Train the model that JOB.toml describes and write its folder.
 
+    Ctrl-C stops the run, which leaves a checkpoint; on a cluster by address it asks first whether the run is to go on
+    there. A second Ctrl-C does not wait for the round to end.
+
     Exit status: 0 converged; 3 stopped at max_iter, the model is written; 2 a mistake in the job or the data;
     1 anything else.
     """
     console = Console()
-    try:
+    with _mistakes_named():
         job = read_job(job_file, settings)
         if word is not None:
             job = replace(job, cluster=replace(job.cluster, kind=word))
         if folder is not None:
             job = replace(job, output=replace(job.output, folder=folder))
-        _check_checkpoints(job)
-        with _client(job) as client, ProgressLine(console) as line:
-            report = run_job(job, client, line, resume == "auto")
-    except (InputError, SolverError, ClusterWordError) as error:
-        _end(MISTAKE, error)
-    except (DistDotError, OSError) as error:
-        _end(FAILURE, error)
+        with Interrupt() as interrupt, _client(job) as client, ProgressLine(console) as line:
+            address = job.cluster.kind if "//" in job.cluster.kind else None
+
+            def started(run: str) -> None:
+                if address:
+                    line.say(f"run {run}: dist-dot attach {run} --cluster {address}")
+
+            watch = _watch(line, interrupt, can_detach=address is not None)
+            report = run_job(job, client, watch, started, resume == "auto")
     show_report(console, report, job.output.folder)
+    sys.exit(EXIT[report.status])
+
+
+@main.command()
+@click.argument("run", required=False)
+@click.option("--cluster", "word", required=True, help="tcp://host:8786 or tls://host:8786.")
+@click.option("--cancel", is_flag=True, help="End the run; it leaves a checkpoint.")
+@click.option("--out", "folder", type=click.Path(), help="The folder to write, instead of the job's own.")
+def attach(run: str | None, word: str, cancel: bool, folder: str | None) -> None:
+    """Follow a run that goes on without its client, or fetch its result; without RUN, list the runs of a scheduler.
+
+    RUN is its name or the beginning of it. Exit status as for train.
+    """
+    console = Console()
+    with _mistakes_named(), connect(word) as client:
+        if run is None:
+            show_runs(console, list_runs(client))
+            return
+        found = find_run(client, run)
+        if cancel:
+            found.cancel()
+            console.print(f"run {found.name} is told to end")
+            return
+        with Interrupt() as interrupt, ProgressLine(console) as line:
+            report, folder = attach_run(found, folder, _watch(line, interrupt, can_detach=True))
+    show_report(console, report, folder)
     sys.exit(EXIT[report.status])
 
 
@@ -64,15 +100,42 @@ def _client(job: Job) -> Any:
     return connect(job.cluster.kind, job.cluster.workers, job.cluster.threads)
 
 
-def _check_checkpoints(job: Job) -> None:
-    """Refuse checkpoints where the loop, which writes them, has another file system than this process."""
-    if "//" in job.cluster.kind and job.output.checkpoint_every:
-        raise JobError(
-            f"[output] checkpoint_every is {job.output.checkpoint_every}, but the loop runs beside the scheduler at "
-            f"{job.cluster.kind}, which cannot write to {job.output.folder} here: set output.checkpoint_every=0"
-        )
+def _watch(line: ProgressLine, interrupt: Interrupt, can_detach: bool) -> Callable[[Progress], bool]:
+    """Return what shows each round's progress, and says whether the run is to stop."""
+
+    def watch(progress: Progress) -> bool:
+        line(progress)
+        if not interrupt.requested:
+            return False
+        if can_detach and interrupt.by_keyboard and sys.stdin.isatty():
+            answer = line.ask("detach (the run goes on), cancel (it leaves a checkpoint), or back?", "dcb")
+            if answer == "d":
+                raise RunDetached("the run goes on without this process: `dist-dot attach` finds it")
+            if answer == "b":
+                interrupt.withdraw()
+        return interrupt.requested
+
+    return watch
 
 
-def _end(status: int, error: Exception) -> None:
+@contextmanager
+def _mistakes_named() -> Iterator[None]:
+    """Log the warnings of runs, and end with one line and the right status where something is raised."""
+    log = logging.getLogger("dist_dot")
+    handler = RichHandler(show_path=False, show_level=False, markup=False)
+    log.addHandler(handler)
+    try:
+        yield
+    except (InputError, SolverError, ClusterWordError) as error:
+        _end(MISTAKE, error)
+    except (DistDotError, OSError) as error:
+        _end(FAILURE, error)
+    except KeyboardInterrupt:
+        _end(FAILURE, "interrupted")
+    finally:
+        log.removeHandler(handler)
+
+
+def _end(status: int, error: object) -> NoReturn:
     click.echo(f"error: {error}", err=True)
     sys.exit(status)

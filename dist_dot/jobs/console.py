@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from dist_dot.blocks.remote import RunSummary
 from dist_dot.jobs.run import Report
 from dist_dot.training.fit import Progress, Status
 
@@ -43,6 +44,21 @@ class ProgressLine:
             self.last = perf_counter()
             self.console.print(line)
 
+    def say(self, words: str) -> None:
+        """Print words above the line."""
+        self.console.print(Text(words), soft_wrap=True)
+
+    def ask(self, question: str, letters: str) -> str:
+        """Ask for one of some letters, with the line out of the way."""
+        self.__exit__()
+        try:
+            while True:
+                answer = self.console.input(f"{question} \\[{'/'.join(letters)}] ").strip().lower()[:1]
+                if answer and answer in letters:
+                    return answer
+        finally:
+            self.__enter__()
+
     def _line(self, progress: Progress) -> Text:
         first = self.first or progress
         rounds, seconds = progress.rounds - first.rounds, progress.seconds - first.seconds
@@ -53,21 +69,43 @@ class ProgressLine:
         )
 
 
+def show_runs(console: Console, runs: list[RunSummary]) -> None:
+    """Print a table of the runs of a scheduler."""
+    if not runs:
+        console.print("no runs")
+        return
+    table = Table("run", "state", "started (UTC)", "rounds", "F", "gradient", "what", box=box.SIMPLE_HEAD)
+    for run in runs:
+        progress = run.progress
+        figures = (
+            ("", "", "")
+            if progress is None
+            else (f"{progress.rounds:,}", f"{progress.value:.6g}", f"{progress.relative:.1e}")
+        )
+        table.add_row(run.run, run.state, run.started[:19], *figures, Text(run.label))
+    console.print(table)
+
+
 def show_report(console: Console, report: Report, folder: str) -> None:
     """Print the report as a table, and where the model is."""
     table = Table(box=box.SIMPLE_HEAD, show_header=False, title=f"{report.target}: {report.status.name.lower()}")
     table.add_column(justify="left", style="bold")
     table.add_column(justify="left")
     held = "none held out" if report.r2_held_out is None else f"{report.r2_held_out:.6f} held out"
-    for name, value in (
+    recovery = report.recovery
+    rows = [
         ("rows x features", f"{report.rows:,} x {report.features} in {report.blocks} blocks, {report.where}"),
         ("loss", f"{report.loss:.10g}"),
         ("R2", f"{report.r2_train:.6f} train, {held} ({report.rows_held_out:,} rows)"),
         ("rounds", f"{report.rounds:,} in {report.seconds:.1f} s"),
         ("time per round", f"{1e3 * report.seconds_per_round:.2f} ms"),
         ("read", f"{report.bytes_per_second / 1e9:.1f} GB/s"),
+        ("workers lost", f"{recovery.lost}, {recovery.repeated} rounds repeated, {recovery.seconds:.1f} s")
+        if recovery.lost
+        else None,
         ("intercept", f"{report.intercept:+.6g}"),
-    ):
+    ]
+    for name, value in filter(None, rows):
         table.add_row(name, value)
     for name, coefficient in list(report.coefficients.items())[:COEFFICIENTS]:
         table.add_row(Text(name), f"{coefficient:+.6g}")

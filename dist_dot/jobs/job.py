@@ -65,6 +65,8 @@ class Cluster:
     """Worker processes of a local cluster; one per processor where none are given."""
     threads: int = 1
     """Threads of each."""
+    patience: float = 300.0
+    """Seconds that the run waits for workers, once there are none that could go on."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Output:
     """A relative path starts at the job file's folder."""
     checkpoint_every: int = 25
     """Steps between checkpoints; 0 for none."""
+    checkpoints: str | None = None
+    """Their folder, or an fsspec URL, as the scheduler sees it; none: checkpoint/ in the folder of the run."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +110,15 @@ def read_job(path: Path, settings: Sequence[str] = ()) -> Job:
     for setting in settings:
         _set(tables, setting)
     job = parse_job(tables)
-    folder = path.parent
-    source = job.data.source if "://" in job.data.source else str(folder / job.data.source)
-    return replace(
-        job,
-        data=replace(job.data, source=source),
-        output=replace(job.output, folder=str(folder / job.output.folder)),
-    )
+    output = replace(job.output, folder=str(path.parent / job.output.folder))
+    if output.checkpoints is not None:
+        output = replace(output, checkpoints=_beside(path, output.checkpoints))
+    return replace(job, data=replace(job.data, source=_beside(path, job.data.source)), output=output)
+
+
+def _beside(path: Path, name: str) -> str:
+    """Return a name as seen from the job file's folder; a URL is what it is."""
+    return name if "://" in name else str(path.parent / name)
 
 
 def parse_job(tables: Mapping[str, Any]) -> Job:
@@ -196,6 +202,12 @@ def _check(job: Job) -> None:
             ">= 1",
         ),
         ("[cluster] threads", job.cluster.threads, job.cluster.threads > 0, ">= 1"),
+        (
+            "[cluster] patience",
+            job.cluster.patience,
+            0 <= job.cluster.patience < float("inf"),
+            "a number of seconds >= 0",
+        ),
         ("[output] checkpoint_every", job.output.checkpoint_every, job.output.checkpoint_every >= 0, ">= 0"),
     )
     for where, value, good, expected in limits:

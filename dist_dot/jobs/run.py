@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
-from dist_dot.blocks.block import Blocks, cut
+from dist_dot.blocks.block import Blocks, Cuts, Recovery, cut
 from dist_dot.blocks.layout import lay_out_rows
-from dist_dot.errors import DataError
+from dist_dot.errors import DataError, JobError, RunCancelled
 from dist_dot.jobs.features import BlockMaker, Encoding, learn_encoding
 from dist_dot.jobs.job import Job
 from dist_dot.jobs.sources import Part, Split, Table, open_table
@@ -22,7 +23,7 @@ from dist_dot.objective import Objective
 from dist_dot.solvers import GradientDescent
 from dist_dot.training.checkpoint import Checkpoints, write_atomically
 from dist_dot.training.fit import Fit, Progress, Status
-from dist_dot.training.loop import minimise
+from dist_dot.training.loop import Loop
 
 LOSSES = {Squared.name: Squared()}
 
@@ -47,6 +48,7 @@ class Report:
     seconds: float
     seconds_per_round: float
     bytes_per_second: float
+    recovery: Recovery
     coefficients: dict[str, float]
     """By name, largest first."""
     intercept: float
@@ -54,17 +56,120 @@ class Report:
     versions: dict[str, str]
 
 
-def run_job(job: Job, client: Any, watch: Callable[[Progress], None], resume: bool = False) -> Report:
+@dataclass(frozen=True)
+class Plan:
+    """A job and what its table has taught: all that is needed to make a model of an outcome, in any process."""
+
+    job: Job
+    table: Table
+    encoding: Encoding
+
+    @property
+    def train(self) -> Part:
+        """The rows to train on."""
+        return Part(Split(self.job.data.holdout), False, self.table.n_rows)
+
+    @property
+    def held(self) -> Part:
+        """The rows that are held out."""
+        return Part(Split(self.job.data.holdout), True, self.table.n_rows)
+
+    @property
+    def checkpoints(self) -> str:
+        """Where checkpoints go: an absolute path, or a URL."""
+        output = self.job.output
+        place = output.checkpoints or str(Path(output.folder) / "checkpoint")
+        return place if "://" in place else str(Path(place).absolute())
+
+    @property
+    def label(self) -> str:
+        """The run in words."""
+        return f"{self.job.data.target} from {len(self.encoding.names)} features of {self.job.data.source}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves beside the scheduler."""
+
+    fit: Fit
+    cuts: Cuts
+    r2_train: float | None
+    """None for a run that was stopped."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """The program of a job: the loop, and the score on the rows it was trained on."""
+
+    loop: Loop
+
+    def __call__(self, blocks: Blocks, report: Callable[[Progress], bool]) -> Outcome:
+        """Train, and score what has not been stopped."""
+        fit = self.loop(blocks, report)
+        stopped = fit.status is Status.STOPPED
+        objective = Objective(blocks, self.loop.loss, 0.0, self.loop.fit_intercept)
+        score = None if stopped else objective.explained(fit.parameters[: objective.n_parameters])
+        return Outcome(fit, blocks.cuts, score)
+
+
+def run_job(
+    job: Job,
+    client: Any,
+    watch: Callable[[Progress], bool],
+    started: Callable[[str], None],
+    resume: bool = False,
+) -> Report:
     """Train what the job says on the client's cluster, or in this process without one; write the folder.
 
-    watch is called with each round's progress. With resume the run goes on from its newest checkpoint. Raises
-    DataError for data that cannot be used, ClusterError for a cluster that fails.
+    watch is called with each round's progress, and stops the run when it returns True; started is told the name of a
+    run on a cluster. With resume the run goes on from its newest checkpoint. Raises DataError for data that cannot be
+    used, ClusterError for a cluster that fails, RunCancelled after a stop.
     """
-    folder = Path(job.output.folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    plan = plan_job(job, client)
+    checkpoints = None
+    if job.output.checkpoint_every:
+        if client is not None:
+            _check_shared(plan.checkpoints, client)
+        checkpoints = Checkpoints(plan.checkpoints, job.output.checkpoint_every, resume)
+    blocks = _blocks(plan, plan.train, client)
+    loop = Loop(
+        LOSSES[job.model.loss],
+        job.model.alpha,
+        job.model.fit_intercept,
+        _solver(job),
+        job.solver.tol,
+        job.solver.max_iter,
+        checkpoints,
+        np.zeros(blocks.cuts.n_features + job.model.fit_intercept),
+    )
+    if client is None:
+        return finish(plan, blocks.run(Training(loop), watch), None)
+    blocks.patience = job.cluster.patience
+    run = blocks.start(Training(loop), plan.label, plan)
+    started(run.name)
+    outcome, _ = run.follow(watch)
+    return finish(plan, outcome, client)
+
+
+def _check_shared(folder: str, client: Any) -> None:
+    """Refuse checkpoints in a folder of this machine that the scheduler, whose loop writes them, does not see."""
+    if "://" in folder:
+        return
+    from dist_dot.blocks.remote import sees
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=folder, prefix=".seen-") as file:
+        if not sees(client, file.name):
+            raise JobError(
+                f"checkpoints go to {folder}, which the scheduler at {client.scheduler.address} does not see: set "
+                "output.checkpoints to a folder that both see or to a URL, or output.checkpoint_every=0"
+            )
+
+
+def plan_job(job: Job, client: Any) -> Plan:
+    """Open the table and learn its encoding: one pass over the columns used. Raises DataError."""
+    Path(job.output.folder).mkdir(parents=True, exist_ok=True)
     table = open_table(job.data.source)
-    split = Split(job.data.holdout)
-    train, held = (Part(split, is_held, table.n_rows) for is_held in (False, True))
 
     def each(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
         if client is None:
@@ -74,50 +179,54 @@ def run_job(job: Job, client: Any, watch: Callable[[Progress], None], resume: bo
         return gather(client, client.map(function, items, pure=False))
 
     used = 1 + len(job.data.numeric) + len(job.data.categorical)
-    encoding = learn_encoding(table, job.data, train, each, cut(table.n_rows, used, "float64"))
-    blocks = _blocks(job, table, encoding, train, client)
-    objective = Objective(blocks, LOSSES[job.model.loss], job.model.alpha, job.model.fit_intercept)
-    checkpoints = None
-    if job.output.checkpoint_every:
-        checkpoints = Checkpoints(str((folder / "checkpoint").absolute()), job.output.checkpoint_every, resume)
-    fit = minimise(
-        objective,
-        _solver(job),
-        tol=job.solver.tol,
-        max_iter=job.solver.max_iter,
-        callbacks=(watch,),
-        checkpoint=checkpoints,
-    )
-    parameters = fit.parameters[: objective.n_parameters]
-    n_held = held.count()
+    train = Part(Split(job.data.holdout), False, table.n_rows)
+    return Plan(job, table, learn_encoding(table, job.data, train, each, cut(table.n_rows, used, "float64")))
+
+
+def finish(plan: Plan, outcome: Outcome, client: Any) -> Report:
+    """Score the outcome on the rows that were held out, and write the folder. Raises RunCancelled for a stopped run."""
+    fit = outcome.fit
+    if outcome.r2_train is None:
+        raise RunCancelled(_stopped(plan, fit))
+    n_held = plan.held.count()
     held_out = None
     if n_held:
-        held_blocks = _blocks(job, table, encoding, held, client)
-        held_out = Objective(held_blocks, objective.loss, 0.0, job.model.fit_intercept).explained(parameters)
+        held = Objective(
+            _blocks(plan, plan.held, client), LOSSES[plan.job.model.loss], 0.0, plan.job.model.fit_intercept
+        )
+        held_out = held.explained(fit.parameters[: held.n_parameters])
     order = np.argsort(-np.abs(fit.w), kind="stable")
     report = Report(
         status=fit.status,
-        target=job.data.target,
-        rows=blocks.cuts.n_samples,
+        target=plan.job.data.target,
+        rows=outcome.cuts.n_samples,
         rows_held_out=n_held,
-        features=blocks.cuts.n_features,
-        blocks=blocks.cuts.n_blocks,
+        features=outcome.cuts.n_features,
+        blocks=outcome.cuts.n_blocks,
         where=fit.where,
         iterations=fit.n_iter,
         rounds=fit.rounds,
         loss=fit.value,
-        r2_train=objective.explained(parameters),
+        r2_train=outcome.r2_train,
         r2_held_out=held_out,
         seconds=fit.history[-1].seconds,
         seconds_per_round=fit.seconds_per_round,
         bytes_per_second=fit.bytes_per_second,
-        coefficients={encoding.names[j]: float(fit.w[j]) for j in order},
+        recovery=fit.recovery,
+        coefficients={plan.encoding.names[j]: float(fit.w[j]) for j in order},
         intercept=float(fit.intercept),
         history=fit.history,
         versions=versions(),
     )
-    _write(folder, job, encoding, fit, report)
+    _write(Path(plan.job.output.folder), plan.job, plan.encoding, fit, report)
     return report
+
+
+def _stopped(plan: Plan, fit: Fit) -> str:
+    words = f"stopped after {fit.n_iter} steps, no model is written"
+    if plan.job.output.checkpoint_every:
+        return f"{words}; --resume auto goes on from the checkpoint in {plan.checkpoints}"
+    return words
 
 
 def versions() -> dict[str, str]:
@@ -126,14 +235,14 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "machine": platform.machine()} | {n: version(n) for n in names}
 
 
-def _blocks(job: Job, table: Table, encoding: Encoding, part: Part, client: Any) -> Blocks:
-    cuts = cut(part.count(), len(encoding.names), "float64", job.data.block_rows)
+def _blocks(plan: Plan, part: Part, client: Any) -> Any:
+    cuts = cut(part.count(), len(plan.encoding.names), "float64", plan.job.data.block_rows)
     if not cuts.n_samples:
-        raise DataError(f"source {table.url} leaves no rows to train on")
+        raise DataError(f"source {plan.table.url} leaves no rows to train on")
     starts = part.positions([number * cuts.block_rows for number in range(cuts.n_blocks)])
     starts[0] = 0
-    make = BlockMaker(table, job.data, encoding, part, cuts, (*starts, table.n_rows))
-    return lay_out_rows(make, cuts, client)
+    make = BlockMaker(plan.table, plan.job.data, plan.encoding, part, cuts, (*starts, plan.table.n_rows))
+    return lay_out_rows(make, cuts, client, plan.table.url)
 
 
 def _solver(job: Job) -> GradientDescent:

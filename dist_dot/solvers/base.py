@@ -29,6 +29,10 @@ class Solver(Protocol[S]):
     """Frozen options, and two pure functions of the objective and the state."""
 
     @property
+    def name(self) -> str:
+        """The word for it."""
+
+    @property
     def state(self) -> type[S]:
         """The class of its states, to read one back from a checkpoint."""
 

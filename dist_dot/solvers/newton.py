@@ -15,6 +15,9 @@ from dist_dot.typing import Array
 
 # Up to so many parameters the curvature is factorised: 32 MB of it travel, and 3 Gflop factorise it.
 LARGEST = 2000
+# After a step that shrank the gradient so much, the factor serves one more, and so on: the curvature has hardly
+# changed. On the flights that saves two Hessians of eight.
+KEEP = 0.15
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class NewtonState:
 
     `factor` is L with L @ L.T the Hessian at `parameters`. It is (0, 0) for conjugate gradients, which have the scaled
     coordinates of `scale` and `mean` instead (see `dist_dot.solvers.scaling`; empty beside a factor), and the norm
-    `first` of the first gradient there.
+    `first` of the first gradient there. `contraction` is by how much the last step shrank the gradient.
     """
 
     parameters: Array
@@ -33,6 +36,7 @@ class NewtonState:
     scale: Array
     mean: Array
     first: float
+    contraction: float
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,9 @@ class Newton:
 
     method
         "cholesky": each round brings the Hessian beside the gradient, n_parameters^2 numbers, and the loop's thread
-        factorises it. "cg": conjugate gradients on products with the Hessian, a round each, as exact as the gradient
-        deserves (their algorithm 7.1). "auto": "cholesky" up to 2,000 parameters.
+        factorises it; near the minimum the last factor serves on, and a round is a pass. "cg": conjugate gradients on
+        products with the Hessian, a round each, as exact as the gradient deserves (their algorithm 7.1). "auto":
+        "cholesky" up to 2,000 parameters.
 
     Cost: with "cholesky" one round to start and one per step, n p^2 operations each; three for a step that is too long
     as it is. With "cg" three rounds to start, and for each step one and as many as there are products.
@@ -64,11 +69,11 @@ class Newton:
         none = np.zeros(0)
         if self.method == "cholesky" or (self.method == "auto" and objective.n_parameters <= LARGEST):
             value, gradient, hessian = objective.expansion(parameters)
-            return NewtonState(parameters, value, gradient, factorise(hessian, objective), none, none, 0.0)
+            return NewtonState(parameters, value, gradient, factorise(hessian, objective), none, none, 0.0, 1.0)
         scale, mean = column_scaling(objective)
         value, gradient = objective.value_and_gradient(parameters)
         first = float(np.linalg.norm(to_scaled_gradient(gradient, scale, mean)))
-        return NewtonState(parameters, value, gradient, np.zeros((0, 0)), scale, mean, first)
+        return NewtonState(parameters, value, gradient, np.zeros((0, 0)), scale, mean, first, 1.0)
 
     def norm(self, state: NewtonState, gradient: Array) -> float:
         """Return the Newton decrement sqrt(g.T H^-1 g), the size of a gradient in every coordinates; else as L-BFGS."""
@@ -87,15 +92,24 @@ class Newton:
         line = Line(objective, state.parameters, direction, state.value, float(direction @ state.gradient))
         if not line.slope < 0:
             return state
-        value, gradient, hessian = objective.expansion(line.point(1.0))
-        trial = line.trial(1.0, value, gradient)
+        if state.contraction <= KEEP:
+            trial, hessian = line.one(1.0), None
+        else:
+            value, gradient, hessian = objective.expansion(line.point(1.0))
+            trial = line.trial(1.0, value, gradient)
         if not line.accepts(trial):
             found = search(line, trial)
             if found is None:
                 return state
             trial, hessian = found, objective.hessian(line.point(found.step))
-        at, factor = line.point(trial.step), factorise(hessian, objective)
-        return replace(state, parameters=at, value=trial.value, gradient=trial.gradient, factor=factor)
+        return replace(
+            state,
+            parameters=line.point(trial.step),
+            value=trial.value,
+            gradient=trial.gradient,
+            factor=state.factor if hessian is None else factorise(hessian, objective),
+            contraction=self.norm(state, trial.gradient) / self.norm(state, state.gradient),
+        )
 
     def _by_products(self, objective: Objective, state: NewtonState) -> NewtonState:
         """One round for each product and one for the step, where the whole of it is accepted."""

@@ -3,14 +3,16 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from fsspec.implementations.local import LocalFileSystem
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from dist_dot.errors import InputError
 from dist_dot.objective import Objective
@@ -35,17 +37,13 @@ class Checkpoint:
 
 
 def fingerprint(objective: Objective, solver: Any) -> str:
-    """Return a text that names the data, F and the solver: a checkpoint of another run is refused by it. Two rounds.
+    """Return a text that names the data, F and the solver: a checkpoint of another run is refused by it. No round.
 
-    The data are named by their cuts and by the moments of their columns, whose bits are fixed by the rows.
+    The data are named by their cuts and by the checksum of all blocks.
     """
-    moments = objective.moments()
-    digest = hashlib.sha256()
-    for part in (moments.weight, moments.mean, moments.spread, moments.mean_y, moments.spread_y):
-        digest.update(np.asarray(part, np.float64).tobytes())
     return json.dumps(
         {
-            "data": {**asdict(objective.blocks.cuts), "moments": digest.hexdigest()},
+            "data": {**asdict(objective.blocks.cuts), "checksum": objective.blocks.checksum},
             "loss": repr(objective.loss),
             "alpha": objective.alpha,
             "fit_intercept": objective.fit_intercept,
@@ -60,7 +58,9 @@ def fingerprint(objective: Objective, solver: Any) -> str:
 class Checkpoints:
     """The checkpoints of one run: a folder, written every `every` steps and at the end; the newest two are kept.
 
-    resume: whether a run goes on from the newest good file in the folder; otherwise it starts anew.
+    folder is a path or an fsspec URL, as the process that hosts the loop sees it: on a cluster, the scheduler. resume
+    says whether a run goes on from the newest good file there; otherwise it starts anew, and what an earlier run has
+    left is put aside under the names *.before, for once.
     """
 
     folder: str
@@ -75,30 +75,34 @@ class Checkpoints:
         """Whether a step with this number is saved."""
         return iteration > 0 and iteration % self.every == 0
 
-    def save(self, checkpoint: Checkpoint) -> Path:
-        """Write the file under a temporary name, flush it to disk, rename it; then drop all but the newest two."""
-        folder = Path(self.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{checkpoint.iteration:09d}{SUFFIX}"
-        write_atomically(path, _encode(checkpoint))
-        for old in list(self._files())[KEPT:]:
-            old.unlink()
+    def save(self, checkpoint: Checkpoint) -> str:
+        """Write the file whole or not at all, then drop all but the newest two; return its path."""
+        store, folder = self._store()
+        store.makedirs(folder, exist_ok=True)
+        path = f"{folder}/{checkpoint.iteration:09d}{SUFFIX}"
+        if isinstance(store, LocalFileSystem):
+            write_atomically(Path(path), _encode(checkpoint))
+        else:  # such a store shows a file when it is whole; where it does not, moving it there does
+            beside = f"{folder}/.{checkpoint.iteration:09d}{SUFFIX}.part"
+            store.pipe_file(beside, _encode(checkpoint))
+            store.mv(beside, path)
+        for old in self._files()[KEPT:]:
+            store.rm_file(old)
         return path
 
-    def newest(self, mark: str, state: type[Any]) -> Checkpoint | None:
+    def newest(self, mark: str, state: type[Any], notice: Callable[[str], None]) -> Checkpoint | None:
         """Return the newest readable checkpoint with this fingerprint, None where there is none or none is wanted.
 
-        A file that is damaged is passed over for the one before. Raises InputError for the checkpoint of another
-        run, and says in what it differs.
+        A file that is damaged is passed over for the one before, which `notice` is told. Raises InputError for the
+        checkpoint of another run, and says in what it differs.
         """
-        if not self.resume:
-            for old in self._files():
-                old.unlink()
-            return None
-        for path in self._files():
+        self._clean()
+        store, _ = self._store()
+        for path in self._files() if self.resume else ():
             try:
-                found = _decode(path, state)
-            except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+                found = _decode(store.cat_file(path), state)
+            except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+                notice(f"checkpoint {path} is damaged and passed over for the one before: {error}")
                 continue
             if found.fingerprint != mark:
                 ours, theirs = json.loads(mark), json.loads(found.fingerprint)
@@ -107,8 +111,27 @@ class Checkpoints:
             return found
         return None
 
-    def _files(self) -> Iterator[Path]:
-        return iter(sorted(Path(self.folder).glob(f"[0-9]*{SUFFIX}"), reverse=True))
+    def _clean(self) -> None:
+        """Remove what a writer that died has left; put aside the files of an earlier run, unless they are resumed."""
+        store, folder = self._store()
+        for torn in store.glob(f"{folder}/.[0-9]*{SUFFIX}.*"):
+            store.rm_file(torn)
+        if self.resume or not self._files():
+            return
+        for old in store.glob(f"{folder}/[0-9]*{SUFFIX}.before"):
+            store.rm_file(old)
+        for path in self._files():
+            store.mv(path, f"{path}.before")
+
+    def _store(self) -> tuple[Any, str]:
+        store, folder = fsspec.url_to_fs(self.folder)
+        return store, folder
+
+    def _files(self) -> list[str]:
+        """Return the paths of the checkpoints, the newest first."""
+        store, folder = self._store()
+        store.invalidate_cache(folder)
+        return sorted(store.glob(f"{folder}/[0-9]*{SUFFIX}"), reverse=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -143,12 +166,12 @@ def _encode(checkpoint: Checkpoint) -> bytes:
     return save(arrays, metadata={"header": text, "digest": _digest(text, arrays)})
 
 
-def _decode(path: Path, state: type[Any]) -> Checkpoint:
-    with safe_open(path, framework="numpy") as file:
-        metadata = file.metadata() or {}
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+def _decode(content: bytes, state: type[Any]) -> Checkpoint:
+    size = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + size])["__metadata__"]  # safetensors reads it from files only
+    arrays = {name: np.array(array) for name, array in load(content).items()}  # aligned, or the bits would differ
     if metadata["digest"] != _digest(metadata["header"], arrays):
-        raise ValueError(f"{path} is damaged")
+        raise ValueError("its checksum differs")
     header = json.loads(metadata["header"])
     kinds: list[Any] = [field.type for field in fields(Progress)]
     rows: list[list[Any]] = [[kind(x) for kind, x in zip(kinds, row, strict=True)] for row in arrays["history"]]
@@ -168,5 +191,5 @@ def _decode(path: Path, state: type[Any]) -> Checkpoint:
 def _digest(header: str, arrays: dict[str, Array]) -> str:
     digest = hashlib.sha256(header.encode())
     for name in sorted(arrays):
-        digest.update(name.encode() + arrays[name].tobytes())
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode() + arrays[name].tobytes())
     return digest.hexdigest()

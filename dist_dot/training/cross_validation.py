@@ -120,7 +120,8 @@ class _Summed:
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run the program in this thread: it asks for nothing that is not known."""
-        return program(self, report)  # type: ignore[arg-type, unused-ignore]
+        known: Any = self
+        return program(known, report)
 
 
 def _r2(rows: Quadratic, coef: Array, intercept: Array) -> Array:

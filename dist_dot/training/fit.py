@@ -1,12 +1,13 @@
 """What a training run reports while it goes on, and what it returns."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
 import numpy as np
 
+from dist_dot.blocks.block import Recovery
 from dist_dot.training.inference import Inference, inference
 from dist_dot.typing import Array
 
@@ -73,7 +74,8 @@ class Fit:
 
     For k > 1 outputs w is (p, k) and the intercept (k,). rounds counts all passes over X, those before the first step
     and before a resumed checkpoint included. state is all that the solver knew at the end; `solver` says which solver
-    it was, and why that one; path is what was found for each alpha where several were tried.
+    it was, and why that one; path is what was found for each alpha where several were tried. recovery says
+    what deaths of workers have cost, since the start or the checkpoint.
     """
 
     w: Array
@@ -82,6 +84,7 @@ class Fit:
     history: tuple[Progress, ...]
     rounds: int
     where: str
+    recovery: Recovery = field(default_factory=Recovery)
     state: Any = None
     solver: str = ""
     path: Path | None = None
@@ -102,6 +105,12 @@ class Fit:
         Raises SolverError for another fit: see `dist_dot.training.inference`.
         """
         return inference(self.state)
+
+    def frame(self) -> Any:
+        """Return the history as a pandas DataFrame, one row for each evaluation of F. It needs pandas."""
+        import pandas
+
+        return pandas.DataFrame([asdict(progress) for progress in self.history])
 
     @property
     def n_iter(self) -> int:

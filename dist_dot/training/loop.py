@@ -8,7 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from dist_dot.blocks.block import Blocks, Report
-from dist_dot.errors import InputError
+from dist_dot.errors import ClusterError, InputError
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
 from dist_dot.solvers.base import Solver
@@ -54,8 +54,8 @@ def minimise(
         raise InputError(f"max_iter is {max_iter!r}: give a number >= 0")
     begin = np.zeros(objective.n_parameters) if start is None else np.asarray(start, np.float64)
     chosen = choose(solver, objective)
-    of_f = objective.loss, objective.alpha, objective.fit_intercept, objective.scale
-    loop = Loop(*of_f, chosen.solver, tol, max_iter, checkpoint, begin)
+    of_f = objective.loss, objective.alpha, objective.fit_intercept
+    loop = Loop(*of_f, chosen.solver, tol, max_iter, checkpoint, begin, objective.scale)
 
     def report(progress: Progress) -> bool:
         # Each one is called, also after another one has asked to stop.
@@ -71,12 +71,15 @@ class Loop:
     loss: Loss
     alpha: float
     fit_intercept: bool
-    scale: Array | None
     solver: Solver[Any]
     tol: float
     max_iter: int
     checkpoints: Checkpoints | None
     start: Array
+    scale: Array | None = None
+
+    def __str__(self) -> str:
+        return f"{self.loss.name} loss by {self.solver.name}"
 
     def __call__(self, blocks: Blocks, report: Report) -> Fit:
         """Iterate to the end. BLAS keeps to one thread, or the bits of a step would depend on the machine."""
@@ -105,14 +108,18 @@ class Loop:
             history.append(progress)
             stop = report(progress)
             status = self._status(history, stop, ROUNDING * float(np.finfo(blocks.cuts.dtype).eps))
-            if self.checkpoints is not None and (status or self.checkpoints.due(now.iteration)):
-                saved = replace(now, history=tuple(history[:-1]), rounds=progress.rounds, seconds=progress.seconds)
-                self.checkpoints.save(saved)
+            if status or self._due(now.iteration):
+                self._save(now, history)
             if status:
                 break
-            moved = self.solver.step(objective, state)
+            try:
+                moved = self.solver.step(objective, state)
+            except ClusterError:
+                self._save(now, history)  # what the run has reached outlives the cluster it was reached on
+                raise
             if moved is state:
                 status = Status.AT_ROUNDING
+                self._save(now, history)
                 break
             now = replace(now, state=moved, iteration=now.iteration + 1)
         w, intercept = objective.split(state.parameters)
@@ -124,15 +131,24 @@ class Loop:
             tuple(history),
             progress.rounds,
             blocks.where,
+            blocks.recovery,
             state,
         )
+
+    def _due(self, iteration: int) -> bool:
+        return self.checkpoints is not None and self.checkpoints.due(iteration)
+
+    def _save(self, now: Checkpoint, history: list[Progress]) -> None:
+        if self.checkpoints is not None:
+            last = history[-1]
+            self.checkpoints.save(replace(now, history=tuple(history[:-1]), rounds=last.rounds, seconds=last.seconds))
 
     def _begin(self, objective: Objective) -> Checkpoint:
         """Return the newest checkpoint of this run, or its very beginning."""
         mark = ""
         if self.checkpoints is not None:
             mark = fingerprint(objective, self.solver)
-            found = self.checkpoints.newest(mark, self.solver.state)
+            found = self.checkpoints.newest(mark, self.solver.state, objective.blocks.notice)
             if found is not None:
                 return found
         state = self.solver.init(objective, self.start)

@@ -1,0 +1,133 @@
+"""A run as a client sees it: start it, follow it, stop it, fetch its outcome, from whichever process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from distributed import Client
+from distributed.protocol.pickle import dumps, loads
+
+from dist_dot.blocks.block import Report, log
+from dist_dot.blocks.rounds import RunSpec
+from dist_dot.blocks.service import Service
+from dist_dot.errors import ClusterError, DeadlineError, RunDetached
+
+# Seconds.
+WAIT = 5.0  # for news of a run, on the scheduler's side
+DEADLINE = 60.0  # for the scheduler's answer to anything
+TRIES = 5  # to install the service: the one before may be about to leave
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run in a list: state is "running", "done" or "error"; progress is its last, None before the first."""
+
+    run: str
+    label: str
+    state: str
+    started: str
+    progress: Any
+
+
+class RemoteRun:
+    """A run on the scheduler of `client`."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self.client = client
+        self.name = name
+
+    def follow(self, report: Report) -> tuple[Any, int]:
+        """Report the run's progress from its beginning to its end; return what its program returned, and its rounds.
+
+        A report that returns True asks the run to stop. What happens to workers is logged as warnings of "dist_dot".
+        Raises what the program raises; whatever is raised here, Ctrl-C included, cancels the run, but for RunDetached.
+        """
+        try:
+            result = self._follow(report)
+        except RunDetached:
+            raise
+        except BaseException:
+            self.forget()
+            raise
+        self.forget()
+        kind, outcome = loads(result)
+        if kind == "error":
+            raise outcome
+        value, rounds = outcome
+        return value, rounds
+
+    def _follow(self, report: Report) -> bytes:
+        seen, stopping = 0, False
+        while True:
+            news = _ask(self.client, "dist_dot_follow", run=self.name, after=seen, wait=WAIT)
+            for kind, content in loads(news["reports"]):
+                seen += 1
+                if kind == "notice":
+                    log.warning("%s", content)
+                else:
+                    stopping = report(content) or stopping
+            if news["result"] is not None:
+                result: bytes = news["result"]
+                return result
+            if stopping:
+                _ask(self.client, "dist_dot_stop", run=self.name, cancel=False)
+
+    @property
+    def extra(self) -> Any:
+        """What the client that started it left for whoever fetches the result."""
+        return loads(_ask(self.client, "dist_dot_extra", run=self.name))
+
+    def cancel(self) -> None:
+        """End the run without a result. It still writes the checkpoint of where it stands."""
+        _ask(self.client, "dist_dot_stop", run=self.name, cancel=True)
+
+    def forget(self) -> None:
+        """Drop its outcome; cancel it if it has not ended."""
+        _ask(self.client, "dist_dot_forget", run=self.name)
+
+
+def start(client: Client, spec: RunSpec) -> RemoteRun:
+    """Start a run beside the scheduler. Its blocks must have arrived there."""
+    run = RemoteRun(client, uuid4().hex[:12])
+    for _ in range(TRIES):
+        install(client)
+        if _ask(client, "dist_dot_start", run=run.name, spec=dumps(spec)):
+            return run
+    raise ClusterError("the scheduler does not start a run: its service leaves whenever it is installed")
+
+
+def runs(client: Client) -> list[RunSummary]:
+    """Return the runs that the scheduler knows: those that go on, and those whose outcome nobody has fetched."""
+    found = _ask(client, "dist_dot_runs") or []  # None: the service is not installed
+    return [RunSummary(**run | {"progress": loads(run["progress"])}) for run in found]
+
+
+def sees(client: Client, path: str) -> bool:
+    """Return whether the process that hosts the loops sees this file of ours."""
+    install(client)
+    return bool(_ask(client, "dist_dot_sees", path=path))
+
+
+def install(client: Client) -> None:
+    """Give the scheduler our service, unless it is there."""
+    try:
+        client.register_plugin(Service())
+    except RuntimeError as error:
+        if _ask(client, "dist_dot_runs") is not None:
+            return  # it was started with the service
+        raise ClusterError(
+            "this scheduler takes no code from clients, and the training loop runs beside it: start it with "
+            "--preload dist_dot.blocks.service, or with distributed.scheduler.pickle set to True"
+        ) from error
+
+
+def _ask(client: Client, handler: str, **message: Any) -> Any:
+    """Call a handler of the service."""
+    call: Callable[..., Any] = getattr(client.scheduler, handler)
+    try:
+        return client.sync(call, callback_timeout=DEADLINE, **message)
+    except TimeoutError as error:
+        raise DeadlineError(f"the scheduler did not answer {handler} within {DEADLINE:.0f} s") from error
+    except OSError as error:
+        raise ClusterError(f"the scheduler is gone: {error}") from error

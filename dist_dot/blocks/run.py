@@ -1,0 +1,171 @@
+"""A run beside the scheduler: a program in a thread of its own, and the blocks of the cluster as it sees them."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from time import monotonic, perf_counter
+from typing import Any
+
+from distributed.protocol.pickle import dumps, loads
+
+from dist_dot.blocks.block import Kernel, Program, Recovery, combined, merge_of
+from dist_dot.blocks.reduce import Node, fold, root, uncovered
+from dist_dot.blocks.rounds import Rounds, RunSpec
+from dist_dot.blocks.worker import NAME, pack, unpack
+from dist_dot.errors import ClusterError, DeadlineError, RunCancelled
+from dist_dot.typing import Array
+
+CLOSED = 1.0  # seconds until a thread that waits for the event loop looks whether there is one any more
+
+
+class Run:
+    """One program at work, and all that is known of it.
+
+    The program's thread reports progress and ends with an outcome; whoever follows the run reads both here. `reports`
+    holds ("progress", object) and ("notice", words), in order.
+    """
+
+    def __init__(self, name: str, spec: RunSpec, scheduler: Any, finished: Callable[["Run"], None]) -> None:
+        self.name = name
+        self.spec = spec
+        self.started = datetime.now(UTC)
+        self.reports: list[tuple[str, Any]] = []
+        self.result: bytes | None = None
+        self.kind = "running"
+        self.stopping = False
+        self.news = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+        self.rounds = Rounds(name, spec, scheduler, self.notice)
+        self._finished = finished
+        self.thread = threading.Thread(target=self._work, name=f"{NAME}-{name}", daemon=True)
+
+    def cancel(self) -> None:
+        """End it at the next message to or from a worker, without a result."""
+        self.rounds.cancelled = self.stopping = True
+        self.rounds.change.set()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a list of runs shows."""
+        progress = next((report for kind, report in reversed(self.reports) if kind == "progress"), None)
+        return {
+            "run": self.name,
+            "label": self.spec.label,
+            "state": self.kind,
+            "started": self.started.isoformat(timespec="seconds"),
+            "progress": dumps(progress),
+        }
+
+    def notice(self, words: str) -> None:
+        """Tell whoever follows the run; called on the event loop."""
+        self.reports.append(("notice", words))
+        self.news.set()
+
+    def _report(self, progress: Any) -> bool:
+        self.reports.append(("progress", progress))
+        self.tell(self.news.set)
+        return self.stopping
+
+    def _work(self) -> None:
+        outcome: tuple[str, Any]
+        try:
+            program: Program[Any] = loads(self.spec.program)
+            blocks = SchedulerBlocks(self)
+            outcome = "done", (program(blocks, self._report), blocks.rounds)
+        except Exception as error:  # all of them belong to the client
+            outcome = "error", error
+        try:
+            result = dumps(outcome)
+        except Exception as error:
+            outcome = "error", ClusterError(f"the outcome of the run cannot be sent: {error!r}")
+            result = dumps(outcome)
+        self.kind, self.result = outcome[0], result
+        self.tell(self._finished, self)
+
+    def tell(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call a function on the event loop, if there still is one."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(function, *arguments)
+
+
+class SchedulerBlocks:
+    """The blocks of a cluster as the loop's thread sees them."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._rounds = run.rounds
+        self.cuts = run.spec.cuts
+        self.rounds = 0
+        self.recovery = Recovery()
+
+    @property
+    def where(self) -> str:
+        """Where the rows live, in words."""
+        count = len(self._rounds.scheduler.workers)
+        return f"a Dask cluster of {count} worker{'s' if count != 1 else ''}"
+
+    @property
+    def checksum(self) -> str:
+        """A checksum of all rows, in their cuts. No round: it was taken when the blocks were made."""
+        return combined(self._run.spec.checksums)
+
+    def reduce(self, kernel: Kernel, parameters: Array) -> Array:
+        """Return the sum of kernel(block, parameters) over all blocks. One round; reads X once."""
+        self.rounds += 1
+        leaves = self.cuts.n_blocks
+        message = {"kernel": dumps(kernel), "parameters": pack(parameters), "leaves": leaves}
+        nodes: dict[Node, Array] = {}
+        missing: list[int] | None = None
+        attempts, first = 0, 0.0
+        deadline = monotonic() + self._run.spec.patience
+        while root(leaves) not in nodes:
+            for reply in self._wait(self._rounds.ask(self.rounds, message, missing)):
+                if "error" in reply:
+                    raise loads(reply["error"])
+                if reply["nodes"]:
+                    nodes |= self._decode(reply)
+                    deadline = monotonic() + self._run.spec.patience
+            nodes = fold(nodes, leaves, merge_of(kernel))
+            missing = uncovered(nodes, leaves)
+            if missing and monotonic() > deadline:
+                raise DeadlineError(
+                    f"for {self._run.spec.patience:.0f} s no worker answered for blocks {missing[:5]} of "
+                    f"{self._run.spec.source}"
+                )
+            attempts += 1
+            first = first or perf_counter()
+        self._account(attempts, perf_counter() - first)
+        return nodes[root(leaves)]
+
+    def notice(self, words: str) -> None:
+        """Tell whoever follows the run."""
+        self._run.tell(self._run.notice, words)
+
+    def run(self, program: Program[Any], report: Any) -> Any:
+        """Run the program in this thread: it is already beside the rows."""
+        return program(self, report)
+
+    def _decode(self, reply: dict[str, Any]) -> dict[Node, Array]:
+        sums = unpack(reply["sums"]).reshape(len(reply["nodes"]), -1)
+        self._rounds.node_bytes = sums[0].nbytes
+        return {(level, index): total for (level, index), total in zip(reply["nodes"], sums, strict=True)}
+
+    def _account(self, attempts: int, seconds: float) -> None:
+        before, lost = self.recovery, self._rounds.lost
+        if attempts > 1:
+            self.recovery = Recovery(lost, before.repeated + 1, before.seconds + seconds)
+        elif lost != before.lost:
+            self.recovery = Recovery(lost, before.repeated, before.seconds)
+
+    def _wait(self, coroutine: Any) -> list[dict[str, Any]]:
+        """Run a coroutine on the scheduler's event loop; it has deadlines of its own."""
+        future: Future[list[dict[str, Any]]] = asyncio.run_coroutine_threadsafe(coroutine, self._run.loop)
+        while True:
+            try:
+                return future.result(CLOSED)
+            except TimeoutError:
+                if future.done():
+                    raise
+                if self._rounds.cancelled and not self._run.loop.is_running():
+                    raise RunCancelled(f"run {self._run.name} was cancelled: the scheduler has closed") from None
