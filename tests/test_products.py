@@ -163,3 +163,10 @@ def test_products_stay_in_their_library(library):
         found = function(*operands)
         assert type(found) is type(A)
         np.testing.assert_allclose(to_host(found), function(*(X, Y)[: len(operands)]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, lambda X: da.from_array(X, chunks=(6, 3)), array_api_strict.asarray])
+def test_of_equal_scores_the_first_row_is_better(wrap):
+    index, score = top_k(wrap(np.ones((20, 3))), np.ones((2, 3)), 5)
+    np.testing.assert_array_equal(index, [[0, 1, 2, 3, 4]] * 2)
+    np.testing.assert_array_equal(score, np.full((2, 5), 3.0))
