@@ -1,10 +1,14 @@
 """Solvers x problems with known optima and round counts, line search, what is chosen and what is noticed."""
 
+from dataclasses import replace
+
+import dask.array as da
 import numpy as np
 import pytest
 from problems import categories, columns, optimum, problems
 
-from dist_dot import Objective, SolverError, Status, lay_out, losses, minimise
+from dist_dot import Checkpoints, Objective, SolverError, Status, lay_out, losses, minimise
+from dist_dot.errors import InputError
 from dist_dot.solvers import LBFGS, Exact, GradientDescent, Newton, choose
 from dist_dot.solvers.conjugate import conjugate_gradients
 from dist_dot.solvers.lbfgs import inverse_product
@@ -155,6 +159,47 @@ def test_the_two_loop_recursion_is_the_bfgs_formula():
         H = left @ H @ left.T + np.outer(s, s) / (s @ y)
     g = random.standard_normal(6)
     np.testing.assert_allclose(inverse_product(steps, changes, g), H @ g, rtol=1e-10)
+
+
+def test_pairs_that_mislead_are_forgotten():
+    objective, solver = problems()["logistic"].objective(), LBFGS(2)
+    state = solver.init(objective, np.zeros(objective.n_parameters))
+    lies = np.random.default_rng(0).standard_normal((2, objective.n_parameters))
+    lied = replace(state, steps=lies, changes=-lies, count=2)  # curvature < 0: an uphill direction
+    forgotten = solver.step(objective, lied)
+    assert forgotten.count == 0 and forgotten.value == state.value
+    assert solver.step(objective, forgotten).value < state.value
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_resume_gives_the_bits_of_no_interruption(solver, tmp_path):
+    objective = problems()["softmax"].objective()
+    straight = minimise(objective, SOLVERS[solver], tol=1e-9)
+    first = Checkpoints(str(tmp_path), every=1)
+    minimise(objective, SOLVERS[solver], tol=1e-9, max_iter=3, checkpoint=first)
+    resumed = minimise(objective, SOLVERS[solver], tol=1e-9, checkpoint=replace(first, resume=True))
+    assert resumed.parameters.tobytes() == straight.parameters.tobytes()
+    assert [p.value for p in resumed.history] == [p.value for p in straight.history]
+    with pytest.raises(InputError, match="its scale differ"):
+        minimise(objective.standardized(), SOLVERS[solver], checkpoint=replace(first, resume=True))
+
+
+@pytest.mark.filterwarnings("ignore:Sending large graph")
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("name", ["softmax", "poisson, large means", "huber, two targets"])
+def test_the_bits_do_not_depend_on_the_cluster(name, solver, clients):
+    problem = problems()[name]
+    here = minimise(problem.objective(), SOLVERS[solver], tol=1e-6, max_iter=60)
+    lazy = (da.from_array(array, chunks=(123, *array.shape[1:])) for array in (problem.X, problem.y))
+    with clients(2).as_current():
+        there = minimise(
+            Objective(lay_out(*lazy, problem.weight, block_rows=100), problem.loss, problem.alpha),
+            SOLVERS[solver],
+            tol=1e-6,
+            max_iter=60,
+        )
+    assert there.where == "a Dask cluster of 2 workers" and there.rounds == here.rounds
+    assert there.parameters.tobytes() == here.parameters.tobytes()
 
 
 def test_conjugate_gradients():
