@@ -20,7 +20,7 @@ from dist_dot.blocks.layout import lay_out_rows, make_block
 from dist_dot.typing import Array
 
 RECORDS = Path(__file__).parent / "records"
-VERSIONS = ("dist-dot", "dask", "distributed", "numpy", "numba")
+VERSIONS = ("dist-dot", "dask", "distributed", "numpy", "numba", "scikit-learn", "scipy", "statsmodels")
 
 
 @dataclass(frozen=True)

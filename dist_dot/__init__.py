@@ -1,19 +1,28 @@
 """dist_dot trains linear models, data-parallel, on a Dask cluster.
 
 The names below are all there is to import; each is loaded when it is first used, so that `import dist_dot` is quick.
+The exceptions that are not among them are in `dist_dot.errors`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dist_dot import errors, losses
-from dist_dot.errors import ClusterError, DataError, DeadlineError, DistDotError, JobError, SolverError
+from dist_dot.errors import DataError, SolverError
 
 if TYPE_CHECKING:
     from dist_dot import solvers
     from dist_dot.blocks.layout import lay_out
-    from dist_dot.linear_model import Ridge
+    from dist_dot.linear_model import (
+        GammaRegressor,
+        LinearRegression,
+        LogisticRegression,
+        PoissonRegressor,
+        Ridge,
+        RidgeCV,
+    )
     from dist_dot.objective import Objective
+    from dist_dot.products import cosine_similarity, dot, gram, inner, top_k
     from dist_dot.training.checkpoint import Checkpoints
     from dist_dot.training.fit import Fit, Progress, Status
     from dist_dot.training.loop import minimise
@@ -23,32 +32,48 @@ __version__ = "0.1.0"
 _LAZY = {
     "Checkpoints": "dist_dot.training.checkpoint",
     "Fit": "dist_dot.training.fit",
+    "GammaRegressor": "dist_dot.linear_model",
+    "LinearRegression": "dist_dot.linear_model",
+    "LogisticRegression": "dist_dot.linear_model",
     "Objective": "dist_dot.objective",
+    "PoissonRegressor": "dist_dot.linear_model",
     "Progress": "dist_dot.training.fit",
     "Ridge": "dist_dot.linear_model",
+    "RidgeCV": "dist_dot.linear_model",
     "Status": "dist_dot.training.fit",
+    "cosine_similarity": "dist_dot.products",
+    "dot": "dist_dot.products",
+    "gram": "dist_dot.products",
+    "inner": "dist_dot.products",
     "lay_out": "dist_dot.blocks.layout",
     "minimise": "dist_dot.training.loop",
+    "top_k": "dist_dot.products",
 }
 
 __all__ = [
     "Checkpoints",
-    "ClusterError",
     "DataError",
-    "DeadlineError",
-    "DistDotError",
     "Fit",
-    "JobError",
+    "GammaRegressor",
+    "LinearRegression",
+    "LogisticRegression",
     "Objective",
+    "PoissonRegressor",
     "Progress",
     "Ridge",
+    "RidgeCV",
     "SolverError",
     "Status",
+    "cosine_similarity",
+    "dot",
     "errors",
+    "gram",
+    "inner",
     "lay_out",
     "losses",
     "minimise",
     "solvers",
+    "top_k",
 ]
 
 

@@ -1,11 +1,21 @@
 """The objective F, and what is known about it: each method call is one round, unless it says otherwise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dist_dot.blocks.block import Blocks
-from dist_dot.blocks.kernels import CheckTarget, Curvature, GramProduct, Moments, ValueAndGradient
+from dist_dot.blocks.kernels import (
+    CheckTarget,
+    Curvature,
+    Expansion,
+    GramProduct,
+    HessianProduct,
+    Moments,
+    TargetSums,
+    ValueAndGradient,
+    coupled,
+)
 from dist_dot.errors import InputError, SolverError
 from dist_dot.losses import Loss
 from dist_dot.typing import Array
@@ -15,15 +25,15 @@ from dist_dot.typing import Array
 class ColumnMoments:
     """Weighted means and central second moments of the columns of X, and of y.
 
-    weight is sum_i s_i; mean (p,) and mean_y are weighted means; spread (p,) is sum_i s_i (x_ij - mean_j)^2 and
-    spread_y the same of y.
+    weight is sum_i s_i; mean (p,) and mean_y (targets,) are weighted means; spread (p,) is
+    sum_i s_i (x_ij - mean_j)^2 and spread_y (targets,) the same of y.
     """
 
     weight: float
     mean: Array
     spread: Array
-    mean_y: float
-    spread_y: float
+    mean_y: Array
+    spread_y: Array
 
 
 @dataclass(frozen=True)
@@ -32,22 +42,30 @@ class Objective:
 
     ::
 
-        F(w, b) = sum_i s_i * loss(y_i, z_i)  +  alpha / 2 * ||w||^2          z_i = <x_i, w> + b
+        F(W, b) = sum_i s_i * loss(y_i, z_i)  +  alpha / 2 * ||scale * W||^2          z_i = <x_i, W> + b
 
-    X is (n, p), w is (p,), b is a number that is never penalised and is 0 without `fit_intercept`; s_i >= 0 are the
-    sample weights, 1 where none were given. Solvers see one flat vector, [w, b] or w alone: `n_parameters` numbers.
+    X is (n, p), W is (p, k) and b (k,), with k outputs: 1, as many as y has targets, whose losses add up, or a class
+    each. b is never penalised, and is 0 without `fit_intercept`; s_i >= 0 are the sample weights, 1 where none were
+    given. `scale` (p,) is 1 where none is given; with the standard deviations of the columns the penalty is that of
+    standardised columns, and W is still that of X as it is (see `standardized`).
 
-    Raises InputError for an alpha that is negative or not finite.
+    Solvers see one flat vector of `n_parameters` numbers: W row by row, then b, which is not there without
+    `fit_intercept`.
+
+    Raises InputError for an alpha that is negative or not finite, and for a scale of another length.
     """
 
     blocks: Blocks
     loss: Loss
     alpha: float = 0.0
     fit_intercept: bool = True
+    scale: Array | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.alpha) and self.alpha >= 0):
             raise InputError(f"alpha is {self.alpha!r}: the L2 strength is a finite number >= 0")
+        if self.scale is not None and self.scale.shape != (self.n_features,):
+            raise InputError(f"scale has shape {self.scale.shape}, expected ({self.n_features},), one for each column")
 
     @property
     def n_features(self) -> int:
@@ -55,51 +73,101 @@ class Objective:
         return self.blocks.cuts.n_features
 
     @property
+    def n_targets(self) -> int:
+        """Columns of y."""
+        return self.blocks.cuts.n_targets
+
+    @property
+    def n_outputs(self) -> int:
+        """Columns of W."""
+        return self.n_targets * self.loss.outputs
+
+    @property
     def n_parameters(self) -> int:
-        """Length of the flat vector [w, b] or w."""
-        return self.n_features + int(self.fit_intercept)
+        """Length of the flat vector: (p + 1) k, or p k without an intercept."""
+        return (self.n_features + int(self.fit_intercept)) * self.n_outputs
+
+    def split(self, parameters: Array) -> tuple[Array, Array]:
+        """Return W (p, k) and b (k,), which is 0 without an intercept, of a flat vector."""
+        count = self.n_features * self.n_outputs
+        W = parameters[:count].reshape(self.n_features, self.n_outputs)
+        return W, parameters[count:] if self.fit_intercept else np.zeros(self.n_outputs)
+
+    def join(self, W: Array, b: Array) -> Array:
+        """Return the flat vector of W (p, k) and b (k,), which does not count without an intercept: `split` undone."""
+        return np.vstack([W, b])[: self.n_features + int(self.fit_intercept)].ravel()
+
+    def padded(self, parameters: Array) -> Array:
+        """Return the flat vector as kernels take it: [w, b] of each output, with b = 0 where there is none."""
+        if parameters.shape != (self.n_parameters,):
+            raise InputError(f"parameters have shape {parameters.shape}, expected ({self.n_parameters},)")
+        W, b = self.split(parameters)
+        return np.vstack([W, b]).T.ravel()
 
     @property
     def penalty(self) -> Array:
-        """Alpha for each coefficient, 0 for the intercept: the Hessian of the penalty, as its diagonal."""
-        diagonal = np.full(self.n_parameters, float(self.alpha))
-        diagonal[self.n_features :] = 0.0
-        return diagonal
+        """Alpha * scale^2 for each coefficient, 0 for an intercept: the Hessian of the penalty, as its diagonal."""
+        one = np.full(self.n_features, float(self.alpha))
+        if self.scale is not None:
+            one *= self.scale * self.scale
+        return np.append(np.repeat(one, self.n_outputs), np.zeros(self.n_outputs * int(self.fit_intercept)))
+
+    def standardized(self) -> "Objective":
+        """Return the objective whose penalty is that of standardised columns. Two rounds.
+
+        W and b of its minimiser are what a fit to (x - mean) / deviation finds, divided by the deviations, with the
+        intercept that belongs to it: an exact minimiser, without another X. Without an intercept the columns are only
+        scaled, by their deviations too. A column that does not vary keeps the scale 1.
+        """
+        moments = self.moments()
+        variance = moments.spread / moments.weight
+        # A constant column has a spread that is all rounding: relative to its mean it is below 1e-15.
+        varies = variance > (10 * np.finfo(np.float64).eps * np.abs(moments.mean)) ** 2
+        return replace(self, scale=np.where(varies, np.sqrt(variance), 1.0))
 
     def check_target(self) -> None:
-        """Raise DataError if a y is outside of the loss's domain. One round that reads y alone; none for squared."""
+        """Raise DataError if a y is outside of the loss's domain, InputError if the weights are all 0.
+
+        One round that reads y alone; none for a loss that takes every y.
+        """
         if any(map(np.isfinite, self.loss.domain)):
-            self.blocks.reduce(CheckTarget(self.loss), np.zeros(0))
+            _require_weight(self.blocks.reduce(CheckTarget(self.loss), np.zeros(0))[0])
 
     def value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
-        """Return F and its gradient at the flat vector [w, b]. One round; reads X once."""
-        sums = self.blocks.reduce(ValueAndGradient(self.loss), self._pad(parameters))
-        pull = self.penalty * parameters
-        return float(sums[0] + 0.5 * (pull @ parameters)), sums[1 : 1 + self.n_parameters] + pull
+        """Return F and its gradient at a flat vector. One round; reads X once."""
+        sums = self.blocks.reduce(ValueAndGradient(self.loss), self.padded(parameters))
+        return self._penalised(sums, parameters)
 
     def values_and_gradients(self, points: Array) -> tuple[Array, Array]:
-        """Return F (k,) and its gradients (k, n_parameters) at k points (k, n_parameters). One round; reads X once.
+        """Return F (m,) and its gradients (m, n_parameters) at m points (m, n_parameters). One round; reads X once.
 
         Raises InputError for points of another shape.
         """
         if points.ndim != 2 or not len(points):
-            raise InputError(f"points have shape {points.shape}, expected (k, {self.n_parameters})")
-        padded = np.concatenate([self._pad(point) for point in points])
+            raise InputError(f"points have shape {points.shape}, expected (m, {self.n_parameters})")
+        padded = np.concatenate([self.padded(point) for point in points])
         sums = self.blocks.reduce(ValueAndGradient(self.loss, len(points)), padded).reshape(len(points), -1)
-        pull = self.penalty * points
-        values: Array = sums[:, 0] + 0.5 * np.einsum("ij,ij->i", pull, points)
-        return values, sums[:, 1 : 1 + self.n_parameters] + pull
+        both = [self._penalised(of_point, point) for of_point, point in zip(sums, points, strict=True)]
+        return np.array([value for value, _ in both]), np.array([gradient for _, gradient in both])
 
     def hessian(self, parameters: Array) -> Array:
-        """Return the Hessian of F (n_parameters, n_parameters) at [w, b]. One round; n p^2 operations."""
-        p = self.n_features
-        sums = self.blocks.reduce(Curvature(self.loss), self._pad(parameters))
-        full = np.empty((p + 1, p + 1))
-        full[:p, :p] = sums[: p * p].reshape(p, p)
-        full[p, :p] = full[:p, p] = sums[p * p : -1]
-        full[p, p] = sums[-1]
-        hessian: Array = full[: self.n_parameters, : self.n_parameters] + np.diag(self.penalty)
-        return hessian
+        """Return the Hessian of F (n_parameters, n_parameters). One round; n p^2 operations for each pair of outputs.
+
+        That is one pair for one output, k (k + 1) / 2 for softmax.
+        """
+        return self._hessian(self.blocks.reduce(Curvature(self.loss), self.padded(parameters)))
+
+    def expansion(self, parameters: Array) -> tuple[float, Array, Array]:
+        """Return F, its gradient and its Hessian. One round; costs little more than the Hessian alone."""
+        sums = self.blocks.reduce(Expansion(self.loss), self.padded(parameters))
+        split = 1 + self.n_outputs * (self.n_features + 1)
+        return (*self._penalised(sums[:split], parameters), self._hessian(sums[split:]))
+
+    def hessian_product(self, parameters: Array, direction: Array) -> Array:
+        """Return the Hessian of F at a flat vector times a direction. One round; reads X once."""
+        both = np.concatenate([self.padded(parameters), self.padded(direction)])
+        product: Array = self._strip(self.blocks.reduce(HessianProduct(self.loss), both)) + self.penalty * direction
+        return product
 
     def curvature_bound_product(self, direction: Array) -> Array:
         """Return H d for an H that is no smaller than the Hessian of F at any point. One round; reads X once.
@@ -109,8 +177,8 @@ class Objective:
         """
         if self.loss.curvature is None:
             raise SolverError(f"the curvature of the {self.loss.name} loss has no bound: use a solver with line search")
-        sums = self.blocks.reduce(GramProduct(), self._pad(direction))
-        product: Array = self.loss.curvature * sums[: self.n_parameters] + self.penalty * direction
+        sums = self.blocks.reduce(GramProduct(), self.padded(direction))
+        product: Array = self.loss.curvature * self._strip(sums) + self.penalty * direction
         return product
 
     def moments(self) -> ColumnMoments:
@@ -119,33 +187,78 @@ class Objective:
         Raises InputError if the weights sum to zero.
         """
         p = self.n_features
-        first = self.blocks.reduce(Moments(), np.zeros(p + 1))
+        first = self.blocks.reduce(Moments(), np.zeros(p + self.n_targets))
         weight = float(first[0])
-        if not weight > 0:
-            raise InputError("the sample weights are all zero: no row counts")
-        centre = first[1 : p + 2] / weight
+        _require_weight(weight)
+        columns = p + self.n_targets
+        centre = first[1 : columns + 1] / weight
         second = self.blocks.reduce(Moments(), centre)
-        correction = second[1 : p + 2]  # what rounding left of the first moments: E[d^2] - E[d]^2
-        spread = np.maximum(second[p + 2 :] - correction * correction / weight, 0.0)
+        correction = second[1 : columns + 1]  # what rounding left of the first moments: E[d^2] - E[d]^2
+        spread = np.maximum(second[columns + 1 :] - correction * correction / weight, 0.0)
         mean = centre + correction / weight
-        return ColumnMoments(weight, mean[:p], spread[:p], float(mean[p]), float(spread[p]))
+        return ColumnMoments(weight, mean[:p], spread[:p], mean[p:], spread[p:])
+
+    def null_model(self) -> tuple[float, Array]:
+        """Return the sum of the weights, and the flat vector of W = 0 and the b that predicts the mean of y. One round.
+
+        It reads y alone. Without an intercept the vector is 0. Raises InputError if the weights sum to zero.
+        """
+        sums = self._target_sums()
+        return float(sums[0]), self._strip(self._null_model(sums))
 
     def explained(self, parameters: Array) -> float:
-        """Return D2 = 1 - loss(model) / loss(best constant): R2 for the squared loss. Four rounds.
+        """Return D2 = 1 - deviance(model) / deviance(best constant): R2 for the squared loss. Three rounds.
 
         Without a penalty, on these blocks, which may hold other rows than the model was trained on. It is 1.0 for a
         constant y that is met exactly and -inf for one that is not.
         """
+        sums = self._target_sums()
         kernel = ValueAndGradient(self.loss)
-        constant = np.zeros(self.n_features + 1)
-        constant[-1] = self.loss.link(self.moments().mean_y)
-        model, null = (float(self.blocks.reduce(kernel, at)[0]) for at in (self._pad(parameters), constant))
+        points = (self.padded(parameters), self._null_model(sums))
+        model, null = (float(self.blocks.reduce(kernel, at)[0] + sums[1]) for at in points)
         if null == 0.0:
             return 1.0 if model == 0.0 else -np.inf
         return 1.0 - model / null
 
-    def _pad(self, parameters: Array) -> Array:
-        """Return [w, b], with b = 0 where there is no intercept."""
-        if parameters.shape != (self.n_parameters,):
-            raise InputError(f"parameters have shape {parameters.shape}, expected ({self.n_parameters},)")
-        return parameters if self.fit_intercept else np.append(parameters, 0.0)
+    def _target_sums(self) -> Array:
+        sums = self.blocks.reduce(TargetSums(self.loss), np.zeros(0))
+        _require_weight(sums[0])
+        return sums
+
+    def _null_model(self, sums: Array) -> Array:
+        """Return the padded flat vector of the best constant."""
+        mean = sums[2:] / sums[0]
+        full = np.zeros((self.n_outputs, self.n_features + 1))
+        full[:, -1] = self.loss.link(mean) if self.loss.outputs > 1 else [self.loss.link(float(m)) for m in mean]
+        return full.ravel()
+
+    def _penalised(self, sums: Array, parameters: Array) -> tuple[float, Array]:
+        """Return F and its gradient from the sums of one pass."""
+        pull = self.penalty * parameters
+        return float(sums[0] + 0.5 * (pull @ parameters)), self._strip(sums[1:]) + pull
+
+    def _hessian(self, sums: Array) -> Array:
+        """Return the Hessian of F from the sums of `Curvature`."""
+        p, k = self.n_features, self.n_outputs
+        full = np.zeros((k, p + 1, k, p + 1))
+        pairs = coupled(self.loss, k)
+        for (c, d), part in zip(pairs, sums.reshape(len(pairs), -1), strict=True):
+            pair = full[c, :, d, :]
+            pair[:p, :p] = part[: p * p].reshape(p, p)
+            pair[p, :p] = pair[:p, p] = part[p * p : -1]
+            pair[p, p] = part[-1]
+            full[d, :, c, :] = pair.T
+        size = p + int(self.fit_intercept)
+        ordered = full.transpose(1, 0, 3, 2)[:size, :, :size]  # as the flat vector has them: row by row of W
+        hessian: Array = ordered.reshape(self.n_parameters, self.n_parameters) + np.diag(self.penalty)
+        return hessian
+
+    def _strip(self, padded: Array) -> Array:
+        """Return what kernels give, [w, b] of each output, as a flat vector."""
+        rows = padded.reshape(self.n_outputs, -1)[:, : self.n_features + int(self.fit_intercept)]
+        return rows.T.ravel()
+
+
+def _require_weight(total: float) -> None:
+    if not total > 0:
+        raise InputError("the sample weights are all zero: no row counts")

@@ -12,7 +12,16 @@ from sklearn.datasets import load_diabetes
 from dist_dot import DataError, Objective, Ridge, lay_out, losses, minimise, solvers
 from dist_dot.blocks.arrays import Parameters, to_host
 from dist_dot.blocks.block import Block
-from dist_dot.blocks.kernels import CheckTarget, Curvature, GramProduct, Moments, ValueAndGradient
+from dist_dot.blocks.kernels import (
+    CheckTarget,
+    Curvature,
+    Expansion,
+    GramProduct,
+    HessianProduct,
+    Moments,
+    TargetSums,
+    ValueAndGradient,
+)
 
 LIBRARIES = [array_api_strict, refusing.library]
 
@@ -20,7 +29,7 @@ LIBRARIES = [array_api_strict, refusing.library]
 def rows_of(n, p, dtype, weighted):
     random = np.random.default_rng(n + p)
     X, y = random.standard_normal((n, p)).astype(dtype), random.integers(0, 2, n).astype(dtype)
-    return X, y, random.uniform(0, 2, n).astype(dtype) if weighted else None, random.standard_normal(p + 1)
+    return X, y, random.uniform(0, 2, n).astype(dtype) if weighted else None, random.standard_normal(p + 1) / np.sqrt(p)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -36,6 +45,11 @@ def rows_of(n, p, dtype, weighted):
         Moments(),
         Curvature(losses.Squared()),
         Curvature(losses.Logistic()),
+        ValueAndGradient(losses.Poisson()),
+        ValueAndGradient(losses.Gamma()),
+        ValueAndGradient(losses.Huber()),
+        TargetSums(losses.Poisson()),
+        TargetSums(losses.Softmax(2)),
     ],
 )
 def test_kernels_give_what_they_give_for_numpy(library, dtype, weighted, n, p, kernel):
@@ -45,6 +59,27 @@ def test_kernels_give_what_they_give_for_numpy(library, dtype, weighted, n, p, k
     found = kernel(Block(X, y, s, 0), Parameters(at))
     assert type(found) is type(X)
     close = {"rtol": 1e-12, "atol": 1e-12} if dtype == "float64" else {"rtol": 2e-5, "atol": 2e-5}
+    np.testing.assert_allclose(to_host(found), expected, **close)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n", [0, 1, 101])
+@pytest.mark.parametrize("loss", [losses.Softmax(2), losses.Logistic()], ids=lambda loss: loss.name)
+@pytest.mark.parametrize(
+    "kernel", [ValueAndGradient, GramProduct, HessianProduct, Curvature, Expansion], ids=lambda kernel: kernel.__name__
+)
+def test_kernels_of_several_outputs_too(library, dtype, weighted, n, loss, kernel):
+    X, y, s, _ = rows_of(n, 6, dtype, weighted)
+    width = loss.outputs * (1 + (kernel is HessianProduct))
+    at = np.random.default_rng(0).standard_normal(7 * width)
+    kernel = kernel() if kernel is GramProduct else kernel(loss)
+    expected = kernel(Block(X, y, s, 0), Parameters(at))
+    X, y, s = (None if array is None else library.asarray(array) for array in (X, y, s))
+    found = kernel(Block(X, y, s, 0), Parameters(at))
+    assert type(found) is type(X)
+    close = {"rtol": 1e-11, "atol": 1e-12} if dtype == "float64" else {"rtol": 2e-4, "atol": 2e-4}
     np.testing.assert_allclose(to_host(found), expected, **close)
 
 
@@ -146,6 +181,7 @@ class LogCosh:
     name: ClassVar[str] = "log_cosh"
     domain: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
     curvature: ClassVar[float | None] = 1.0
+    outputs: ClassVar[int] = 1
 
     def value(self, y, z):
         return np.logaddexp(z - y, y - z) - np.log(2.0)
@@ -155,6 +191,9 @@ class LogCosh:
 
     def second(self, y, z):
         return 1.0 / np.cosh(z - y) ** 2
+
+    def dropped(self, y):
+        return 0.0 * y
 
     def link(self, mean):
         return mean

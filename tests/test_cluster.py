@@ -13,7 +13,7 @@ from cluster import ClusterWordError, connect
 from dist_dot import DataError, Objective, Ridge, Status, lay_out, losses, minimise
 from dist_dot.blocks.kernels import Moments
 from dist_dot.blocks.worker import NAME, SMALL, pack, unpack
-from dist_dot.solvers import GradientDescent
+from dist_dot.solvers import Exact, GradientDescent
 
 # The arrays of these tests travel inside their graph, which is what Dask warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:Sending large graph")
@@ -31,13 +31,14 @@ def chunked(array, rows):
     return da.from_array(array, chunks=(rows, *array.shape[1:]))
 
 
-def test_the_bits_do_not_depend_on_the_cluster(clients, many_blocks):
+@pytest.mark.parametrize("solver", ["gradient_descent", "exact", Exact("qr")], ids=["descent", "gram", "qr"])
+def test_the_bits_do_not_depend_on_the_cluster(clients, many_blocks, solver):
     X, y = many_blocks
-    here = Ridge().fit(X, y)
+    here = Ridge(solver=solver).fit(X, y)
     assert here.fit_.where.startswith("this process")
     for workers, rows in ((1, 7_000), (2, 60_000), (3, 1_234)):
         with clients(workers).as_current():
-            there = Ridge().fit(chunked(X, rows), chunked(y, rows))
+            there = Ridge(solver=solver).fit(chunked(X, rows), chunked(y, rows))
         assert there.fit_.where == f"a Dask cluster of {workers} worker{'s' if workers > 1 else ''}"
         assert there.coef_.tobytes() == here.coef_.tobytes()
         assert (there.intercept_, there.n_iter_, there.fit_.rounds) == (here.intercept_, here.n_iter_, here.fit_.rounds)
@@ -147,7 +148,7 @@ def test_nothing_stays_behind(clients, rows):
 
 def test_a_killed_worker_costs_no_bits(many_blocks):
     X, y = many_blocks
-    straight = Ridge(tol=0, max_iter=1500).fit
+    straight = Ridge(solver="gradient_descent", tol=0, max_iter=1500).fit
     with pytest.warns(match="stopped at max_iter"):
         here = straight(X, y)
     deaths = []
@@ -160,7 +161,8 @@ def test_a_killed_worker_costs_no_bits(many_blocks):
                 os.kill(deaths[0], signal.SIGKILL)
 
         with pytest.warns(match="stopped at max_iter"):
-            there = Ridge(tol=0, max_iter=1500, callbacks=(kill,)).fit(chunked(X, 9_000), chunked(y, 9_000))
+            model = Ridge(solver="gradient_descent", tol=0, max_iter=1500, callbacks=(kill,))
+            there = model.fit(chunked(X, 9_000), chunked(y, 9_000))
         assert deaths and deaths[0] not in client.run(os.getpid).values()
     assert there.coef_.tobytes() == here.coef_.tobytes()
 

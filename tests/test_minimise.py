@@ -16,6 +16,7 @@ from dist_dot.solvers import GradientDescent
 from dist_dot.solvers.curvature import largest_curvature
 from dist_dot.solvers.gradient import GradientState
 from dist_dot.training.checkpoint import Checkpoint
+from dist_dot.training.callbacks import TimeLimit
 
 
 def optimum(X, y, alpha, fit_intercept):
@@ -72,11 +73,40 @@ def test_statuses(rows):
     assert tuple(seen) == fit.history
 
 
+def test_a_time_limit_stops_the_run(rows):
+    objective = Objective(lay_out(*rows), losses.Squared(), 1.0)
+    fit = minimise(objective, GradientDescent(), tol=0, max_iter=10**9, callbacks=(TimeLimit(0.2),))
+    assert fit.status is Status.STOPPED
+    assert fit.history[-2].seconds < 0.2 <= fit.history[-1].seconds
+    with pytest.raises(InputError, match="seconds is 0"):
+        TimeLimit(0)
+
+
+def test_the_history_is_a_frame(rows):
+    fit = minimise(Objective(lay_out(*rows), losses.Squared(), 1.0), GradientDescent())
+    frame = fit.frame()
+    assert list(frame.columns[:3]) == ["iteration", "rounds", "value"] and len(frame) == len(fit.history)
+    assert frame.value.iloc[-1] == fit.value
+
+
 def test_a_warm_start_stops_by_the_same_test(rows):
     objective = Objective(lay_out(*rows), losses.Squared(), 1.0)
     cold = minimise(objective, GradientDescent(), tol=1e-8)
     warm = minimise(objective, GradientDescent(), tol=1e-8, start=cold.parameters)
     assert warm.status is Status.CONVERGED and warm.n_iter == 0
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_several_targets_share_the_rounds(rows, fit_intercept):
+    X, y = rows
+    Y = np.column_stack([y, X[:, 0] - y, np.arange(600.0)])
+    fit = minimise(
+        Objective(lay_out(X, Y, block_rows=100), losses.Squared(), 1.0, fit_intercept), GradientDescent(), tol=1e-11
+    )
+    assert fit.status is Status.CONVERGED and fit.w.shape == (7, 3) and fit.rounds < 300
+    for c in range(3):
+        best = optimum(X, Y[:, c], 1.0, fit_intercept)
+        np.testing.assert_allclose(np.append(fit.w[:, c], fit.intercept[c]), best, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

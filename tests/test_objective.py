@@ -2,6 +2,7 @@
 
 import pickle
 
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -13,26 +14,19 @@ from dist_dot.blocks.kernels import GramProduct, Moments, ValueAndGradient
 from dist_dot.errors import InputError
 
 LOSSES = [losses.Squared(), losses.Logistic()]
+COMPILED = [*LOSSES, losses.Poisson(), losses.Gamma()]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("z", [-800.0, -1.5, 0.0, 0.3, 800.0])
-def test_derivatives_by_finite_differences(loss, z):
-    y, z, h = np.array(1.25), np.array(z), 1e-4
-    assert np.isclose((loss.value(y, z + h) - loss.value(y, z - h)) / (2 * h), loss.first(y, z), rtol=1e-6, atol=1e-8)
-    assert np.isclose((loss.first(y, z + h) - loss.first(y, z - h)) / (2 * h), loss.second(y, z), rtol=1e-6)
-    assert loss.second(y, z) <= loss.curvature
-
-
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", COMPILED)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("n", "p"), [(0, 3), (1, 1), (3, 2), (50, 7), (101, 160), (40, 1100)])
 def test_the_compiled_pass_is_the_formula(loss, dtype, weighted, n, p):
     random = np.random.default_rng(n + p)
     X, y = random.standard_normal((n, p)).astype(dtype), random.standard_normal(n).astype(dtype)
+    y = y if loss.curvature else abs(y)
     s = random.uniform(0, 2, n).astype(dtype) if weighted else None
-    block, at = Block(X, y, s, 0), random.standard_normal(p + 1)
+    block, at = Block(X, y, s, 0), random.standard_normal(p + 1) / np.sqrt(p)
     parameters = Parameters(at)
     X, y, one = X.astype(float), y.astype(float), np.ones(n) if s is None else s.astype(float)
     close = {"rtol": 1e-12, "atol": 1e-11} if dtype == "float64" else {"rtol": 2e-4, "atol": 2e-3}
@@ -71,7 +65,7 @@ def test_the_logistic_loss_is_stable(z, y):
     np.testing.assert_allclose([loss.value(y, z), loss.first(y, z)], sums[:2], atol=1e-300)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", COMPILED)
 def test_nan_does_not_pass_unseen(loss):
     sums = ValueAndGradient(loss)(Block(np.ones((5, 2)), np.ones(5), None, 0), Parameters(np.array([0.0, np.nan, 0.0])))
     assert np.isnan(sums[0])
@@ -126,6 +120,107 @@ def test_hessian_by_finite_differences(rows, loss, fit_intercept, weighted):
     np.testing.assert_array_equal(hessian, hessian.T)
 
 
+@pytest.mark.parametrize("loss", [losses.Softmax(3), losses.Poisson(), losses.Huber(0.5)])
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_all_that_f_says_of_itself_agrees(rows, loss, fit_intercept, weighted):
+    X, y = rows[0] / np.abs(rows[0]).max(0), np.arange(600.0) % 3
+    weight = np.linspace(0, 2, 600) if weighted else None
+    scale = np.linspace(0.5, 2, 7)
+    objective = Objective(lay_out(X, y, weight, block_rows=37), loss, 3.0, fit_intercept, scale)
+    random = np.random.default_rng(2)
+    at, direction = random.standard_normal((2, objective.n_parameters)) / 2
+    value, gradient, hessian = objective.expansion(at)
+
+    W, b = objective.split(at)
+    z = X @ W + b
+    z = z if loss.outputs > 1 else z[:, 0]
+    plain = ((1 if weight is None else weight) * loss.value(y, z)).sum() + 1.5 * ((scale * W.T) ** 2).sum()
+    assert np.isclose(value, plain, rtol=1e-12)
+    assert (value, gradient.tolist()) == (lambda v, g: (v, g.tolist()))(*objective.value_and_gradient(at))
+    np.testing.assert_array_equal(hessian, objective.hessian(at))
+    np.testing.assert_array_equal(hessian, hessian.T)
+    np.testing.assert_allclose(objective.hessian_product(at, direction), hessian @ direction, rtol=1e-10, atol=1e-9)
+    if loss.curvature:
+        bound = objective.curvature_bound_product(direction)
+        assert bound @ direction >= direction @ hessian @ direction
+
+    steps = np.eye(objective.n_parameters) * 1e-5
+    points = np.concatenate([at + steps, at - steps])
+    values, gradients = objective.values_and_gradients(points)
+    np.testing.assert_allclose((values[: len(steps)] - values[len(steps) :]) / 2e-5, gradient, rtol=1e-5, atol=1e-4)
+    slopes = (gradients[: len(steps)] - gradients[len(steps) :]) / 2e-5
+    if loss.name != "huber":  # whose second derivative jumps
+        np.testing.assert_allclose(hessian, slopes, rtol=1e-5, atol=1e-4)
+
+
+def test_the_best_constant_and_what_is_explained(rows):
+    from sklearn.metrics import d2_log_loss_score, d2_tweedie_score, r2_score
+
+    X, weight = rows[0] / np.abs(rows[0]).max(0), np.linspace(0, 2, 600)
+    at = np.random.default_rng(0).standard_normal(8)
+    z = X @ at[:7] + at[7]
+    for loss, y, expected in (
+        (losses.Squared(), rows[1], lambda y: r2_score(y, z, sample_weight=weight)),
+        (
+            losses.Poisson(),
+            np.arange(600.0) % 4,
+            lambda y: d2_tweedie_score(y, np.exp(z), sample_weight=weight, power=1),
+        ),
+        (
+            losses.Gamma(),
+            1 + np.arange(600.0) % 4,
+            lambda y: d2_tweedie_score(y, np.exp(z), sample_weight=weight, power=2),
+        ),
+        (
+            losses.Logistic(),
+            np.arange(600.0) % 2,
+            lambda y: d2_log_loss_score(y, 1 / (1 + np.exp(-z)), sample_weight=weight),
+        ),
+    ):
+        objective = Objective(lay_out(X, y, weight, block_rows=37), loss)
+        assert np.isclose(objective.explained(at), expected(y)), loss
+        assert abs(objective.value_and_gradient(objective.null_model()[1])[1][-1]) < 1e-9 * 600
+    y, at = np.arange(600.0) % 3, np.random.default_rng(0).standard_normal((8, 3))
+    objective = Objective(lay_out(X, y, weight, block_rows=37), losses.Softmax(3))
+    q = losses.Softmax(3).predict(X @ at[:7] + at[7])
+    assert np.isclose(objective.explained(at.ravel()), d2_log_loss_score(y, q, sample_weight=weight))
+
+
+@pytest.mark.parametrize("loss", [losses.Squared(), losses.Huber(0.5), losses.Poisson()])
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_several_targets_are_the_targets_one_by_one(rows, loss, fit_intercept):
+    X, Y = rows[0] / np.abs(rows[0]).max(0), np.random.default_rng(1).uniform(0, 3, (600, 2))
+    weight = np.linspace(0, 2, 600)
+    both = Objective(lay_out(X, Y, weight, block_rows=37), loss, 3.0, fit_intercept)
+    W = np.random.default_rng(2).standard_normal((7 + fit_intercept, 2))
+    value, gradient, hessian = both.expansion(W.ravel())
+    product = both.hessian_product(W.ravel(), W.ravel()).reshape(W.shape)
+    total, hessian = 0.0, hessian.reshape(*W.shape, *W.shape)
+    for c in range(2):
+        one = Objective(lay_out(X, Y[:, c], weight, block_rows=37), loss, 3.0, fit_intercept)
+        expected = one.expansion(W[:, c])
+        total += expected[0]
+        np.testing.assert_allclose(gradient.reshape(W.shape)[:, c], expected[1], rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(hessian[:, c, :, c], expected[2], rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(product[:, c], expected[2] @ W[:, c], rtol=1e-9, atol=1e-10)
+        assert not hessian[:, c, :, 1 - c].any()
+        np.testing.assert_allclose(both.moments().mean_y[c], one.moments().mean_y[0])
+        np.testing.assert_allclose(both.null_model()[1].reshape(W.shape)[:, c], one.null_model()[1])
+    np.testing.assert_allclose(value, total, rtol=1e-12)
+    assert both.null_model()[0] == pytest.approx(weight.sum())
+    np.testing.assert_array_equal(both.join(*both.split(W.ravel())), W.ravel())
+
+
+def test_standardised_columns_are_a_scale_of_the_penalty(rows):
+    X, y = rows
+    X = np.column_stack([X, np.full(600, 0.1)])
+    scale = Objective(lay_out(X, y, block_rows=37), losses.Squared()).standardized().scale
+    np.testing.assert_allclose(scale, np.append(rows[0].std(0), 1.0))
+    with pytest.raises(InputError, match="scale has shape"):
+        Objective(lay_out(X, y), losses.Squared(), scale=scale[1:])
+
+
 def test_points_of_a_wrong_shape_are_named(rows):
     objective = Objective(lay_out(*rows), losses.Squared())
     for points in (np.zeros(8), np.zeros((0, 8)), np.zeros((2, 7))):
@@ -174,6 +269,19 @@ def test_a_block_arrives_aligned():
     assert moved.X.flags.aligned and moved.X.flags.c_contiguous and moved.y.flags.c_contiguous and moved.start == 5
 
 
+@pytest.mark.parametrize("wrap", [np.asarray, da.from_array])
+@pytest.mark.parametrize("k", [1, 3])
+def test_targets_are_laid_out_beside_each_other(rows, wrap, k):
+    X, Y = rows[0], np.column_stack([rows[1] + j for j in range(k)])
+    blocks = lay_out(wrap(X), wrap(Y), wrap(np.ones(600)), block_rows=64)
+    assert blocks.cuts.n_targets == k and blocks.cuts.n_blocks == 10
+    parts = getattr(blocks, "blocks", None) or blocks.client.gather(list(blocks.futures))
+    found = np.concatenate([block.y for block in parts])
+    np.testing.assert_array_equal(found, Y if k > 1 else rows[1])
+    assert sum(block.nbytes for block in parts) == 600 * (7 + k + 1) * 8
+    assert cut(10**6, 50, "float64", n_targets=k).block_rows == cut(10**6, 50, "float64").block_rows
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -195,6 +303,11 @@ def test_bad_shapes_and_numbers_are_named(rows):
     X, y = rows
     with pytest.raises(DataError, match="X has 600 rows and y has 599"):
         lay_out(X, y[1:])
+    for Y in (np.ones((600, 0)), np.ones((600, 2, 2))):
+        with pytest.raises(DataError, match="expected \\(n_samples,\\), or"):
+            lay_out(X, Y)
+    with pytest.raises(DataError, match="expected \\(600,\\), one weight per row"):
+        lay_out(X, np.ones((600, 2)), np.ones((600, 2)))
     with pytest.raises(DataError, match="expected numbers"):
         lay_out(np.array([["a"]]), [1.0])
     with pytest.raises(InputError, match="block_rows is 0"):

@@ -8,8 +8,20 @@ from pathlib import Path
 import dist_dot
 
 ROOT = Path(__file__).parent.parent
-LAYERS = ["typing", "errors", "losses", "blocks", "objective", "solvers", "training", "linear_model", "jobs"]
+LAYERS = [
+    "typing",
+    "errors",
+    "losses",
+    "blocks",
+    "products",
+    "objective",
+    "solvers",
+    "training",
+    "linear_model",
+    "jobs",
+]
 DASK = {f"blocks/{name}.py" for name in ("layout", "cluster", "remote", "service", "rounds", "run", "worker")}
+DASK |= {"products/search.py"}
 
 
 def imports(path: Path) -> set[str]:
@@ -56,6 +68,7 @@ def test_all_is_what_is_exported():
         "typing",
         "blocks",
         "objective",
+        "products",
         "training",
         "linear_model",
         "jobs",

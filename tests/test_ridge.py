@@ -9,11 +9,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Ridge as Reference
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from dist_dot import DataError, Ridge, SolverError
+from dist_dot import DataError, LinearRegression, Ridge, RidgeCV, SolverError
 from dist_dot.blocks import compiled
 
 
-@parametrize_with_checks([Ridge()])
+@parametrize_with_checks([Ridge(), LinearRegression(), RidgeCV(), RidgeCV(cv=3)])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
@@ -21,10 +21,11 @@ def test_scikit_learn_checks(estimator, check):
 @pytest.mark.parametrize("fit_intercept", [True, False])
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("alpha", [1e-2, 10.0])
-def test_the_same_minimiser_as_scikit_learn(alpha, weighted, fit_intercept):
+@pytest.mark.parametrize("solver", ["auto", "gradient_descent"])
+def test_the_same_minimiser_as_scikit_learn(solver, alpha, weighted, fit_intercept):
     X, y = load_diabetes(return_X_y=True)
     weight = np.random.default_rng(0).uniform(0, 2, len(y)) if weighted else None
-    ours = Ridge(alpha, fit_intercept=fit_intercept, tol=1e-12).fit(X, y, weight)
+    ours = Ridge(alpha, fit_intercept=fit_intercept, solver=solver, tol=1e-12).fit(X, y, weight)
     theirs = Reference(alpha, fit_intercept=fit_intercept, solver="cholesky").fit(X, y, weight)
     np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=0, atol=1e-8 * np.abs(theirs.coef_).max())
     np.testing.assert_allclose(ours.intercept_, theirs.intercept_, rtol=1e-9)
@@ -49,7 +50,7 @@ def test_float32_ends_at_its_rounding_however_it_is_summed(flush, monkeypatch):
         return np.sum(parts, axis=0)
 
     monkeypatch.setattr(compiled, "value_and_gradient", in_parts)
-    model = Ridge(tol=1e-12, max_iter=3000).fit(X, y)
+    model = Ridge(solver="gradient_descent", tol=1e-12, max_iter=3000).fit(X, y)
     assert model.fit_.status.name == "CONVERGED"
     np.testing.assert_allclose(model.coef_, Ridge().fit(X.astype(float), y).coef_, rtol=1e-3)
 
@@ -86,4 +87,4 @@ def test_mistakes_are_named():
 
         Ridge().fit(dd.from_pandas(pd.DataFrame(X), npartitions=2), da.from_array(y))
     with pytest.warns(ConvergenceWarning, match="raise max_iter"):
-        Ridge(max_iter=2).fit(X, y)
+        Ridge(solver="gradient_descent", max_iter=2).fit(X, y)

@@ -42,6 +42,13 @@ def aligned(array: Array) -> Array:
     return array if is_other(array) else np.require(array, requirements=["C", "A"])
 
 
+def read_only(array: Array) -> Array:
+    """Return a read-only view: blocks that were moved are read-only, and numba would compile each kind on its own."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 def cast(array: Any, dtype: str, like: Any = None) -> Any:
     """Return the array in the library and on the device of `like` (its own by default), in this dtype."""
     like = array if like is None else like

@@ -6,20 +6,24 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from operator import add
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import xxhash
 
 from dist_dot.blocks.arrays import Parameters, aligned, itemsize, to_host
-from dist_dot.blocks.reduce import fold, root
+from dist_dot.blocks.reduce import Merge, fold, root
 from dist_dot.errors import InputError
 from dist_dot.typing import Array
 
 log = logging.getLogger("dist_dot")
 T = TypeVar("T")
 Kernel = Callable[["Block", Parameters], Array]
-"""(block, parameters) -> sums over its rows, one flat float64 array of its library. See `dist_dot.blocks.kernels`."""
+"""(block, parameters) -> sums over its rows, one flat float64 array of its library. See `dist_dot.blocks.kernels`.
+
+Where two results do not simply add up, it has a method `merge`: (left, right) -> the result for the rows of both.
+"""
 Report = Callable[[Any], bool]
 """What a program calls with its progress; the answer True asks it to stop."""
 Program = Callable[["Blocks", Report], T]
@@ -30,8 +34,8 @@ Program = Callable[["Blocks", Report], T]
 class Block:
     """Rows `start` .. `start + len(block)` of the data.
 
-    X is (m, p), y is (m,), both of one library and float dtype, aligned and C-contiguous where that is NumPy; weight is
-    (m,) or None where every row counts once.
+    X is (m, p), y is (m,), or (m, k) for k > 1 targets, both of one library and float dtype, aligned and C-contiguous
+    where that is NumPy; weight is (m,) or None where every row counts once.
     """
 
     X: Array
@@ -45,7 +49,8 @@ class Block:
     @property
     def nbytes(self) -> int:
         """Bytes of X, y and weight."""
-        columns = self.X.shape[1] + 1 + (self.weight is not None)
+        targets = self.y.shape[1] if self.y.ndim == 2 else 1
+        columns = self.X.shape[1] + targets + (self.weight is not None)
         return len(self) * int(columns) * itemsize(self.X)
 
     def __sizeof__(self) -> int:  # what Dask's memory manager asks for
@@ -90,12 +95,13 @@ def _aligned_block(X: Array, y: Array, weight: Array | None, start: int) -> Bloc
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where n_samples rows of n_features columns are cut: every `block_rows` rows."""
+    """Where n_samples rows of n_features columns, and of n_targets in y, are cut: every `block_rows` rows."""
 
     n_samples: int
     n_features: int
     dtype: str
     block_rows: int
+    n_targets: int = 1
 
     @property
     def n_blocks(self) -> int:
@@ -121,8 +127,10 @@ BLOCK = "dist-dot-block"  # what the keys of blocks begin with on a cluster
 CROSSING = 32 << 20  # bytes that a checksum brings from a device at once
 
 
-def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "auto") -> Cuts:
+def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "auto", n_targets: int = 1) -> Cuts:
     """Return the cuts: a function of n, p and dtype only, never of the cluster, so that the bits of a sum are.
+
+    The number of targets does not count: a target fitted beside others has the rows of one fitted alone.
 
     Raises InputError if block_rows is neither "auto" nor a positive number.
     """
@@ -134,7 +142,13 @@ def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "au
         block_rows = -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
     if isinstance(block_rows, str) or block_rows < 1:
         raise InputError(f"block_rows is {block_rows!r}: give a positive number of rows, or 'auto'")
-    return Cuts(n_samples, n_features, dtype.name, int(block_rows))
+    return Cuts(n_samples, n_features, dtype.name, int(block_rows), n_targets)
+
+
+def merge_of(kernel: Kernel) -> Merge:
+    """Return how two results of a kernel become one: its own `merge`, or addition."""
+    merge: Merge = getattr(kernel, "merge", add)
+    return merge
 
 
 @dataclass(frozen=True)
@@ -167,7 +181,7 @@ class Blocks(Protocol):
         """Where the rows live, in words."""
 
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
-        """Return the sum of kernel(block, parameters) over all blocks. One round; reads X once."""
+        """Return the sum of kernel(block, parameters) over all blocks, merged as the kernel says. One round."""
 
     def notice(self, words: str) -> None:
         """Tell the owner of the run what happened to it: a warning of the logger "dist_dot", where the client is."""
@@ -207,7 +221,8 @@ class LocalBlocks:
         one = len(self.blocks) == 1 or self._threads == 1
         sums = (map if one else self._pool.map)(lambda block: kernel(block, at), self.blocks)
         nodes = {(0, number): total for number, total in enumerate(sums)}
-        return np.asarray(to_host(fold(nodes, len(self.blocks))[root(len(self.blocks))]))
+        leaves = len(self.blocks)
+        return np.asarray(to_host(fold(nodes, leaves, merge_of(kernel))[root(leaves)]))
 
     def notice(self, words: str) -> None:
         """Log a warning."""

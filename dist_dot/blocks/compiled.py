@@ -9,7 +9,8 @@ products, which loads w less often, reads several streams at once and falls to 0
 next tile made every case slower; so did dots of one tile fused with the axpy of the tile before.
 
 Each loss works on a tile in float64, in plain loops without a branch or a call, which the compiler turns into vector
-code: exp and log1p are polynomials here, since the math library is called one number at a time.
+code: exp and log1p are polynomials here, since the math library is called one number at a time. A loss without a pass
+of its own here is none the worse for it but in speed: `dist_dot.blocks.kernels` has it as array operations.
 """
 
 from functools import lru_cache
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from dist_dot.losses import Logistic, Squared
+from dist_dot.losses import Gamma, Logistic, Poisson, Squared
 from dist_dot.typing import Array
 
 # Sums may be reordered (that is what makes them vector code); NaN and infinity keep their meaning.
@@ -26,8 +27,8 @@ _reordered: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", 
 # Where rounding is part of the method, the order of operations stands; a product may be added without rounding it.
 _ordered: Any = njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 
-SQUARED, LOGISTIC = 0, 1
-LOSSES: dict[type, int] = {Squared: SQUARED, Logistic: LOGISTIC}
+SQUARED, LOGISTIC, POISSON, GAMMA = range(4)
+LOSSES: dict[type, int] = {Squared: SQUARED, Logistic: LOGISTIC, Poisson: POISSON, Gamma: GAMMA}
 
 # Rows after which the gradient is added up in float64, for float32 loses digits with their number.
 FLUSH = 32
@@ -104,6 +105,10 @@ def _pass(loss: int, X: Array, y: Array, weight: Array, w: Array, b: float, rows
             _squared(y, start, m, z, residual, value)
         elif loss == LOGISTIC:
             _logistic(y, start, m, z, residual, value, scratch)
+        elif loss == POISSON:
+            _poisson(y, start, m, z, residual, value, scratch)
+        else:
+            _gamma(y, start, m, z, residual, value, scratch)
         if weight.size:
             for i in range(m):
                 residual[i] *= weight[start + i]
@@ -158,16 +163,15 @@ def _squared(y: Array, start: int, m: int, z: Array, residual: Array, value: Arr
 
 
 @_ordered
-def _logistic(y: Array, start: int, m: int, z: Array, residual: Array, value: Array, scale: Array) -> None:
-    """Loss = max(z, 0) - y z + log1p(u), first derivative = sigmoid(z) - y, with u = exp(-|z|).
+def _exp(m: int, value: Array, scale: Array) -> None:
+    """Replace m values between LOWEST and -LOWEST by exp of them; `scale` is room for as many numbers.
 
-    exp: u = 2^k exp(r), |r| <= ln(2) / 2, by its series; 2^k by putting k into the exponent's bits. log1p: the series
-    of 2 artanh(s), |s| <= 0.172, with s = u / (2 + u), or of (u - 1) / 2 for a large u. Both series end where the next
-    term is below rounding.
+    exp(a) = 2^k exp(r), |r| <= ln(2) / 2, by its series, which ends where the next term is below rounding; 2^k by
+    putting k into the exponent's bits.
     """
     bits = scale.view(np.int64)
     for i in range(m):
-        a = max(-abs(float(z[i])), LOWEST)
+        a = value[i]
         shifted = a * LOG2_E + ROUND
         k = shifted - ROUND
         r = (a - k * LN_2_HIGH) - k * LN_2_LOW
@@ -189,9 +193,23 @@ def _logistic(y: Array, start: int, m: int, z: Array, residual: Array, value: Ar
     for i in range(m):
         bits[i] = (bits[i] + 1023) << 52
     for i in range(m):
+        value[i] = value[i] * scale[i]
+
+
+@_ordered
+def _logistic(y: Array, start: int, m: int, z: Array, residual: Array, value: Array, scratch: Array) -> None:
+    """Loss = max(z, 0) - y z + log1p(u), first derivative = sigmoid(z) - y, with u = exp(-|z|).
+
+    log1p: the series of 2 artanh(s), |s| <= 0.172, with s = u / (2 + u), or of (u - 1) / 2 for a large u; it ends where
+    the next term is below rounding.
+    """
+    for i in range(m):
+        value[i] = max(-abs(float(z[i])), LOWEST)
+    _exp(m, value, scratch)
+    for i in range(m):
         t = float(z[i])
         target = float(y[start + i])
-        u = value[i] * scale[i]
+        u = value[i]
         large = u > SQRT_2_LESS_1
         s = (u - 1.0 if large else u) / (u + 3.0 if large else u + 2.0)
         q = s * s
@@ -209,6 +227,35 @@ def _logistic(y: Array, start: int, m: int, z: Array, residual: Array, value: Ar
         log1p = 2.0 * s * g + (LN_2 if large else 0.0)
         value[i] = (max(t, 0.0) - target * t) + log1p
         residual[i] = (1.0 if t >= 0.0 else u) / (1.0 + u) - target
+
+
+@_ordered
+def _poisson(y: Array, start: int, m: int, z: Array, residual: Array, value: Array, scratch: Array) -> None:
+    """Loss = exp(z) - y z, first derivative = exp(z) - y, by the tangent above the top."""
+    top = 80.0 if z.itemsize == 4 else 300.0
+    for i in range(m):
+        value[i] = max(min(float(z[i]), top), LOWEST)
+    _exp(m, value, scratch)
+    for i in range(m):
+        t = float(z[i])
+        target = float(y[start + i])
+        e = value[i]
+        value[i] = e * (1.0 + (t - min(t, top))) - target * t
+        residual[i] = e - target
+
+
+@_ordered
+def _gamma(y: Array, start: int, m: int, z: Array, residual: Array, value: Array, scratch: Array) -> None:
+    """Loss = z + y exp(-z), first derivative = 1 - y exp(-z), by the tangent below -top."""
+    top = 80.0 if z.itemsize == 4 else 300.0
+    for i in range(m):
+        value[i] = max(min(-float(z[i]), top), LOWEST)
+    _exp(m, value, scratch)
+    for i in range(m):
+        t = float(z[i])
+        scaled = float(y[start + i]) * value[i]
+        value[i] = t + scaled * (1.0 - (t - max(t, -top)))
+        residual[i] = 1.0 - scaled
 
 
 @_reordered

@@ -21,7 +21,7 @@ from dist_dot.blocks import compiled
 from dist_dot.blocks.arrays import Parameters, is_other, itemsize, namespace
 from dist_dot.blocks.block import Block
 from dist_dot.errors import DataError
-from dist_dot.losses import Loss, Squared
+from dist_dot.losses import POSITIVE, Loss, Squared
 from dist_dot.typing import Array
 
 HOST_TILE, DEVICE_TILE = 256 << 10, 32 << 20
@@ -31,7 +31,8 @@ HOST_TILE, DEVICE_TILE = 256 << 10, 32 << 20
 class ValueAndGradient:
     """Parameters [w, b] (p + 1) -> [loss, gradient in w (p), gradient in b]: unpenalised sums over the rows.
 
-    With k > 1 points the parameters are [w, b] of each, one after the other, and so are the sums: k times as many.
+    With k outputs the parameters are [w, b] of each, one after the other, and so is the gradient: k (p + 1) numbers and
+    one loss. With several points the parameters are those of each, one after the other, and so are the sums.
     """
 
     loss: Loss
@@ -39,14 +40,15 @@ class ValueAndGradient:
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
-        if self.points > 1:
-            return _pass_points(self.loss, self.points, block, parameters)
-        return _pass(self.loss, block, parameters)
+        return _pass(self.loss, block, parameters, self.points)
 
 
 @dataclass(frozen=True)
 class GramProduct:
-    """Parameters [v, c] (p + 1) -> sum over the rows of s_i (<x_i, v> + c) [x_i, 1]: the Gram matrix times [v, c]."""
+    """Parameters [v, c] (p + 1) -> sum over the rows of s_i (<x_i, v> + c) [x_i, 1]: the Gram matrix times [v, c].
+
+    With k outputs that of each, one after the other.
+    """
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
@@ -56,10 +58,36 @@ class GramProduct:
 
 
 @dataclass(frozen=True)
+class HessianProduct:
+    """Parameters [w, b], [v, c] -> the unpenalised Hessian at [w, b] times [v, c]: as many numbers as either has."""
+
+    loss: Loss
+
+    def __call__(self, block: Block, parameters: Parameters) -> Array:
+        """Read X once."""
+        xp, p = namespace(block.X), block.X.shape[1]
+        at = parameters.like(block.X)
+        width = at.shape[0] // (2 * (p + 1))
+        columns = xp.reshape(at, (2 * width, p + 1))
+        W, b = columns[:, :p].T, columns[:, p]
+        sums = _Sums(block, width * (p + 1))
+        for x, y, s in _tiles(block):
+            both = x @ W + b
+            z, u = both[:, :width], both[:, width:]
+            if self.loss.outputs > 1:
+                u = xp.sum(self.loss.second(y, z) * xp.expand_dims(u, axis=1), axis=2)
+            else:
+                u = self.loss.second(_column(y), z) * u
+            sums.add(_gradient(x, u if s is None else _column(s) * u))
+        return sums.total
+
+
+@dataclass(frozen=True)
 class Curvature:
     """Parameters [w, b] (p + 1) -> [X, 1].T D [X, 1], D = diag(s d2 loss / dz2), unpenalised: the Hessian in [w, b].
 
-    Flat: X.T D X (p * p), X.T D 1 (p), 1.T D 1. n p^2 operations, in BLAS: NumPy's product of a matrix with its own
+    Flat: X.T D X (p * p), X.T D 1 (p), 1.T D 1. With several outputs these three of each pair of outputs that the loss
+    couples, in the order of `coupled`. n p^2 operations for each, in BLAS: NumPy's product of a matrix with its own
     transpose is a syrk.
     """
 
@@ -67,48 +95,80 @@ class Curvature:
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
-        at = parameters.like(block.X)
-        p = block.X.shape[1]
-        sums = _Sums(block, p * p + p + 1)
+        xp, p = namespace(block.X), block.X.shape[1]
+        at = xp.reshape(parameters.like(block.X), (-1, p + 1))
+        W, b = at[:, :p].T, at[:, p]
+        pairs = coupled(self.loss, at.shape[0])
+        sums = _Sums(block, len(pairs) * (p * p + p + 1))
         # So many rows that adding up the p x p numbers of a tile costs little beside making them.
         for x, y, s in _tiles(block, 8 * p):
-            xp = namespace(x)
             if type(self.loss) is Squared and s is None:
-                one = xp.ones_like(y)
-                sums.add(x.T @ x, one @ x, _sum(one))
+                one = xp.ones_like(x[:, 0])
+                sums.add(*[part for _ in pairs for part in (x.T @ x, one @ x, _sum(one))])
                 continue
-            d = self.loss.second(y, x @ at[:p] + at[p])
-            d = d if s is None else s * d
-            scaled = x * xp.reshape(xp.sqrt(d), (-1, 1))
-            sums.add(scaled.T @ scaled, d @ x, _sum(d))
+            z = x @ W + b
+            several = self.loss.outputs > 1
+            second = self.loss.second(y if several else _column(y), z)
+            parts: list[Any] = []
+            for c, other in pairs:
+                d = second[:, c, other] if several else second[:, c]
+                d = d if s is None else s * d
+                if c == other:
+                    scaled = x * _column(xp.sqrt(d))
+                    parts += [scaled.T @ scaled, d @ x, _sum(d)]
+                else:
+                    parts += [(x * _column(d)).T @ x, d @ x, _sum(d)]
+            sums.add(*parts)
         return sums.total
 
 
 @dataclass(frozen=True)
+class Expansion:
+    """Parameters -> the sums of `ValueAndGradient`, then those of `Curvature`: all of F up to second order."""
+
+    loss: Loss
+
+    def __call__(self, block: Block, parameters: Parameters) -> Array:
+        """Read X twice: the second time costs little beside the curvature, and the first has the bits of a pass."""
+        parts = (kernel(block, parameters) for kernel in (ValueAndGradient(self.loss), Curvature(self.loss)))
+        sums: Array = namespace(block.X).concat(list(parts))
+        return sums
+
+
+def coupled(loss: Loss, outputs: int) -> list[tuple[int, int]]:
+    """Return the pairs of outputs c <= d whose second derivative is not 0 everywhere."""
+    if loss.outputs == 1:
+        return [(c, c) for c in range(outputs)]
+    return [(c, d) for c in range(outputs) for d in range(c, outputs)]
+
+
+@dataclass(frozen=True)
 class Moments:
-    """Parameters [x0, y0] (p + 1) -> [sum s, sums of s (x - x0) (p), of s (y - y0), of the same squared (p + 1)]."""
+    """Parameters [x0, y0] (p + 1) -> [sum s, sums of s (x - x0) (p), of s (y - y0), of the same squared (p + 1)].
+
+    With several targets y0 and the sums of y are as many.
+    """
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
         centre = parameters.like(block.X, "float64")
-        if not is_other(block.X):
+        if not is_other(block.X) and block.y.ndim == 1:
             return compiled.moments(block.X, block.y, block.weight, centre)
         p = block.X.shape[1]
-        sums = _Sums(block, 1 + 2 * (p + 1))
+        sums = _Sums(block, 1 + 2 * centre.shape[0])
         for x, y, s in _tiles(block):
             xp = namespace(x)
-            weight = xp.ones_like(y) if s is None else s
+            weight = xp.ones_like(x[:, 0]) if s is None else s
             weight = xp.astype(weight, xp.float64)
             dx = xp.astype(x, xp.float64) - centre[:p]
-            dy = xp.astype(y, xp.float64) - centre[p]
-            first = (weight @ dx, xp.sum(weight * dy))
-            sums.add(xp.sum(weight), *first, weight @ (dx * dx), xp.sum(weight * dy * dy))
+            dy = xp.astype(_column(y), xp.float64) - centre[p:]
+            sums.add(xp.sum(weight), weight @ dx, weight @ dy, weight @ (dx * dx), weight @ (dy * dy))
         return sums.total
 
 
 @dataclass(frozen=True)
 class CheckTarget:
-    """Raise DataError for a y outside of the loss's domain, with its row; return the number of rows. Reads y alone."""
+    """Raise DataError for a y outside of the loss's domain, with its row; return the sum of s. Reads y alone."""
 
     loss: Loss
 
@@ -116,19 +176,54 @@ class CheckTarget:
         """Look at y."""
         xp, (low, high) = namespace(block.y), self.loss.domain
         outside = (block.y < low) | (block.y > high)
+        if self.loss.outputs > 1:
+            outside = outside | (block.y != xp.floor(block.y))
         if len(block) and bool(xp.any(outside)):
             row = int(xp.argmax(xp.astype(outside, xp.int8)))
-            accepted = f"the {self.loss.name} loss takes {low:g} <= y <= {high:g}"
+            accepted = f"the {self.loss.name} loss takes {_accepted(self.loss)}"
             raise DataError(f"y is {float(block.y[row])} in row {block.start + row}: {accepted}")
-        return np.array([float(len(block))])
+        s = xp.ones_like(block.y) if block.weight is None else block.weight
+        total: Array = xp.reshape(_sum(s), (1,))
+        return total
 
 
-def _pass(loss: Loss, block: Block, parameters: Parameters) -> Array:
+def _accepted(loss: Loss) -> str:
+    low, high = loss.domain
+    words = "0 < y" if low == POSITIVE else f"{low:g} <= y"
+    words += f" <= {high:g}" if np.isfinite(high) else ""
+    return f"the whole numbers {words}" if loss.outputs > 1 else words
+
+
+@dataclass(frozen=True)
+class TargetSums:
+    """Parameters are not used -> [sum s, sum of s * dropped(y), sums of s y]: what F is for the best constant.
+
+    Where y is the code of a class, the last are the sums of s of each class, `outputs` of them. Reads y alone.
+    """
+
+    loss: Loss
+
+    def __call__(self, block: Block, parameters: Parameters) -> Array:
+        """Look at y and the weights."""
+        xp = namespace(block.y)
+        target = _column(xp.astype(block.y, xp.float64))
+        s = xp.ones_like(target[:, 0]) if block.weight is None else xp.astype(block.weight, xp.float64)
+        dropped = s @ self.loss.dropped(target)
+        if self.loss.outputs > 1:
+            target = xp.astype(target == xp.astype(xp.arange(self.loss.outputs), xp.float64), xp.float64)
+        sums = _Sums(block, 2 + target.shape[1])
+        sums.add(xp.sum(s), xp.sum(dropped), s @ target)
+        return sums.total
+
+
+def _pass(loss: Loss, block: Block, parameters: Parameters, points: int = 1) -> Array:
     at = parameters.like(block.X)
+    p = block.X.shape[1]
+    if at.shape[0] > p + 1:
+        return _pass_columns(loss, points, block, at)
     code = compiled.LOSSES.get(type(loss))
     if code is not None and not is_other(block.X):
         return compiled.value_and_gradient(code, block.X, block.y, block.weight, at)
-    p = block.X.shape[1]
     sums = _Sums(block, p + 2)
     for x, y, s in _tiles(block):
         z = x @ at[:p] + at[p]
@@ -139,22 +234,35 @@ def _pass(loss: Loss, block: Block, parameters: Parameters) -> Array:
     return sums.total
 
 
-def _pass_points(loss: Loss, points: int, block: Block, parameters: Parameters) -> Array:
-    """As above for several points: two matrix products per tile, faster than any loop of ours from two columns on."""
+def _pass_columns(loss: Loss, points: int, block: Block, at: Any) -> Array:
+    """As above for several points or outputs: two matrix products per tile, faster than loops of ours from two on."""
     xp, p = namespace(block.X), block.X.shape[1]
-    at = xp.reshape(parameters.like(block.X), (points, p + 1))
-    W, b = at[:, :p].T, at[:, p]
-    sums = _Sums(block, points * (p + 2))
+    columns = xp.reshape(at, (-1, p + 1))
+    W, b = columns[:, :p].T, columns[:, p]
+    width = columns.shape[0] // points
+    sums = _Sums(block, points * (1 + width * (p + 1)))
     for x, y, s in _tiles(block):
-        y = xp.reshape(y, (-1, 1))
-        z = x @ W + b
-        value, residual = loss.value(y, z), loss.first(y, z)
+        m = x.shape[0]
+        z = xp.reshape(x @ W + b, (m, points, width))
+        y = xp.reshape(y, (m, 1) if loss.outputs > 1 else (m, 1, -1))
+        value = xp.reshape(loss.value(y, z), (m, points, -1))
+        residual = xp.reshape(loss.first(y, z), (m, points * width))
         if s is not None:
-            s = xp.reshape(s, (-1, 1))
-            value, residual = s * value, s * residual
-        columns = (_sum(value, 0), xp.astype(residual.T @ x, xp.float64), _sum(residual, 0))
-        sums.add(xp.concat([xp.reshape(columns[0], (-1, 1)), columns[1], xp.reshape(columns[2], (-1, 1))], axis=1))
+            value, residual = xp.reshape(s, (m, 1, 1)) * value, _column(s) * residual
+        gradient = xp.reshape(_gradient(x, residual), (points, width * (p + 1)))
+        sums.add(xp.concat([_column(_sum(value, (0, 2))), gradient], axis=1))
     return sums.total
+
+
+def _gradient(x: Any, residual: Any) -> Any:
+    """Return [X.T r, sum r] of each column r of the residual (m, k): (k, p + 1), float64."""
+    xp = namespace(x)
+    return xp.concat([xp.astype(residual.T @ x, xp.float64), _column(_sum(residual, 0))], axis=1)
+
+
+def _column(values: Any) -> Any:
+    """Return y (m,) as (m, 1); what has columns already, as it is."""
+    return values if values.ndim == 2 else namespace(values).reshape(values, (-1, 1))
 
 
 def _tiles(block: Block, rows: int = 1) -> Iterator[tuple[Any, Any, Any]]:
@@ -166,7 +274,7 @@ def _tiles(block: Block, rows: int = 1) -> Iterator[tuple[Any, Any, Any]]:
         yield block.X[part, :], block.y[part], None if block.weight is None else block.weight[part]
 
 
-def _sum(values: Any, axis: int | None = None) -> Any:
+def _sum(values: Any, axis: int | tuple[int, ...] | None = None) -> Any:
     xp = namespace(values)
     return xp.sum(values, axis=axis, dtype=xp.float64)
 

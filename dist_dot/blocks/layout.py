@@ -17,11 +17,12 @@ from dist_dot.typing import Array
 def lay_out(X: Any, y: Any, sample_weight: Any = None, *, block_rows: int | str = "auto") -> Blocks:
     """Cut rows into blocks and return where they are.
 
-    X is (n, p), y is (n,), sample_weight is (n,) or None: NumPy arrays, anything that NumPy makes an array of, Dask
-    arrays, or arrays of a library that speaks the array API, such as CuPy, which stay on their device. float32 stays
-    float32, every other number becomes float64. NumPy rows are used in place where they are C-contiguous and of the
-    right dtype. A Dask collection with a `distributed.Client` in force is laid out on that cluster, one task per block,
-    anything else in this process. block_rows is "auto", a function of n, p and dtype, or the number of rows.
+    X is (n, p), y is (n,), or (n, k) for k targets, sample_weight is (n,) or None: NumPy arrays, anything that NumPy
+    makes an array of, Dask arrays, or arrays of a library that speaks the array API, such as CuPy, which stay on their
+    device. float32 stays float32, every other number becomes float64. NumPy rows are used in place where they are
+    C-contiguous and of the right dtype. A Dask collection with a `distributed.Client` in force is laid out on that
+    cluster, one task per block, anything else in this process. block_rows is "auto", a function of n, p and dtype, or
+    the number of rows.
 
     Cost: one pass over X. Raises DataError for shapes that do not match, for NaN, infinity, a negative weight, each
     with its row and column; what a Dask task raises, as it is.
@@ -32,12 +33,12 @@ def lay_out(X: Any, y: Any, sample_weight: Any = None, *, block_rows: int | str 
         raise DataError(f"X is a sparse {type(X).__name__}: only dense X is supported so far; use X.toarray()")
     X, y, weight = (a if a is None or is_other(a) else np.asarray(a) for a in (X, y, sample_weight))
     check_shapes(X.shape, y.shape, None if weight is None else weight.shape)
-    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows)
+    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape))
 
     def make(number: int) -> Block:
         start, stop = cuts.bounds(number)
         return make_block(
-            X[start:stop, :], y[start:stop], None if weight is None else weight[start:stop], start, cuts.dtype
+            X[start:stop, :], y[start:stop, ...], None if weight is None else weight[start:stop], start, cuts.dtype
         )
 
     return lay_out_rows(make, cuts, None)
@@ -67,13 +68,15 @@ def make_block(X: Array, y: Array, weight: Array | None, start: int, dtype: str)
     """Check rows and return them as a block; `start` is the number of the first row, for messages."""
     X = aligned(cast(X, dtype))
     y = aligned(cast(y, dtype, X))
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = namespace(y).reshape(y, (-1,))  # one target is (m,) for every kernel, however it came
     if not is_other(X):
         compile_for(dtype)  # here, so that no round has to wait for it
-    _check_finite("X", X, start)
-    _check_finite("y", y, start)
+    check_finite("X", X, start)
+    check_finite("y", y, start)
     if weight is not None:
         weight = aligned(cast(weight, dtype, X))
-        _check_finite("sample_weight", weight, start)
+        check_finite("sample_weight", weight, start)
         xp = namespace(weight)
         if weight.shape[0] and float(xp.min(weight)) < 0:
             row = int(xp.argmin(weight))
@@ -82,17 +85,41 @@ def make_block(X: Array, y: Array, weight: Array | None, start: int, dtype: str)
 
 
 def check_shapes(X: tuple[int, ...], y: tuple[int, ...], weight: tuple[int, ...] | None) -> None:
-    """Raise DataError unless the shapes are (n, p), (n,) and (n,) or None, with n and p at least 1."""
+    """Raise DataError unless the shapes are (n, p), (n,) or (n, k), and (n,) or None, with n, p and k at least 1."""
     if len(X) != 2:
         raise DataError(f"X has shape {X}: expected (n_samples, n_features); a single column is X.reshape(-1, 1)")
-    if len(y) != 1:
-        raise DataError(f"y has shape {y}: expected (n_samples,), one target; a single column is y.ravel()")
+    if len(y) not in (1, 2) or y[1:] == (0,):
+        raise DataError(f"y has shape {y}: expected (n_samples,), or (n_samples, n_targets)")
     if X[0] != y[0]:
         raise DataError(f"X has {X[0]} rows and y has {y[0]}")
-    if weight is not None and weight != y:
-        raise DataError(f"sample_weight has shape {weight}: expected {y}, one weight per row")
+    if weight is not None and weight != y[:1]:
+        raise DataError(f"sample_weight has shape {weight}: expected {y[:1]}, one weight per row")
     if 0 in X:
         raise DataError(f"X has shape {X}: there is nothing to train on")
+
+
+def n_targets(y: tuple[int, ...]) -> int:
+    """Return the number of targets in a y of this shape."""
+    return y[1] if len(y) == 2 else 1
+
+
+def n_rows(X: Any) -> int:
+    """Return the number of rows; of a Dask array that does not know it, by computing the sizes of its chunks."""
+    if np.isnan(X.shape[0]):
+        X.compute_chunk_sizes()
+    return int(X.shape[0])
+
+
+def beside(y: Any, column: Array) -> Any:
+    """Return y (n,) or (n, k) with this column (n,) as its last, in y's own library; lazily for a Dask array."""
+    if _is_dask(y):
+        import dask.array as da
+
+        n_rows(y)
+        parts = [y if y.ndim == 2 else y[:, None], da.from_array(column[:, None], chunks=(y.chunks[0], 1))]
+        return da.concatenate(parts, axis=1)
+    xp, dtype = namespace(y), float_dtype(y)
+    return xp.concat([xp.reshape(cast(y, dtype), (y.shape[0], -1)), cast(column[:, None], dtype, y)], axis=1)
 
 
 def float_dtype(X: Any) -> str:
@@ -103,7 +130,8 @@ def float_dtype(X: Any) -> str:
     return "float32" if X.dtype == xp.float32 else "float64"
 
 
-def _check_finite(name: str, array: Array, start: int) -> None:
+def check_finite(name: str, array: Array, start: int) -> None:
+    """Raise DataError for NaN and infinity, with the column and the row, of which `start` is the first."""
     # A finite sum is proof enough, at the speed of memory and without a temporary; else look closer.
     xp = namespace(array)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -142,10 +170,10 @@ def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str) -> Blocks:
             array.compute_chunk_sizes()
     X, y, *rest = arrays
     check_shapes(X.shape, y.shape, rest[0].shape if rest else None)
-    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows)
+    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape))
     rows = tuple(stop - start for start, stop in map(cuts.bounds, range(cuts.n_blocks)))
     X_parts = X.rechunk((rows, X.shape[1])).to_delayed().ravel()
-    y_parts = y.rechunk((rows,)).to_delayed().ravel()
+    y_parts = y.rechunk((rows, *y.shape[1:])).to_delayed().ravel()
     weight_parts = rest[0].rechunk((rows,)).to_delayed().ravel() if rest else [None] * cuts.n_blocks
     make, prefix = delayed(make_block, pure=False), _new_prefix()
     tasks = [

@@ -12,6 +12,8 @@ from operator import add
 from dist_dot.typing import Array
 
 Node = tuple[int, int]
+Merge = Callable[[Array, Array], Array]
+"""(left, right) -> the sum of both."""
 
 
 def root(leaves: int) -> Node:
@@ -19,7 +21,7 @@ def root(leaves: int) -> Node:
     return (leaves - 1).bit_length(), 0
 
 
-def fold(nodes: Mapping[Node, Array], leaves: int, merge: Callable[[Array, Array], Array] = add) -> dict[Node, Array]:
+def fold(nodes: Mapping[Node, Array], leaves: int, merge: Merge = add) -> dict[Node, Array]:
     """Merge siblings as far up as they are complete; return the nodes that are left.
 
     O(nodes) merges. A contiguous range of blocks leaves O(log blocks) nodes.

@@ -11,7 +11,7 @@ from typing import Any
 
 from distributed.protocol.pickle import dumps, loads
 
-from dist_dot.blocks.block import Kernel, Program, Recovery, combined
+from dist_dot.blocks.block import Kernel, Program, Recovery, combined, merge_of
 from dist_dot.blocks.reduce import Node, fold, root, uncovered
 from dist_dot.blocks.rounds import Rounds, RunSpec
 from dist_dot.blocks.worker import NAME, pack, unpack
@@ -127,7 +127,7 @@ class SchedulerBlocks:
                 if reply["nodes"]:
                     nodes |= self._decode(reply)
                     deadline = monotonic() + self.host.spec.patience
-            nodes = fold(nodes, leaves)
+            nodes = fold(nodes, leaves, merge_of(kernel))
             missing = uncovered(nodes, leaves)
             if missing and monotonic() > deadline:
                 raise DeadlineError(

@@ -12,7 +12,7 @@ from distributed.protocol.pickle import dumps, loads
 from threadpoolctl import threadpool_limits
 
 from dist_dot.blocks.arrays import Parameters, namespace, to_host
-from dist_dot.blocks.block import Kernel, block_key, checksum
+from dist_dot.blocks.block import Kernel, block_key, checksum, merge_of
 from dist_dot.blocks.placement import Ranges
 from dist_dot.blocks.reduce import Node, fold
 from dist_dot.typing import Array
@@ -97,7 +97,7 @@ class KernelPlugin(WorkerPlugin):
             )
         except Exception as error:  # whatever a kernel raises ends the run, at the client, as what it is
             return {"stamp": stamp, "error": dumps(error)}
-        nodes = fold({node: total for part in parts for node, total in part.nodes.items()}, leaves)
+        nodes = fold({node: total for part in parts for node, total in part.nodes.items()}, leaves, merge_of(run))
         return {
             "stamp": stamp,
             "nodes": list(nodes),
@@ -120,7 +120,7 @@ class KernelPlugin(WorkerPlugin):
             if number in verify:
                 part.checksums.append((number, checksum(block)))
             part.nodes[0, number] = kernel(block, parameters)
-        return part._replace(nodes=fold(part.nodes, leaves))
+        return part._replace(nodes=fold(part.nodes, leaves, merge_of(kernel)))
 
 
 class _Part(NamedTuple):

@@ -214,7 +214,7 @@ def finish(plan: Plan, outcome: Outcome, client: Any) -> Report:
         bytes_per_second=fit.bytes_per_second,
         recovery=fit.recovery,
         coefficients={plan.encoding.names[j]: float(fit.w[j]) for j in order},
-        intercept=fit.intercept,
+        intercept=float(fit.intercept),
         history=fit.history,
         versions=versions(),
     )

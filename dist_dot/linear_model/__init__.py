@@ -1,5 +1,9 @@
 """scikit-learn estimators: fit, predict, score."""
 
+from dist_dot.linear_model.glm import GammaRegressor, PoissonRegressor
+from dist_dot.linear_model.linear_regression import LinearRegression
+from dist_dot.linear_model.logistic import LogisticRegression
 from dist_dot.linear_model.ridge import Ridge
+from dist_dot.linear_model.ridge_cv import RidgeCV
 
-__all__ = ["Ridge"]
+__all__ = ["GammaRegressor", "LinearRegression", "LogisticRegression", "PoissonRegressor", "Ridge", "RidgeCV"]

@@ -1,31 +1,27 @@
 """What every estimator does: check what it was given, minimise F, and predict from z."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import sklearn.linear_model
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dist_dot.blocks.arrays import cast, is_other
-from dist_dot.errors import InputError, SolverError, suggestion
+from dist_dot.blocks.layout import lay_out
+from dist_dot.errors import InputError
+from dist_dot.losses import Loss
 from dist_dot.objective import Objective
-from dist_dot.solvers import GradientDescent, Solver
 from dist_dot.training.fit import Fit, Status
 from dist_dot.training.loop import minimise
+from dist_dot.typing import Array
 
-
-def solver_named(name: str | Solver[Any]) -> Solver[Any]:
-    """Return the solver that a word stands for; a solver stands for itself.
-
-    "auto" is gradient descent. Raises SolverError for another word.
-    """
-    if not isinstance(name, str):
-        return name
-    if name in ("auto", GradientDescent.name):
-        return GradientDescent()
-    raise SolverError(f"unknown solver {name!r}: {suggestion(name, ('auto', GradientDescent.name))}")
+# What another solver would not understand, and what a fitted estimator has.
+OF_THE_SOLVER = ("solver", "tol", "max_iter")
+FITTED = ("coef_", "intercept_", "n_iter_", "n_features_in_", "feature_names_in_", "classes_", "alpha_", "best_score_")
 
 
 def is_plain(X: Any) -> bool:
@@ -46,29 +42,80 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
                 sample_weight = np.broadcast_to(np.asarray(sample_weight, X.dtype), y.shape)
         return X, y, sample_weight
 
-    def _minimise(self, objective: Objective, dtype: str) -> None:
+    def _minimise(self, objective: Objective, dtype: str, start: Array | None = None) -> None:
         """Minimise F and set the fitted attributes, with coefficients of this dtype."""
         fit: Fit = minimise(
             objective,
-            solver_named(self.solver),
+            self.solver,
             tol=self.tol,
             max_iter=self.max_iter,
             callbacks=tuple(self.callbacks),
+            start=start,
         )
         if fit.status in (Status.MAX_ITER, Status.DIVERGED):
             warnings.warn(f"after {fit.n_iter} steps: {fit.status.value}", ConvergenceWarning, stacklevel=3)
+        self._set(fit, dtype)
+
+    def _set(self, fit: Fit, dtype: str) -> None:
+        """Set the fitted attributes, with coefficients of this dtype."""
         self.fit_ = fit
         self.coef_ = fit.w.astype(dtype)
         self.intercept_ = fit.intercept
         self.n_iter_ = fit.n_iter
-        self.n_features_in_ = objective.n_features
+        self.n_features_in_ = fit.w.shape[0]
+
+    def _warm_start(self, objective: Objective) -> Array | None:
+        """Return the last coefficients as a flat vector; None where there are none of this shape, or none wanted."""
+        if not (self.warm_start and hasattr(self, "coef_")):
+            return None
+        W, b = np.atleast_2d(self.coef_).T.astype(np.float64), np.atleast_1d(self.intercept_)
+        fits = W.shape == (objective.n_features, objective.n_outputs)
+        return objective.join(W, b) if fits else None
+
+    def to_sklearn(self) -> Any:
+        """Return the fitted scikit-learn estimator of the same name, with the same predictions.
+
+        Parameters that both have carry over, but for `solver`, `tol` and `max_iter`, which mean something else there.
+        """
+        check_is_fitted(self)
+        kind: Any = getattr(sklearn.linear_model, type(self).__name__)
+        ours, theirs = self.get_params(deep=False), kind().get_params(deep=False)
+        other: Any = kind(**{name: ours[name] for name in theirs if name in ours and name not in OF_THE_SOLVER})
+        for name in FITTED:
+            if hasattr(self, name):
+                setattr(other, name, getattr(self, name))
+        return other
+
+    def _objective(self, X: Any, y: Any, sample_weight: Any, loss: Loss) -> tuple[Objective, Array]:
+        """Return F of these rows without a penalty, and the flat vector of this model: what scores are made of."""
+        check_is_fitted(self)
+        if is_plain(X):
+            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        objective = Objective(lay_out(X, y, sample_weight), loss)
+        return objective, objective.join(np.atleast_2d(self.coef_).T, np.atleast_1d(self.intercept_))
 
     def _linear_predictor(self, X: Any) -> Any:
-        """Return z = X @ coef_ + intercept_, (n,); of a Dask array a Dask array, not computed yet."""
+        """Return z = X @ coef_.T + intercept_, (n,) or (n, k); of a Dask array a Dask array, not computed yet."""
         check_is_fitted(self)
-        coef = self.coef_
+        coef = self.coef_.T
         if is_plain(X):
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         elif X.shape[1] != self.n_features_in_:
             raise InputError(f"X has {X.shape[1]} columns, the model was fitted to {self.n_features_in_}")
-        return X @ cast(coef, coef.dtype.name, X if is_other(X) else coef) + self.intercept_
+        own = X if is_other(X) else coef
+        intercept = self.intercept_ if coef.ndim == 1 else cast(self.intercept_, coef.dtype.name, own)
+        return X @ cast(coef, coef.dtype.name, own) + intercept
+
+
+def apply(function: Callable[..., Any], z: Any, dtype: Any, columns: int | None = None) -> Any:
+    """Return function(z) for the rows of z; lazily for a Dask array, whose rows may have another number of columns.
+
+    columns is that of the result, None for an array (n,).
+    """
+    if not hasattr(z, "__dask_graph__"):
+        return function(z)
+    if columns is None:
+        return z.map_blocks(function, dtype=dtype, drop_axis=1 if z.ndim == 2 else None)
+    if z.ndim == 1:
+        return z.map_blocks(function, dtype=dtype, new_axis=1, chunks=(z.chunks[0], columns))
+    return z.map_blocks(function, dtype=dtype, chunks=(z.chunks[0], columns))

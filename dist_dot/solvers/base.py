@@ -43,4 +43,4 @@ class Solver(Protocol[S]):
         """Return the Euclidean norm of a gradient of F in the coordinates that the solver moves in."""
 
     def step(self, objective: Objective, state: S) -> S:
-        """Move once."""
+        """Move once. A solver that can come no closer to the minimum returns the state it was given, itself."""

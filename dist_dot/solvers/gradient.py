@@ -1,14 +1,20 @@
-"""Gradient descent: fixed or automatic rate, Nesterov momentum with adaptive restart, diagonal preconditioning."""
+"""Gradient descent: fixed, automatic or backtracked rate, Nesterov momentum with adaptive restart, preconditioning."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
 
+from dist_dot.blocks.moments import CentredMoments
 from dist_dot.errors import SolverError
 from dist_dot.objective import Objective
 from dist_dot.solvers.curvature import largest_curvature
+from dist_dot.solvers.least_squares import answered_from, require_squared
+from dist_dot.solvers.scaling import column_scaling, identity, to_parameters, to_scaled, to_scaled_gradient
 from dist_dot.typing import Array
+
+# After a step that descended as far as it must, where no bound of the curvature is known.
+SHRINK = 0.98
 
 
 @dataclass(frozen=True)
@@ -17,7 +23,7 @@ class GradientState:
 
     The solver moves in scaled coordinates v with w = scale * v and b = scale_b * c - <mean, w>; `scale` and `mean`
     hold that map, `v` is the point where F was evaluated, `x` the one without momentum, `t` the momentum counter and
-    `curvature` the L of the step 1 / L.
+    `curvature` the L of the step 1 / L. `summary` is that of all rows (see `dist_dot.blocks.moments`), or empty.
     """
 
     parameters: Array
@@ -29,6 +35,7 @@ class GradientState:
     curvature: float
     scale: Array
     mean: Array
+    summary: Array
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,10 @@ class GradientDescent:
 
     learning_rate
         A positive number, or "auto": 1 / L with L a safe bound of the largest curvature of F, from some ten Lanczos
-        rounds (see `dist_dot.solvers.curvature`); needs a loss whose curvature is bounded. Should the bound turn out
-        too small, a step without momentum that does not descend as far as it must doubles L.
+        rounds (see `dist_dot.solvers.curvature`). Should the bound turn out too small, a step without momentum that
+        does not descend as far as it must doubles L. Where the curvature of the loss has no bound, L is that of F at
+        the start, each step is tested and repeated with twice the L until it descends far enough, and L falls by 2 per
+        cent with each that does: the backtracking of Beck and Teboulle, section 4, with an L that may come down again.
     momentum
         "nesterov": Beck and Teboulle, A fast iterative shrinkage-thresholding algorithm (2009), FISTA with constant
         step, equations 4.1 - 4.3 without the prox; the momentum starts anew whenever it points uphill (O'Donoghue
@@ -47,15 +56,20 @@ class GradientDescent:
     preconditioner
         "diagonal": the columns are centred (with an intercept) and scaled to curvature 1, as algebra on w: X is not
         touched, and F, its penalty and its minimum stay what they are. None: the coordinates of w themselves.
+    reuse
+        "gram": for the squared loss, sum up the rows once, and iterate on that: the same iterates to rounding, no
+        matter how many, for one round of n p^2 operations. "none": every evaluation is a pass over the rows.
 
     Cost: one round to start, two for the moments of the columns with a preconditioner, some ten for an automatic
-    rate; then one per step. Raises SolverError for a learning rate that is not positive, and for "auto" with a loss
-    without a curvature bound.
+    rate; then one per step, at two points where steps with momentum are backtracked. With reuse="gram" one round in
+    all. Raises SolverError for a learning rate that is not positive, and for reuse="gram" with another loss than the
+    squared one.
     """
 
     learning_rate: float | Literal["auto"] = "auto"
     momentum: Literal["nesterov"] | None = "nesterov"
     preconditioner: Literal["diagonal"] | None = "diagonal"
+    reuse: Literal["none", "gram"] = "none"
 
     name: ClassVar[str] = "gradient_descent"
     state: ClassVar[type[GradientState]] = GradientState
@@ -70,32 +84,39 @@ class GradientDescent:
             raise SolverError(f"momentum is {self.momentum!r}: give None or 'nesterov'")
         if self.preconditioner not in (None, "diagonal"):
             raise SolverError(f"preconditioner is {self.preconditioner!r}: give None or 'diagonal'")
+        if self.reuse not in ("none", "gram"):
+            raise SolverError(f"reuse is {self.reuse!r}: give 'none' or 'gram'")
 
     def init(self, objective: Objective, parameters: Array) -> GradientState:
         """Evaluate F at the start, measure the columns and the largest curvature."""
-        scale, mean = np.ones(objective.n_parameters), np.zeros(objective.n_features)
-        if self.preconditioner == "diagonal":
-            scale, mean = _column_scaling(objective)
+        summary = np.empty(0)
+        if self.reuse == "gram":
+            require_squared(objective, "reuse='gram'")
+            summary = objective.blocks.reduce(CentredMoments(), np.zeros(0))
+            objective = answered_from(summary, objective)
+        scale, mean = (column_scaling if self.preconditioner == "diagonal" else identity)(objective)
         if self.learning_rate == "auto":
 
             def product(direction: Array) -> Array:
-                raw = objective.curvature_bound_product(_to_parameters(direction, scale, mean))
-                return _to_scaled_gradient(raw, scale, mean)
+                raw = to_parameters(direction, scale, mean)
+                if objective.loss.curvature is None:
+                    return to_scaled_gradient(objective.hessian_product(parameters, raw), scale, mean)
+                return to_scaled_gradient(objective.curvature_bound_product(raw), scale, mean)
 
             curvature = largest_curvature(product, objective.n_parameters)
         else:
             curvature = 1.0 / self.learning_rate
         value, gradient = objective.value_and_gradient(parameters)
-        v = _to_scaled(parameters, scale, mean)
-        return GradientState(parameters, value, gradient, v, v, 1.0, curvature, scale, mean)
+        v = to_scaled(parameters, scale, mean)
+        return GradientState(parameters, value, gradient, v, v, 1.0, curvature, scale, mean, summary)
 
     def norm(self, state: GradientState, gradient: Array) -> float:
         """Return the Euclidean norm of a gradient of F in the scaled coordinates."""
-        return float(np.linalg.norm(_to_scaled_gradient(gradient, state.scale, state.mean)))
+        return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
 
     def step(self, objective: Objective, state: GradientState) -> GradientState:
-        """Move once. One round; reads X once."""
-        g = _to_scaled_gradient(state.gradient, state.scale, state.mean)
+        """Move once. One round, which reads X once; none with reuse="gram"."""
+        g = to_scaled_gradient(state.gradient, state.scale, state.mean)
         x = state.v - g / state.curvature
         if self.momentum is None:
             return self._evaluate(objective, state, g, x, x, 1.0)
@@ -108,11 +129,13 @@ class GradientDescent:
     def _evaluate(
         self, objective: Objective, state: GradientState, g: Array, x: Array, v: Array, t: float
     ) -> GradientState:
-        parameters = _to_parameters(v, state.scale, state.mean)
+        if self.learning_rate == "auto" and objective.loss.curvature is None:
+            return _backtracked(objective, state, g, x, v, t)
+        parameters = to_parameters(v, state.scale, state.mean)
+        if state.summary.size:
+            objective = answered_from(state.summary, objective)
         value, gradient = objective.value_and_gradient(parameters)
-        # Near the minimum the difference of two values is below their rounding, which must not count.
-        eps = float(np.finfo(objective.blocks.cuts.dtype).eps)
-        rounding = max(8.0 * eps, 1e-12) * (abs(value) + abs(state.value))
+        rounding = _rounding(objective, state, value)
         if self.learning_rate == "auto" and np.array_equal(v, x):
             # A plain step: the descent lemma holds for every step 1 / L if L bounds the curvature.
             promised = g @ g / (2.0 * state.curvature)
@@ -123,40 +146,32 @@ class GradientDescent:
         return replace(state, parameters=parameters, value=value, gradient=gradient, v=v, x=x, t=t)
 
 
-def _column_scaling(objective: Objective) -> tuple[Array, Array]:
-    """Return the scale of each coordinate and the mean of each column. Two rounds.
-
-    In the scaled coordinates the diagonal of the curvature bound is 1: 1 / scale^2 = c * spread + alpha, for the
-    intercept c * sum s. A column that is constant and not penalised keeps its own scale.
-    """
-    moments = objective.moments()
-    bound = objective.loss.curvature or 1.0
-    spread, mean = moments.spread, moments.mean
-    if not objective.fit_intercept:
-        spread, mean = spread + moments.weight * mean * mean, np.zeros_like(mean)
-    diagonal = bound * spread + objective.alpha
-    if objective.fit_intercept:
-        diagonal = np.append(diagonal, bound * moments.weight)
-    return 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), mean
-
-
-def _to_parameters(v: Array, scale: Array, mean: Array) -> Array:
-    """Return [w, b] for the scaled point: w = scale * v, b = scale_b * c - <mean, w>."""
-    parameters = scale * v
-    parameters[mean.size :] -= mean @ parameters[: mean.size]
-    return parameters
-
-
-def _to_scaled(parameters: Array, scale: Array, mean: Array) -> Array:
-    """Return the scaled point for [w, b]: the inverse of `_to_parameters`."""
-    centred = parameters.copy()
-    centred[mean.size :] += mean @ parameters[: mean.size]
-    return centred / scale
+def _backtracked(objective: Objective, state: GradientState, g: Array, x: Array, v: Array, t: float) -> GradientState:
+    """Move to v if the plain step to x has descended as far as it must; else stay, with twice the curvature."""
+    parameters = np.array([to_parameters(point, state.scale, state.mean) for point in (v, x)])
+    if np.array_equal(v, x):
+        value, gradient = objective.value_and_gradient(parameters[0])
+        values, gradients = np.array([value, value]), np.array([gradient, gradient])
+    else:
+        values, gradients = objective.values_and_gradients(parameters)
+    promised = g @ g / (2.0 * state.curvature)
+    if not values[1] <= state.value - promised + _rounding(objective, state, values[1]):
+        return replace(state, curvature=2.0 * state.curvature)
+    # Momentum may climb, but not out of sight: the point without it is known as well.
+    far = not values[0] - state.value <= abs(state.value)
+    return replace(
+        state,
+        parameters=parameters[int(far)],
+        value=float(values[int(far)]),
+        gradient=gradients[int(far)],
+        v=x if far else v,
+        x=x,
+        t=1.0 if far else t,
+        curvature=SHRINK * state.curvature,
+    )
 
 
-def _to_scaled_gradient(gradient: Array, scale: Array, mean: Array) -> Array:
-    """Return the gradient in the scaled point: the transpose of `_to_parameters` applied to that in [w, b]."""
-    centred = gradient.copy()
-    if gradient.size > mean.size:
-        centred[: mean.size] -= mean * gradient[-1]
-    return scale * centred
+def _rounding(objective: Objective, state: GradientState, value: float) -> float:
+    """Return what near the minimum the difference of two values may be by rounding alone, which must not count."""
+    eps = float(np.finfo(objective.blocks.cuts.dtype).eps)
+    return max(8.0 * eps, 1e-12) * (abs(value) + abs(state.value))

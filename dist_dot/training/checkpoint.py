@@ -47,6 +47,7 @@ def fingerprint(objective: Objective, solver: Any) -> str:
             "loss": repr(objective.loss),
             "alpha": objective.alpha,
             "fit_intercept": objective.fit_intercept,
+            "scale": None if objective.scale is None else hashlib.sha256(objective.scale.tobytes()).hexdigest(),
             "solver": repr(solver),
         },
         sort_keys=True,

@@ -1,12 +1,14 @@
 """What a training run reports while it goes on, and what it returns."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
 from dist_dot.blocks.block import Recovery
+from dist_dot.training.inference import Inference, inference
 from dist_dot.typing import Array
 
 
@@ -15,7 +17,8 @@ class Status(Enum):
 
     CONVERGED = "the gradient is small enough"
     MAX_ITER = "stopped at max_iter before the gradient was small enough: raise max_iter or tol, or scale the columns"
-    DIVERGED = "the objective is no longer finite: lower the learning rate, or use learning_rate='auto'"
+    DIVERGED = "the objective grows without end: lower the learning rate, or use learning_rate='auto'"
+    AT_ROUNDING = "the gradient is as small as rounding lets the solver make it"
     STOPPED = "a callback asked to stop"
 
 
@@ -46,25 +49,68 @@ which follows some milliseconds behind: the run stops at the first round after t
 
 
 @dataclass(frozen=True)
+class Path:
+    """Ridge for each of some alphas (a,): scores (a, folds), W (a, p, k) and b (a, k)."""
+
+    alphas: Array
+    scores: Array
+    coef: Array
+    intercept: Array
+
+    @property
+    def mean_scores(self) -> Array:
+        """The mean score (a,) of each alpha over the folds."""
+        return np.asarray(self.scores.mean(axis=1))
+
+    @property
+    def best(self) -> float:
+        """The alpha with the largest mean score, the first of several."""
+        return float(self.alphas[np.argmax(self.mean_scores)])
+
+
+@dataclass(frozen=True)
 class Fit:
     """The outcome of a run: coefficients w (p,), the intercept, and how they were reached.
 
-    rounds counts all passes over X, those before the first step and before a resumed checkpoint included. recovery says
+    For k > 1 outputs w is (p, k) and the intercept (k,). rounds counts all passes over X, those before the first step
+    and before a resumed checkpoint included. state is all that the solver knew at the end; `solver` says which solver
+    it was, and why that one; path is what was found for each alpha where several were tried. recovery says
     what deaths of workers have cost, since the start or the checkpoint.
     """
 
     w: Array
-    intercept: float
+    intercept: float | Array
     status: Status
     history: tuple[Progress, ...]
     rounds: int
     where: str
     recovery: Recovery = field(default_factory=Recovery)
+    state: Any = None
+    solver: str = ""
+    path: Path | None = None
+
+    @property
+    def note(self) -> str:
+        """What the solver says about the run beside the numbers; often nothing."""
+        return getattr(self.state, "note", "")
 
     @property
     def parameters(self) -> Array:
         """The flat vector [w, b]."""
         return np.append(self.w, self.intercept)
+
+    def inference(self) -> Inference:
+        """Return standard errors, t and p values of an exact, unpenalised fit. No round.
+
+        Raises SolverError for another fit: see `dist_dot.training.inference`.
+        """
+        return inference(self.state)
+
+    def frame(self) -> Any:
+        """Return the history as a pandas DataFrame, one row for each evaluation of F. It needs pandas."""
+        import pandas
+
+        return pandas.DataFrame([asdict(progress) for progress in self.history])
 
     @property
     def n_iter(self) -> int:

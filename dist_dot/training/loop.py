@@ -12,17 +12,20 @@ from dist_dot.errors import ClusterError, InputError
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
 from dist_dot.solvers.base import Solver
+from dist_dot.solvers.choice import choose
 from dist_dot.training.checkpoint import Checkpoint, Checkpoints, fingerprint
 from dist_dot.training.fit import Callback, Fit, Progress, Status
 from dist_dot.typing import Array
 
 # The gradient of float32 rows cannot be known better than this many times their rounding; a smaller tol counts as it.
 ROUNDING = 8
+# A run has diverged where F and its gradient are both this many times what they were at the start.
+GROWTH = 1e3
 
 
 def minimise(
     objective: Objective,
-    solver: Solver[Any],
+    solver: str | Solver[Any] = "auto",
     *,
     tol: float = 1e-6,
     max_iter: int = 1000,
@@ -30,11 +33,12 @@ def minimise(
     checkpoint: Checkpoints | None = None,
     start: Array | None = None,
 ) -> Fit:
-    """Minimise F and return the Fit.
+    """Minimise F and return the Fit. A solver is one of `dist_dot.solvers`, its name, or "auto", see `solvers.choose`.
 
     Stops when max |gradient of F(w)| <= tol * max |gradient of F(0)| and the same holds for its Euclidean norm in the
     coordinates that the solver moves in, where columns that are rare or small count as much as others; or after
-    max_iter steps (all of them with tol = 0), or when a callback returns True. `start` is the flat vector to begin at,
+    max_iter steps (all of them with tol = 0), or when a callback returns True, or when the solver can come no closer.
+    `start` is the flat vector to begin at,
     0 where none is given; a start elsewhere costs one round for the gradient at 0. With `checkpoint` the state is
     saved every so many steps and at the end, by the process that hosts the loop, and a run may go on from there with
     the same bits.
@@ -49,13 +53,15 @@ def minimise(
     if max_iter < 0:
         raise InputError(f"max_iter is {max_iter!r}: give a number >= 0")
     begin = np.zeros(objective.n_parameters) if start is None else np.asarray(start, np.float64)
-    loop = Loop(objective.loss, objective.alpha, objective.fit_intercept, solver, tol, max_iter, checkpoint, begin)
+    chosen = choose(solver, objective)
+    of_f = objective.loss, objective.alpha, objective.fit_intercept
+    loop = Loop(*of_f, chosen.solver, tol, max_iter, checkpoint, begin, objective.scale)
 
     def report(progress: Progress) -> bool:
         # Each one is called, also after another one has asked to stop.
         return any([bool(callback(progress)) for callback in callbacks])
 
-    return objective.blocks.run(loop, report)
+    return replace(objective.blocks.run(loop, report), solver=str(chosen))
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ class Loop:
     max_iter: int
     checkpoints: Checkpoints | None
     start: Array
+    scale: Array | None = None
 
     def __str__(self) -> str:
         return f"{self.loss.name} loss by {self.solver.name}"
@@ -77,7 +84,7 @@ class Loop:
     def __call__(self, blocks: Blocks, report: Report) -> Fit:
         """Iterate to the end. BLAS keeps to one thread, or the bits of a step would depend on the machine."""
         with threadpool_limits(1):
-            return self._iterate(Objective(blocks, self.loss, self.alpha, self.fit_intercept), report)
+            return self._iterate(Objective(blocks, self.loss, self.alpha, self.fit_intercept, self.scale), report)
 
     def _iterate(self, objective: Objective, report: Report) -> Fit:
         objective.check_target()
@@ -100,20 +107,32 @@ class Loop:
             )
             history.append(progress)
             stop = report(progress)
-            status = self._status(progress, stop, ROUNDING * float(np.finfo(blocks.cuts.dtype).eps))
+            status = self._status(history, stop, ROUNDING * float(np.finfo(blocks.cuts.dtype).eps))
             if status or self._due(now.iteration):
                 self._save(now, history)
             if status:
                 break
             try:
-                now = replace(now, state=self.solver.step(objective, state), iteration=now.iteration + 1)
+                moved = self.solver.step(objective, state)
             except ClusterError:
                 self._save(now, history)  # what the run has reached outlives the cluster it was reached on
                 raise
-        p = objective.n_features
-        intercept = float(state.parameters[p]) if self.fit_intercept else 0.0
+            if moved is state:
+                status = Status.AT_ROUNDING
+                self._save(now, history)
+                break
+            now = replace(now, state=moved, iteration=now.iteration + 1)
+        w, intercept = objective.split(state.parameters)
+        one = objective.n_outputs == 1
         return Fit(
-            state.parameters[:p], intercept, status, tuple(history), progress.rounds, blocks.where, blocks.recovery
+            w[:, 0] if one else w,
+            float(intercept[0]) if one else intercept,
+            status,
+            tuple(history),
+            progress.rounds,
+            blocks.where,
+            blocks.recovery,
+            state,
         )
 
     def _due(self, iteration: int) -> bool:
@@ -146,8 +165,12 @@ class Loop:
         sizes = self._sizes(state, state.gradient)
         return max(size / at_zero if at_zero else 0.0 for size, at_zero in zip(sizes, reference, strict=True))
 
-    def _status(self, progress: Progress, stop: bool, floor: float) -> Status | None:
+    def _status(self, history: list[Progress], stop: bool, floor: float) -> Status | None:
+        first, progress = history[0], history[-1]
         if not (np.isfinite(progress.value) and np.isfinite(progress.gradient)):
+            return Status.DIVERGED
+        # Momentum may climb for a while, but not so far: do not wait for infinity.
+        if progress.value > GROWTH * abs(first.value) and progress.gradient > GROWTH * first.gradient:
             return Status.DIVERGED
         # "The coefficients hardly changed" stops too early on ill-conditioned columns; the gradient does not.
         if self.tol > 0 and progress.relative <= max(self.tol, floor):

@@ -1,0 +1,69 @@
+"""Class labels of any kind <-> the codes 0, 1, .. that losses take; weights of classes."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.class_weight import compute_class_weight
+
+from dist_dot.blocks.arrays import to_host
+from dist_dot.errors import InputError
+from dist_dot.typing import Array
+
+
+def classes_of(y: Any) -> Array:
+    """Return the distinct labels in order, on the host. One pass over y where it is a Dask collection.
+
+    Raises InputError for a single class.
+    """
+    distinct: Any = np.unique(y if _is_lazy(y) else np.asarray(to_host(y)))
+    classes = np.asarray(distinct.compute() if _is_lazy(distinct) else distinct)
+    if classes.size < 2:
+        raise InputError(f"y has only one class, {classes.tolist()[0]!r}: a classifier needs two or more")
+    return classes
+
+
+def encoded(y: Any, classes: Array) -> Any:
+    """Return the code of each label, float64, and the number of classes for a label that is none of them.
+
+    It is lazy where y is a Dask collection, and on the host otherwise.
+    """
+    if _is_lazy(y):
+        return y.map_blocks(_codes, classes=classes, dtype=np.float64)
+    return _codes(np.asarray(to_host(y)), classes)
+
+
+def weighted(codes: Any, sample_weight: Any, class_weight: Any, classes: Array) -> Any:
+    """Return the weights of rows times those of their classes: class_weight has scikit-learn's meaning.
+
+    One pass over the codes for "balanced", where they are a Dask collection.
+    """
+    if class_weight is None:
+        return sample_weight
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise InputError(f"class_weight is {class_weight!r}: give None, 'balanced', or a dict of weights by label")
+        s = 1.0 if sample_weight is None else sample_weight
+        sums: Any = np.stack([(s * (codes == code)).sum() for code in range(classes.size)])
+        counts = np.asarray(sums.compute() if _is_lazy(sums) else sums, np.float64)
+        # A class without weight has no rows to weigh.
+        of_class = counts.sum() / (classes.size * np.where(counts > 0, counts, 1.0))
+    else:
+        of_class = compute_class_weight(class_weight, classes=classes, y=classes)
+    if _is_lazy(codes):
+        of_row = codes.map_blocks(_taken, of_class=of_class, dtype=np.float64)
+    else:
+        of_row = _taken(codes, of_class)
+    return of_row if sample_weight is None else of_row * sample_weight
+
+
+def _codes(y: Array, classes: Array) -> Array:
+    places = np.minimum(np.searchsorted(classes, y), classes.size - 1)
+    return np.where(classes[places] == y, places, classes.size).astype(np.float64)
+
+
+def _taken(codes: Array, of_class: Array) -> Array:
+    return of_class[codes.astype(np.intp)]
+
+
+def _is_lazy(y: Any) -> bool:
+    return hasattr(y, "__dask_graph__")

@@ -1,0 +1,55 @@
+"""Least squares."""
+
+from typing import Any, Self
+
+from dist_dot.linear_model.least_squares import LeastSquares
+from dist_dot.solvers import Solver
+from dist_dot.training.fit import Callback
+
+
+class LinearRegression(LeastSquares):
+    """Linear least squares, ||y - X w - b||^2, as in scikit-learn.
+
+    Where columns are combinations of others the smallest w is taken, and `fit_.note` names them. `fit_.inference()`
+    has standard errors, t and p values.
+
+    Parameters
+    ----------
+    fit_intercept : whether b is fitted.
+    solver : "exact" (one round; some four more where the condition of X asks for it), "gradient_descent", "auto" (exact
+        up to 1000 columns), or a solver of `dist_dot.solvers` with its options, such as `Exact(method="qr")`.
+    max_iter : the largest number of steps; exact takes one.
+    tol : stop when the gradient is this small a part of that at 0; see `dist_dot.minimise`.
+    callbacks : called with a `dist_dot.Progress` after each step; see `dist_dot.minimise`.
+
+    Attributes
+    ----------
+    coef_ (p,) and intercept_, or (k, p) and (k,) where y is (n, k); n_iter_ (steps), n_features_in_, feature_names_in_
+    (for data frames), and fit_, the `dist_dot.Fit`.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        fit_intercept: bool = True,
+        solver: str | Solver[Any] = "auto",
+        max_iter: int = 10_000,
+        tol: float = 1e-6,
+        callbacks: tuple[Callback, ...] = (),
+    ) -> None:
+        self.fit_intercept = fit_intercept
+        self.solver = solver
+        self.max_iter = max_iter
+        self.tol = tol
+        self.callbacks = callbacks
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit to X (n, p) and y (n,) or (n, k), weighted by sample_weight (n,).
+
+        A Dask array with a `distributed.Client` in force is trained on that cluster, anything else in this process.
+        Warns with ConvergenceWarning if max_iter was reached. Raises DataError (a ValueError) for data that cannot be
+        used, naming row and column.
+        """
+        self._fit(X, y, sample_weight, 0.0)
+        return self

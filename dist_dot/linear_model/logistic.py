@@ -1,0 +1,179 @@
+"""Logistic regression: two classes, or several."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from dist_dot.blocks.arrays import is_other, namespace, to_host
+from dist_dot.blocks.layout import float_dtype, lay_out
+from dist_dot.errors import InputError
+from dist_dot.linear_model.base import LinearModel, apply, is_plain
+from dist_dot.linear_model.labels import classes_of, encoded, weighted
+from dist_dot.linear_model.scores import accuracy, area_under_curve, mean_loss
+from dist_dot.losses import Logistic, Loss, Softmax
+from dist_dot.objective import Objective
+from dist_dot.solvers import Solver
+from dist_dot.training.fit import Callback
+from dist_dot.typing import Array
+
+
+class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, unused-ignore]
+    """Logistic regression with an L2 penalty: C * log loss + 1/2 ||W||^2, as in scikit-learn.
+
+    Two classes of any two labels have one column of coefficients; several have one each (softmax).
+
+    Parameters
+    ----------
+    C : the inverse of the L2 strength, > 0; np.inf for no penalty. In `dist_dot.Objective` alpha is 1 / C.
+    fit_intercept : whether b is fitted. It is not penalised.
+    class_weight : None, "balanced", or a dict of weights by label, which multiply the weights of rows.
+    standardize : whether the penalty acts on columns of standard deviation 1 instead of the columns as they are.
+    solver : "auto" (see `dist_dot.solvers.choose`), "newton", "lbfgs", "gradient_descent", or a solver of
+        `dist_dot.solvers` with its options.
+    max_iter : the largest number of steps. 1,000 instead of scikit-learn's 100: steps may be cheaper than theirs.
+    tol : stop when the gradient is this small a part of that at 0; see `dist_dot.minimise`. scikit-learn's tol differs.
+    warm_start : whether a fit starts from the coefficients of the one before.
+    callbacks : called with a `dist_dot.Progress` after each step; see `dist_dot.minimise`.
+
+    Attributes
+    ----------
+    classes_ (k,), coef_ (1, p) and intercept_ (1,) for two classes, (k, p) and (k,) for more, whose intercepts add up
+    to 0; n_iter_ (steps), n_features_in_, feature_names_in_ (for data frames), and fit_, the `dist_dot.Fit` with the
+    history.
+
+    """
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        fit_intercept: bool = True,
+        class_weight: Any = None,
+        standardize: bool = False,
+        solver: str | Solver[Any] = "auto",
+        max_iter: int = 1000,
+        tol: float = 1e-6,
+        warm_start: bool = False,
+        callbacks: tuple[Callback, ...] = (),
+    ) -> None:
+        self.C = C
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.standardize = standardize
+        self.solver = solver
+        self.max_iter = max_iter
+        self.tol = tol
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit to X (n, p) and the labels y (n,), weighted by sample_weight (n,).
+
+        A Dask array with a `distributed.Client` in force is trained on that cluster, anything else in this process.
+        Warns with ConvergenceWarning if max_iter was reached. Raises DataError (a ValueError) for data that cannot be
+        used, naming row and column.
+        """
+        if not self.C > 0:
+            raise InputError(f"C is {self.C!r}: give a number > 0, or np.inf for no penalty")
+        X, y, sample_weight = self._checked(X, y, sample_weight)
+        self.classes_ = classes_of(y)
+        codes = encoded(y, self.classes_)
+        weight = weighted(codes, sample_weight, self.class_weight, self.classes_)
+        objective = Objective(lay_out(X, codes, weight), self._loss, 1.0 / self.C, self.fit_intercept)
+        objective = objective.standardized() if self.standardize else objective
+        self._minimise(objective, float_dtype(X), self._warm_start(objective))
+        self._shape()
+        return self
+
+    def decision_function(self, X: Any) -> Any:
+        """Return z = X @ coef_.T + intercept_: (n,) for two classes, > 0 for the second one; else (n, k)."""
+        z = self._linear_predictor(X)
+        return z[:, 0] if len(self.classes_) == 2 else z
+
+    def predict(self, X: Any) -> Any:
+        """Return the likeliest label of each row (n,), on the host; of a Dask array a Dask array, not computed yet."""
+        z = self.decision_function(X)
+        return apply(partial(_labels, classes=self.classes_), z, self.classes_.dtype)
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return the probability of each class (n, k); of a Dask array a Dask array, not computed yet."""
+        return self._of_classes(X, lambda loss, z: loss.predict(z))
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return the logarithm of the probability of each class (n, k), also where that is 0 to rounding."""
+        return self._of_classes(X, _log_predict)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy. One round; a Dask collection is not gathered."""
+        return accuracy(*self._coded(X, y, sample_weight))
+
+    def log_loss(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the mean negative log likelihood. Three rounds, two of them over y alone; nothing is gathered.
+
+        Raises DataError for a label that the model does not know.
+        """
+        return mean_loss(*self._coded(X, y, sample_weight))
+
+    def auc(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the area under the ROC curve of two classes, to some 1e-8. Four rounds; nothing is gathered.
+
+        Raises InputError for more classes than two, and for rows of one class only.
+        """
+        if len(self.classes_) > 2:
+            raise InputError(f"the area under the curve is one of two classes, the model knows {len(self.classes_)}")
+        return area_under_curve(*self._coded(X, y, sample_weight))
+
+    def _coded(self, X: Any, y: Any, sample_weight: Any) -> tuple[Objective, Array]:
+        check_is_fitted(self)
+        return self._objective(X, encoded(y, self.classes_), sample_weight, self._loss)
+
+    def _of_classes(self, X: Any, function: Callable[[Loss, Any], Any]) -> Any:
+        z = self.decision_function(X)
+        return apply(partial(_of_both, partial(function, self._loss)), z, z.dtype, len(self.classes_))
+
+    @property
+    def _loss(self) -> Loss:
+        return Logistic() if len(self.classes_) == 2 else Softmax(len(self.classes_))
+
+    def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        """Return X (n, p), labels y (n,) and the weights (n,) or None, checked by scikit-learn where they are plain."""
+        if is_plain(X):
+            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
+            check_classification_targets(y)
+            if sample_weight is not None:
+                sample_weight = np.broadcast_to(np.asarray(sample_weight, X.dtype), y.shape)
+        return X, y, sample_weight
+
+    def _shape(self) -> None:
+        """Give the coefficients a row for each class; take from them what is the same in all."""
+        dtype = self.coef_.dtype
+        self.coef_ = self.coef_.reshape(self.n_features_in_, -1).T
+        self.intercept_ = np.asarray(self.intercept_, dtype).reshape(-1)
+        if len(self.classes_) > 2 and self.fit_intercept:
+            self.intercept_ = self.intercept_ - self.intercept_.mean()
+
+
+def _labels(z: Any, classes: Array) -> Array:
+    z = np.asarray(to_host(z))
+    labels: Array = classes[(z > 0).astype(np.intp) if z.ndim == 1 else np.argmax(z, axis=1)]
+    return labels
+
+
+def _of_both(function: Callable[[Any], Any], z: Any) -> Any:
+    """Return function(z) (n, k), of -z and of z where there is one z for two classes."""
+    if z.ndim == 2:
+        return function(z)
+    return (namespace(z) if is_other(z) else np).stack([function(-z), function(z)], axis=1)
+
+
+def _log_predict(loss: Loss, z: Any) -> Any:
+    """Return log predict(z), which is minus the loss of each class: also where a probability is 0 to rounding."""
+    if z.ndim == 1:
+        return -loss.value(0.0 * z + 1.0, z)
+    codes = (0.0 * z[:, 0] + c for c in range(z.shape[1]))
+    return (namespace(z) if is_other(z) else np).stack([-loss.value(code, z) for code in codes], axis=1)

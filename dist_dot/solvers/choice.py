@@ -1,0 +1,64 @@
+"""Which solver, where nobody says: from the loss, n, p, k and the kind of blocks."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from dist_dot.errors import SolverError, suggestion
+from dist_dot.losses import Squared
+from dist_dot.objective import Objective
+from dist_dot.solvers.base import Solver
+from dist_dot.solvers.exact import Exact
+from dist_dot.solvers.gradient import GradientDescent
+from dist_dot.solvers.lbfgs import LBFGS
+from dist_dot.solvers.newton import LARGEST, Newton
+
+AUTO = "auto"
+SOLVERS: dict[str, type[Any]] = {kind.name: kind for kind in (Exact, GradientDescent, LBFGS, Newton)}
+
+# Up to so many columns "auto" solves exactly. Its one round costs n p^2 operations: at the rates measured, 56 GF/s and
+# 16 GB/s a core, as much as p / 28 passes over X. That is 6 on the flights, and 36 at a thousand columns. Beyond, the
+# 8 p^2 bytes of every sum that travels begin to tell: 8 MB here.
+WIDEST = 1000
+# Memory of L-BFGS: 10 pairs took the flights 131 rounds, 30 took them 59.
+MEMORY = 30
+# What a run costs, in units of one read of X by one pass for one output (flights: 18 ms of two threads, the Hessian
+# 240 ms): a pass of L-BFGS some 100 times, as many Hessians as Newton needs 10 times. A Hessian is p / 16 reads for
+# each pair of outputs, since BLAS does some 2 n p^2 operations at 50 Gflop/s where a pass reads 8 n p bytes at 20 GB/s.
+PASSES, HESSIANS, COLUMNS_PER_READ = 100, 10, 16
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A solver, and in words why it is this one."""
+
+    solver: Solver[Any]
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.solver}: {self.why}"
+
+
+def choose(solver: str | Solver[Any], objective: Objective) -> Choice:
+    """Return the solver that a word stands for; a solver stands for itself. No round.
+
+    "auto" is Exact for the squared loss of up to 1,000 columns; else Newton where its few Hessians cost no more than
+    the many passes of L-BFGS, or no more than a second; else L-BFGS. Raises SolverError for an unknown word.
+    """
+    if not isinstance(solver, str):
+        return Choice(solver, "as given")
+    if solver != AUTO:
+        if solver not in SOLVERS:
+            raise SolverError(f"unknown solver {solver!r}: {suggestion(solver, (AUTO, *SOLVERS))}")
+        return Choice(SOLVERS[solver](), "as given")
+    cuts, k = objective.blocks.cuts, objective.n_outputs
+    sizes = f"n = {cuts.n_samples:,}, p = {cuts.n_features:,}, k = {k}"
+    if objective.loss == Squared() and cuts.n_features <= WIDEST:
+        return Choice(Exact(), f"{sizes}: the squared loss is solved from one round")
+    if objective.n_parameters > LARGEST:
+        return Choice(LBFGS(MEMORY), f"{sizes}: {objective.n_parameters:,} parameters are too many to factorise")
+    pairs = k * (k + 1) // 2 if objective.loss.outputs > 1 else k
+    hessians = HESSIANS * pairs * cuts.n_features / COLUMNS_PER_READ
+    gflop = 2e-9 * HESSIANS * pairs * cuts.n_samples * cuts.n_features**2
+    if hessians > PASSES * k and gflop > 50.0:
+        return Choice(LBFGS(MEMORY), f"{sizes}: {HESSIANS} Hessians cost more than {PASSES} passes")
+    return Choice(Newton(), f"{sizes}: {HESSIANS} Hessians cost less than {PASSES} passes, or a second")

@@ -1,0 +1,204 @@
+"""Exact: least squares solved from one round, and refined to the last digit where that is asked for."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from dist_dot.blocks.extended import ResidualProducts, add, two_product
+from dist_dot.blocks.moments import CentredMoments, CentredTriangle
+from dist_dot.errors import SolverError
+from dist_dot.objective import Objective
+from dist_dot.solvers.factor import Factor
+from dist_dot.solvers.least_squares import Quadratic, Summary, require_squared
+from dist_dot.solvers.scaling import to_scaled_gradient
+from dist_dot.typing import Array
+
+EPS = float(np.finfo(np.float64).eps)
+# Second moments lose twice the digits of the condition: up to here ten of the sixteen are left.
+CONDITION = 1e3
+REFINEMENTS = 10
+DIGITS = 0.1  # a round that adds less, on average over the coefficients, is the last
+
+
+@dataclass(frozen=True)
+class ExactState:
+    """What the solver has found out.
+
+    `flat` is the summary of all rows (see `dist_dot.blocks.moments`), with R where `method` is "qr" and second moments
+    where it is "gram"; `scale` and `mean` are those of `dist_dot.solvers.scaling`, to columns of norm 1; `condition` is
+    that of X with the penalty, its columns so scaled; `rank` counts the columns that are no combinations of others.
+    `note` says in words what was not plain sailing.
+    """
+
+    parameters: Array
+    value: float
+    gradient: Array
+    flat: Array
+    scale: Array
+    mean: Array
+    n_samples: int
+    alpha: float
+    method: str
+    condition: float
+    rank: int
+    solved: bool
+    note: str
+
+    @property
+    def summary(self) -> Summary:
+        """All the rows, summed up."""
+        fit_intercept = self.scale.size > self.mean.size
+        n_targets = self.parameters.size // self.scale.size
+        return Summary(self.flat, self.method == "qr", self.n_samples, n_targets, fit_intercept)
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The minimum of the squared loss with an L2 penalty, for any number of targets, in one step.
+
+    method
+        "gram": means and centred second moments of [X y], then Cholesky with the penalty. Loses the digits of the
+        condition of X squared.
+        "qr": the triangle of a tall and skinny QR, then rounds of refinement: residuals and their products with X in
+        twice the precision, a correction through the triangle, until the digits stop growing (Bjorck, Numerical
+        methods for least squares problems (1996), section 2.9; the contraction is the condition times the rounding).
+        Loses no more than the digits that the rounding of X itself costs.
+        "auto": "gram", and "qr" where the condition that it finds is above 1e3.
+
+    Where columns are combinations of others, within rounding and without a penalty, the smallest w is taken and the
+    state's note names as many columns. The start of a run does not matter.
+
+    Cost: gram one round, n p^2 operations; qr one round, 2 n p^2 operations, and some three rounds of 60 n p each, auto
+    one more than that where it turns to qr. A worker sends (p + k)^2 numbers. Raises SolverError for another loss.
+    """
+
+    method: Literal["gram", "qr", "auto"] = "auto"
+
+    name: ClassVar[str] = "exact"
+    state: ClassVar[type[ExactState]] = ExactState
+
+    def __post_init__(self) -> None:
+        if self.method not in ("gram", "qr", "auto"):
+            raise SolverError(f"method is {self.method!r}: give 'gram', 'qr' or 'auto'")
+
+    def init(self, objective: Objective, parameters: Array) -> ExactState:
+        """Sum up the rows. One round; two where "auto" turns to "qr"."""
+        require_squared(objective, self.name)
+        penalty, note = _penalty(objective), ""
+        summary = _summarise(objective, "qr" if self.method == "qr" else "gram")
+        factor = summary.factor(penalty)
+        if self.method == "auto" and (factor.condition > CONDITION or factor.dropped):
+            summary = _summarise(objective, "qr")
+            factor = summary.factor(penalty)
+            note = f"gram -> qr: the condition is {factor.condition:.1e}, gram is good up to {CONDITION:.0e}"
+        if factor.dropped:
+            note = _shortfall(factor)
+        rows = summary.quadratic()
+        value, gradient = _at(objective, rows, parameters)
+        return ExactState(
+            parameters=parameters,
+            value=value,
+            gradient=gradient,
+            flat=summary.flat,
+            scale=np.append(factor.scale, np.full(int(objective.fit_intercept), rows.weight**-0.5)),
+            mean=rows.mean,
+            n_samples=summary.n_samples,
+            alpha=objective.alpha,
+            method="qr" if summary.triangular else "gram",
+            condition=factor.condition,
+            rank=factor.rank,
+            solved=False,
+            note=note,
+        )
+
+    def norm(self, state: ExactState, gradient: Array) -> float:
+        """Return the Euclidean norm of a gradient of F in centred columns of norm 1."""
+        return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
+
+    def step(self, objective: Objective, state: ExactState) -> ExactState:
+        """Solve. No round for gram; one for each refinement of qr. A solved state is returned as it is."""
+        if state.solved:
+            return state
+        rows, factor = state.summary.quadratic(), state.summary.factor(_penalty(objective))
+        w = factor.solve(rows.xy)
+        b = rows.intercept(w) if objective.fit_intercept else np.zeros(objective.n_targets)
+        parameters = objective.join(w, b)
+        if state.method == "qr":
+            parameters, value, gradient = _refined(objective, rows, factor, parameters)
+        else:
+            value, gradient = _at(objective, rows, parameters)
+        return replace(state, parameters=parameters, value=value, gradient=gradient, solved=True)
+
+
+def _summarise(objective: Objective, method: str) -> Summary:
+    """Sum up all rows. One round."""
+    triangular = method == "qr"
+    flat = objective.blocks.reduce(CentredTriangle() if triangular else CentredMoments(), np.zeros(0))
+    cuts = objective.blocks.cuts
+    return Summary(flat, triangular, cuts.n_samples, cuts.n_targets, objective.fit_intercept)
+
+
+def _penalty(objective: Objective) -> Array:
+    """Return the penalty of each column (p,): that of one target is that of all."""
+    k = objective.n_targets
+    return objective.penalty[: objective.n_features * k : k]
+
+
+def _at(objective: Objective, rows: Quadratic, parameters: Array) -> tuple[float, Array]:
+    """Return F and its gradient at the flat vector. No round."""
+    w, b = objective.split(parameters)
+    pull = objective.penalty * parameters
+    gradient = objective.join(*rows.gradient(w, b))
+    return rows.value(w, b) + 0.5 * float(pull @ parameters), gradient + pull
+
+
+def _refined(objective: Objective, rows: Quadratic, factor: Factor, parameters: Array) -> tuple[Array, float, Array]:
+    """Return a better point, F and its gradient there. One round for each point that is looked at."""
+    value, gradient = _precisely(objective, parameters)
+    correction = _correction(objective, rows, factor, gradient)
+    for _ in range(REFINEMENTS):
+        digits = _digits(parameters, correction)
+        if digits >= -np.log10(EPS):
+            break
+        candidate = parameters + correction
+        its_value, its_gradient = _precisely(objective, candidate)
+        correction = _correction(objective, rows, factor, its_gradient)
+        gained = _digits(candidate, correction) - digits
+        if gained > 0:
+            parameters, value, gradient = candidate, its_value, its_gradient
+        if gained < DIGITS:
+            break
+    return parameters, value, gradient
+
+
+def _precisely(objective: Objective, parameters: Array) -> tuple[float, Array]:
+    """Return F and its gradient, summed in twice the precision. One round."""
+    w, b = objective.split(parameters)
+    sums = objective.blocks.reduce(ResidualProducts(), np.concatenate([w.ravel(), b])).reshape(2, -1)
+    high, low = sums[:, w.shape[1] :][:, : objective.n_parameters]
+    high, low = add(-high, -low, *two_product(objective.penalty, parameters))
+    value = 0.5 * float(np.sum(sums[:, : w.shape[1]]) + objective.penalty @ parameters**2)
+    return value, high + low
+
+
+def _correction(objective: Objective, rows: Quadratic, factor: Factor, gradient: Array) -> Array:
+    """Return the step to the minimum from where F has this gradient."""
+    in_w, in_b = objective.split(gradient)
+    w = -factor.solve(in_w - rows.mean[:, None] * in_b)
+    b = -in_b / rows.weight - rows.mean @ w
+    return objective.join(w, b)
+
+
+def _digits(parameters: Array, correction: Array) -> float:
+    """Return how many digits of a coefficient stand, on average: those that the correction leaves as they are."""
+    size = np.abs(parameters)
+    share = np.where(size > 0, np.abs(correction) / np.where(size > 0, size, 1.0), correction != 0)
+    return float(np.mean(-np.log10(np.clip(share, EPS, 1.0))))
+
+
+def _shortfall(factor: Factor) -> str:
+    """Return in words what a rank below p means."""
+    p = factor.scale.size
+    listed = ", ".join(map(str, factor.dropped[:10])) + ", ..." * (len(factor.dropped) > 10)
+    return f"rank {factor.rank} of {p}: columns {listed} are combinations of others; the smallest w was taken"

@@ -1,0 +1,109 @@
+"""The inverse of X.T X with a penalty, from second moments or from a triangle, and what the rank is short of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.linalg import eigh, qr, solve_triangular, svd
+from scipy.linalg.lapack import dpocon, dpotrf, dtrcon
+
+from dist_dot.blocks.moments import triangle
+from dist_dot.typing import Array
+
+
+@dataclass(frozen=True)
+class Factor:
+    """The inverse of H = X.T X + P as half half.T, with a triangular or a dense half; P is the penalty's diagonal (p,).
+
+    Columns are scaled to norm 1 before anything is decided, so units do not matter; `condition` is that of X with the
+    penalty's rows below and its columns so scaled, within sqrt(p) of the best scaling (van der Sluis, Condition
+    numbers and equilibration of matrices (1969)). It is estimated from the factor in O(p^2) operations. Where the rank
+    is short of p by rounding, the inverse is the one that gives the smallest w, and `dropped` names as many columns
+    that are combinations of the others.
+    """
+
+    scale: Array
+    root: Array | None
+    dense: Array | None
+    condition: float
+    dropped: tuple[int, ...]
+
+    @property
+    def rank(self) -> int:
+        """Columns that are no combinations of others."""
+        return self.scale.size - len(self.dropped)
+
+    def half(self, right: Array) -> Array:
+        """Return half.T @ right."""
+        if self.root is None:
+            return self._dense.T @ right
+        solution: Array = solve_triangular(self.root, self.scale[:, None] * right, trans="T", check_finite=False)
+        return solution
+
+    def solve(self, right: Array) -> Array:
+        """Return the w (p, k) of H w = right (p, k)."""
+        half = self.half(right)
+        if self.root is None:
+            return self._dense @ half
+        solution: Array = self.scale[:, None] * solve_triangular(self.root, half, check_finite=False)
+        return solution
+
+    def diagonal(self) -> Array:
+        """Return the diagonal (p,) of the inverse."""
+        halves = self.half(np.eye(self.scale.size))
+        diagonal: Array = np.einsum("ij,ij->j", halves, halves)
+        return diagonal
+
+    @property
+    def _dense(self) -> Array:
+        return self.dense if self.dense is not None else np.empty((self.scale.size, 0))
+
+
+def rank_tolerance(n: int, p: int) -> float:
+    """Return what counts as 0 beside 1 in a sum over n rows: some ten times its rounding."""
+    return 10.0 * float(np.finfo(np.float64).eps) * float(np.sqrt(max(n, p)))
+
+
+def factor_moments(xx: Array, penalty: Array, n: int) -> Factor:
+    """Factor second moments (p, p) of n rows: Cholesky, or the eigenvectors where the rank is short."""
+    H = xx + np.diag(penalty)
+    scale = _unit(np.sqrt(np.diag(H)))
+    G = scale[:, None] * H * scale
+    root, failed = dpotrf(G, clean=1)
+    reciprocal = 0.0 if failed else float(dpocon(root, np.abs(G).sum(axis=0).max())[0])
+    tolerance = rank_tolerance(n, len(xx))
+    if reciprocal > tolerance:
+        return Factor(scale, root, None, float(np.sqrt(1.0 / reciprocal)), ())
+    values, vectors = eigh(G)
+    return _smallest(scale, np.sqrt(np.maximum(values, 0.0)), vectors, np.sqrt(tolerance))
+
+
+def factor_triangle(R: Array, penalty: Array, n: int) -> Factor:
+    """Factor by the R (p, p) of n rows: itself with the penalty, or its singular vectors where the rank is short."""
+    if penalty.any():
+        R = triangle(np.vstack([R, np.diag(np.sqrt(penalty))]))
+    scale = _unit(np.linalg.norm(R, axis=0))
+    root = np.asfortranarray(R * scale)
+    tolerance = rank_tolerance(n, len(R))
+    reciprocal = float(dtrcon(root)[0])
+    if reciprocal > tolerance:
+        return Factor(scale, root, None, 1.0 / reciprocal, ())
+    _, values, vectors = svd(root)
+    return _smallest(scale, values, vectors.T, tolerance)
+
+
+def _smallest(scale: Array, values: Array, vectors: Array, tolerance: float) -> Factor:
+    """Return the factor that gives the smallest w, from the singular values and vectors of the scaled X."""
+    kept = values > tolerance * values.max(initial=0.0)
+    dense = scale[:, None] * vectors[:, kept] / values[kept]
+    null = np.linalg.qr(scale[:, None] * vectors[:, ~kept])[0]  # in the columns as they are
+    dense = dense - null @ (null.T @ dense)
+    free: Sequence[Any] = qr(null.T, pivoting=True, mode="r")[1][: null.shape[1]] if null.size else ()
+    condition = float(values[kept].max() / values[kept].min()) if kept.any() else 1.0
+    return Factor(scale, None, dense, condition, tuple(sorted(int(j) for j in free)))
+
+
+def _unit(norms: Array) -> Array:
+    """Return the factors that scale columns of these norms to 1; 1 for a column of zeros."""
+    return 1.0 / np.where(norms > 0, norms, 1.0)

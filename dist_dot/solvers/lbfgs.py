@@ -1,0 +1,111 @@
+"""L-BFGS: the curvature, as the last few steps have shown it."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from dist_dot.errors import SolverError
+from dist_dot.objective import Objective
+from dist_dot.solvers.linesearch import Line, search
+from dist_dot.solvers.scaling import column_scaling, identity, to_parameters, to_scaled_gradient
+from dist_dot.typing import Array
+
+# The cosine of a step and its change of the gradient below which they say nothing of the curvature.
+FLAT = 1e-10
+
+
+@dataclass(frozen=True)
+class LBFGSState:
+    """What L-BFGS remembers.
+
+    `steps` and `changes` (memory, n_parameters) are the last moves and what they changed in the gradient, in the scaled
+    coordinates of `scale` and `mean` (see `dist_dot.solvers.scaling`); the newest are last, and `count` of them count.
+    """
+
+    parameters: Array
+    value: float
+    gradient: Array
+    steps: Array
+    changes: Array
+    count: int
+    scale: Array
+    mean: Array
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """Limited-memory BFGS: Nocedal and Wright, Numerical optimization (2006), algorithms 7.4 and 7.5.
+
+    memory
+        The number of steps whose curvature is remembered. Each costs two vectors of n_parameters numbers in the loop,
+        and nothing on the workers.
+    preconditioner
+        "diagonal": the columns are centred (with an intercept) and scaled to curvature 1, as algebra on W: X is not
+        touched, and F, its penalty and its minimum stay what they are. None: the coordinates of W themselves.
+
+    Cost: one round to start, two for the moments of the columns with a preconditioner; then one per step, and one more
+    for each four steps of a line search that the first step does not end. Raises SolverError for a memory below 1.
+    """
+
+    memory: int = 10
+    preconditioner: Literal["diagonal"] | None = "diagonal"
+
+    name: ClassVar[str] = "lbfgs"
+    state: ClassVar[type[LBFGSState]] = LBFGSState
+
+    def __post_init__(self) -> None:
+        if self.memory < 1:
+            raise SolverError(f"memory is {self.memory!r}: give a number of steps >= 1")
+        if self.preconditioner not in (None, "diagonal"):
+            raise SolverError(f"preconditioner is {self.preconditioner!r}: give None or 'diagonal'")
+
+    def init(self, objective: Objective, parameters: Array) -> LBFGSState:
+        """Evaluate F at the start, and measure the columns."""
+        scale, mean = (column_scaling if self.preconditioner == "diagonal" else identity)(objective)
+        empty = np.zeros((self.memory, objective.n_parameters))
+        value, gradient = objective.value_and_gradient(parameters)
+        return LBFGSState(parameters, value, gradient, empty, empty, 0, scale, mean)
+
+    def norm(self, state: LBFGSState, gradient: Array) -> float:
+        """Return the Euclidean norm of a gradient of F in the scaled coordinates."""
+        return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
+
+    def step(self, objective: Objective, state: LBFGSState) -> LBFGSState:
+        """Move once. One round in the common case; the same state again where no step lowers F."""
+        g = to_scaled_gradient(state.gradient, state.scale, state.mean)
+        d = -inverse_product(state.steps[-state.count :], state.changes[-state.count :], g) if state.count else -g
+        direction = to_parameters(d, state.scale, state.mean)
+        line = Line(objective, state.parameters, direction, state.value, float(d @ g))
+        trial = line.one(1.0) if line.slope < 0 else None
+        if trial is not None and not line.accepts(trial):
+            trial = search(line, trial)
+        if trial is None:  # forget what misled, if anything did
+            return replace(state, count=0) if state.count else state
+        moved = replace(state, parameters=line.point(trial.step), value=trial.value, gradient=trial.gradient)
+        step, change = trial.step * d, to_scaled_gradient(trial.gradient, state.scale, state.mean) - g
+        if not step @ change > FLAT * np.linalg.norm(step) * np.linalg.norm(change):
+            return moved  # no curvature along it, but rounding
+        return replace(
+            moved,
+            steps=np.concatenate([state.steps[1:], [step]]),
+            changes=np.concatenate([state.changes[1:], [change]]),
+            count=min(state.count + 1, self.memory),
+        )
+
+
+def inverse_product(steps: Array, changes: Array, gradient: Array) -> Array:
+    """Return the approximate inverse Hessian times a gradient: the two-loop recursion, oldest pair first.
+
+    It starts from gamma * I with gamma = s.y / y.y of the newest pair, the inverse curvature along it.
+    """
+    q = gradient
+    rho = [1.0 / float(s @ y) for s, y in zip(steps, changes, strict=True)]
+    weights = []
+    for s, y, r in reversed(list(zip(steps, changes, rho, strict=True))):
+        weights.append(r * float(s @ q))
+        q = q - weights[-1] * y
+    product: Array = q / (rho[-1] * float(changes[-1] @ changes[-1]))
+    for s, y, r, a in zip(steps, changes, rho, reversed(weights), strict=True):
+        product = product + (a - r * float(y @ product)) * s
+    return product

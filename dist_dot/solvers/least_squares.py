@@ -1,0 +1,154 @@
+"""Least squares from its sufficient statistics, beside the loop: nothing in this file is a round."""
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+from dist_dot.blocks.moments import columns, triangle
+from dist_dot.errors import InputError, SolverError
+from dist_dot.losses import Squared
+from dist_dot.objective import ColumnMoments, Objective
+from dist_dot.solvers.factor import Factor, factor_moments, factor_triangle
+from dist_dot.typing import Array
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """The squared loss of all rows as what it is, a polynomial of the second degree in w and b.
+
+    ::
+
+        1/2 sum_j (yy_j - 2 <xy_j, w_j> + <w_j, xx w_j>)  +  weight / 2 * ||y_mean - W.T mean - b||^2
+
+    xx (p, p), xy (p, k) and yy (k,) are second moments about the means (p,) and (k,); without an intercept they are
+    about 0, and the means are 0.
+    """
+
+    weight: float
+    mean: Array
+    y_mean: Array
+    xx: Array
+    xy: Array
+    yy: Array
+
+    @property
+    def n_features(self) -> int:
+        """Columns of X."""
+        return self.mean.size
+
+    def value(self, w: Array, b: Array) -> float:
+        """Return the loss at w (p, k) and b (k,)."""
+        gap = self.y_mean - self.mean @ w - b
+        products = np.sum(w * (self.xx @ w - 2.0 * self.xy), axis=0)
+        return float(0.5 * np.sum(self.yy + products) + 0.5 * self.weight * (gap @ gap))
+
+    def gradient(self, w: Array, b: Array) -> tuple[Array, Array]:
+        """Return the gradients in w (p, k) and in b (k,)."""
+        in_b = -self.weight * (self.y_mean - self.mean @ w - b)
+        return self.xx @ w - self.xy + self.mean[:, None] * in_b, in_b
+
+    def intercept(self, w: Array) -> Array:
+        """Return the best b (k,) for w (p, k)."""
+        best: Array = self.y_mean - self.mean @ w
+        return best
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All the rows, summed up in one round: what least squares needs to know, whatever the penalty.
+
+    `flat` is described in `dist_dot.blocks.moments`; it holds an R where it is `triangular`, else second moments.
+    """
+
+    flat: Array
+    triangular: bool
+    n_samples: int
+    n_targets: int
+    fit_intercept: bool
+
+    @property
+    def n_features(self) -> int:
+        """Columns of X."""
+        return columns(self.flat.size) - self.n_targets
+
+    def quadratic(self) -> Quadratic:
+        """Return the loss. Raises InputError if the weights sum to zero."""
+        p, weight = self.n_features, float(self.flat[0])
+        if not weight > 0:
+            raise InputError("the sample weights are all zero: no row counts")
+        matrix, mean = self._matrix(), self._mean()
+        if self.triangular:
+            matrix = matrix.T @ matrix
+        elif not self.fit_intercept:
+            matrix = matrix + weight * np.outer(mean, mean)
+        if not self.fit_intercept:
+            mean = np.zeros_like(mean)
+        return Quadratic(weight, mean[:p], mean[p:], matrix[:p, :p], matrix[:p, p:], np.diag(matrix)[p:].copy())
+
+    def factor(self, penalty: Array) -> Factor:
+        """Return the inverse of X.T X with this penalty (p,) on the diagonal."""
+        if self.triangular:
+            p = self.n_features
+            return factor_triangle(self._matrix()[:p, :p], penalty, self.n_samples)
+        return factor_moments(self.quadratic().xx, penalty, self.n_samples)
+
+    def residual_squares(self) -> Array:
+        """Return the weighted sum of squared residuals (k,) of the unpenalised fit."""
+        p, k = self.n_features, self.n_targets
+        if self.triangular:
+            return np.asarray(np.sum(self._matrix()[p:, p:] ** 2, axis=0))
+        rows = self.quadratic()
+        halves = self.factor(np.zeros(p)).half(rows.xy).reshape(-1, k)
+        squares: Array = np.maximum(rows.yy - np.sum(halves**2, axis=0), 0.0)
+        return squares
+
+    def _mean(self) -> Array:
+        return self.flat[1 : 1 + self.n_features + self.n_targets]
+
+    def _matrix(self) -> Array:
+        """Return the second moments about the mean, or a triangle; that one about 0 without an intercept."""
+        mean = self._mean()
+        matrix = self.flat[1 + mean.size :].reshape(mean.size, mean.size)
+        if self.triangular and not self.fit_intercept:  # the mean comes back, as one row more
+            return triangle(np.vstack([matrix, np.sqrt(self.flat[0]) * mean]))
+        return matrix
+
+
+def require_squared(objective: Objective, solver: str) -> None:
+    """Raise SolverError for a loss whose sum is no polynomial of the second degree."""
+    if objective.loss != Squared():
+        raise SolverError(f"{solver} needs the squared loss, this is {objective.loss.name}: use another solver")
+
+
+@dataclass(frozen=True)
+class QuadraticObjective(Objective):
+    """F of the squared loss, answered from its sufficient statistics: no call is a round."""
+
+    rows: Quadratic = field(kw_only=True)
+
+    def value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
+        """Return F and its gradient at [w, b]."""
+        w, b = self.split(parameters)
+        pull = self.penalty * parameters
+        gradient = self.join(*self.rows.gradient(w, b)) + pull
+        return self.rows.value(w, b) + 0.5 * float(pull @ parameters), gradient
+
+    def curvature_bound_product(self, direction: Array) -> Array:
+        """Return H d for the Hessian H of F."""
+        w, b = self.split(direction)
+        shift = self.rows.weight * (self.rows.mean @ w + b)
+        product = self.join(self.rows.xx @ w + self.rows.mean[:, None] * shift, shift)
+        result: Array = product + self.penalty * direction
+        return result
+
+    def moments(self) -> ColumnMoments:
+        """Return the moments of the columns and of y; about 0 without an intercept."""
+        rows = self.rows
+        return ColumnMoments(rows.weight, rows.mean, np.diag(rows.xx), rows.y_mean, rows.yy)
+
+
+def answered_from(flat: Array, objective: Objective) -> QuadraticObjective:
+    """Return the same F, answered from the second moments of all its rows."""
+    summary = Summary(flat, False, objective.blocks.cuts.n_samples, objective.n_targets, objective.fit_intercept)
+    known = {field.name: getattr(objective, field.name) for field in fields(objective)}
+    return QuadraticObjective(**known, rows=summary.quadratic())

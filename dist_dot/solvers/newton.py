@@ -1,0 +1,153 @@
+"""Newton's method: the curvature itself, factorised, or by its products where it is too large for that."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+from scipy.linalg import cho_solve, solve_triangular
+
+from dist_dot.errors import SolverError
+from dist_dot.objective import Objective
+from dist_dot.solvers.conjugate import conjugate_gradients
+from dist_dot.solvers.linesearch import Line, search
+from dist_dot.solvers.scaling import column_scaling, to_parameters, to_scaled_gradient
+from dist_dot.typing import Array
+
+# Up to so many parameters the curvature is factorised: 32 MB of it travel, and 3 Gflop factorise it.
+LARGEST = 2000
+# After a step that shrank the gradient so much, the factor serves one more, and so on: the curvature has hardly
+# changed. On the flights that saves two Hessians of eight.
+KEEP = 0.15
+
+
+@dataclass(frozen=True)
+class NewtonState:
+    """What Newton's method remembers.
+
+    `factor` is L with L @ L.T the Hessian at `parameters`. It is (0, 0) for conjugate gradients, which have the scaled
+    coordinates of `scale` and `mean` instead (see `dist_dot.solvers.scaling`; empty beside a factor), and the norm
+    `first` of the first gradient there. `contraction` is by how much the last step shrank the gradient.
+    """
+
+    parameters: Array
+    value: float
+    gradient: Array
+    factor: Array
+    scale: Array
+    mean: Array
+    first: float
+    contraction: float
+
+
+@dataclass(frozen=True)
+class Newton:
+    """w <- w - t H^-1 g, with the Hessian H of F at w; Nocedal and Wright, Numerical optimization (2006), section 3.3.
+
+    method
+        "cholesky": each round brings the Hessian beside the gradient, n_parameters^2 numbers, and the loop's thread
+        factorises it; near the minimum the last factor serves on, and a round is a pass. "cg": conjugate gradients on
+        products with the Hessian, a round each, as exact as the gradient deserves (their algorithm 7.1). "auto":
+        "cholesky" up to 2,000 parameters.
+
+    Cost: with "cholesky" one round to start and one per step, n p^2 operations each; three for a step that is too long
+    as it is. With "cg" three rounds to start, and for each step one and as many as there are products.
+
+    F must be convex. Raises SolverError for an unknown method, and for a Hessian that is not finite.
+    """
+
+    method: Literal["auto", "cholesky", "cg"] = "auto"
+
+    name: ClassVar[str] = "newton"
+    state: ClassVar[type[NewtonState]] = NewtonState
+
+    def __post_init__(self) -> None:
+        if self.method not in ("auto", "cholesky", "cg"):
+            raise SolverError(f"method is {self.method!r}: give 'auto', 'cholesky' or 'cg'")
+
+    def init(self, objective: Objective, parameters: Array) -> NewtonState:
+        """Evaluate F at the start, and its Hessian or the columns."""
+        none = np.zeros(0)
+        if self.method == "cholesky" or (self.method == "auto" and objective.n_parameters <= LARGEST):
+            value, gradient, hessian = objective.expansion(parameters)
+            return NewtonState(parameters, value, gradient, factorise(hessian, objective), none, none, 0.0, 1.0)
+        scale, mean = column_scaling(objective)
+        value, gradient = objective.value_and_gradient(parameters)
+        first = float(np.linalg.norm(to_scaled_gradient(gradient, scale, mean)))
+        return NewtonState(parameters, value, gradient, np.zeros((0, 0)), scale, mean, first, 1.0)
+
+    def norm(self, state: NewtonState, gradient: Array) -> float:
+        """Return the Newton decrement sqrt(g.T H^-1 g), the size of a gradient in every coordinates; else as L-BFGS."""
+        if state.factor.size:
+            return float(np.linalg.norm(solve_triangular(state.factor, gradient, lower=True, check_finite=False)))
+        return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
+
+    def step(self, objective: Objective, state: NewtonState) -> NewtonState:
+        """Move once; the same state again where no step lowers F."""
+        move = self._factorised if state.factor.size else self._by_products
+        return move(objective, state)
+
+    def _factorised(self, objective: Objective, state: NewtonState) -> NewtonState:
+        """One round where the whole step is accepted, three where several shorter ones are tried."""
+        direction = -cho_solve((state.factor, True), state.gradient, check_finite=False)
+        line = Line(objective, state.parameters, direction, state.value, float(direction @ state.gradient))
+        if not line.slope < 0:
+            return state
+        if state.contraction <= KEEP:
+            trial, hessian = line.one(1.0), None
+        else:
+            value, gradient, hessian = objective.expansion(line.point(1.0))
+            trial = line.trial(1.0, value, gradient)
+        if not line.accepts(trial):
+            found = search(line, trial)
+            if found is None:
+                return state
+            trial, hessian = found, objective.hessian(line.point(found.step))
+        return replace(
+            state,
+            parameters=line.point(trial.step),
+            value=trial.value,
+            gradient=trial.gradient,
+            factor=state.factor if hessian is None else factorise(hessian, objective),
+            contraction=self.norm(state, trial.gradient) / self.norm(state, state.gradient),
+        )
+
+    def _by_products(self, objective: Objective, state: NewtonState) -> NewtonState:
+        """One round for each product and one for the step, where the whole of it is accepted."""
+        g = to_scaled_gradient(state.gradient, state.scale, state.mean)
+
+        def product(d: Array) -> Array:
+            image = objective.hessian_product(state.parameters, to_parameters(d, state.scale, state.mean))
+            return to_scaled_gradient(image, state.scale, state.mean)
+
+        # As exact as it pays: loose at first, and superlinear near the minimum.
+        exactness = min(0.1, np.sqrt(float(np.linalg.norm(g)) / state.first)) if state.first else 0.1
+        d = conjugate_gradients(product, -g, exactness)
+        line = Line(objective, state.parameters, to_parameters(d, state.scale, state.mean), state.value, float(d @ g))
+        trial = line.one(1.0) if line.slope < 0 else None
+        if trial is not None and not line.accepts(trial):
+            trial = search(line, trial)
+        if trial is None:
+            return state
+        return replace(state, parameters=line.point(trial.step), value=trial.value, gradient=trial.gradient)
+
+
+def factorise(hessian: Array, objective: Objective) -> Array:
+    """Return the lower L with L @ L.T = H, for columns of any scale.
+
+    H is scaled to a diagonal of 1 first, and gets as little more on it as rounding asks for: a direction along which F
+    does not change (one-hot columns beside an intercept, the common constant of softmax) has a singular H. Raises
+    SolverError for an H that is not finite.
+    """
+    if not np.isfinite(hessian).all():
+        raise SolverError(f"the curvature of the {objective.loss.name} loss is not finite here: use the solver 'lbfgs'")
+    diagonal = np.diag(hessian)
+    root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    unit = hessian / root / root[:, None]
+    more = len(hessian) * float(np.finfo(objective.blocks.cuts.dtype).eps)
+    while True:
+        try:
+            lower: Array = np.linalg.cholesky(unit + more * np.eye(len(hessian)))
+        except np.linalg.LinAlgError:
+            more *= 100.0
+        else:
+            return root[:, None] * lower

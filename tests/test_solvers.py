@@ -1,0 +1,258 @@
+"""Solvers x problems with known optima and round counts, line search, what is chosen and what is noticed."""
+
+from dataclasses import replace
+
+import dask.array as da
+import numpy as np
+import pytest
+from problems import categories, columns, optimum, problems
+
+from dist_dot import Checkpoints, Objective, SolverError, Status, lay_out, losses, minimise
+from dist_dot.errors import InputError
+from dist_dot.solvers import LBFGS, Exact, GradientDescent, Newton, choose
+from dist_dot.solvers.conjugate import conjugate_gradients
+from dist_dot.solvers.lbfgs import inverse_product
+from dist_dot.solvers.linesearch import Line, search
+from dist_dot.solvers.newton import factorise
+
+SOLVERS = {
+    "gradient": GradientDescent(),
+    "lbfgs10": LBFGS(10),
+    "lbfgs30": LBFGS(30),
+    "newton": Newton("cholesky"),
+    "cg": Newton("cg"),
+}
+# Rounds to tol = 1e-9, all of them counted; measured, and 10 % more.
+ROUNDS = {
+    "squared": (185, 40, 28, 2, 26),
+    "logistic": (154, 31, 26, 7, 43),
+    "logistic, rare categories": (181, 30, 25, 7, 48),
+    "logistic, almost separable": (3200, 41, 44, 17, 112),
+    "softmax": (321, 90, 62, 7, 80),
+    "poisson": (459, 44, 36, 9, 47),
+    "poisson, large means": (370, 55, 46, 17, 61),
+    "gamma": (291, 38, 29, 10, 46),
+    "huber": (223, 41, 25, 6, 22),
+    "huber, two targets": (225, 86, 41, 6, 69),
+}
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("name", ROUNDS)
+def test_the_optimum_in_so_many_rounds(name, solver):
+    limit = ROUNDS[name][list(SOLVERS).index(solver)]
+    fit = minimise(problems()[name].objective(), SOLVERS[solver], tol=1e-9, max_iter=4000)
+    assert fit.status is Status.CONVERGED
+    assert abs(fit.value - optimum(name)) <= 1e-10 * abs(optimum(name))
+    assert fit.rounds <= limit
+
+
+def test_the_table_is_whole():
+    assert list(ROUNDS) == list(problems())
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_float32_ends_at_its_rounding(solver):
+    X, y = columns(600, 7).astype("float32"), np.arange(600) % 2
+    fit = minimise(Objective(lay_out(X, y, block_rows=100), losses.Logistic(), 1.0), SOLVERS[solver], tol=1e-12)
+    best = minimise(Objective(lay_out(X.astype(float), y), losses.Logistic(), 1.0), Newton(), tol=1e-12)
+    assert fit.status in (Status.CONVERGED, Status.AT_ROUNDING) and fit.n_iter < 400
+    np.testing.assert_allclose(fit.value, best.value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("solver", [LBFGS(), Newton(), Newton("cg"), GradientDescent()])
+@pytest.mark.parametrize("start", [-50.0, 30.0])
+def test_a_start_far_away_is_no_end(solver, start):
+    X = columns(300, 2, 0.3)
+    y = np.random.default_rng(0).poisson(3.0, 300)
+    objective = Objective(lay_out(X, y), losses.Poisson(), 0.1)
+    fit = minimise(objective, solver, tol=1e-8, max_iter=3000, start=np.array([0.0, 0.0, start]))
+    best = minimise(objective, Newton(), tol=1e-10)
+    assert fit.value <= best.value + 1e-9 * abs(best.value)
+
+
+@pytest.mark.parametrize("solver", [LBFGS(), Newton(), Newton("cg")])
+def test_tol_zero_goes_to_the_last_digits(solver):
+    fit = minimise(problems()["logistic"].objective(), solver, tol=0.0, max_iter=100)
+    assert fit.status in (Status.AT_ROUNDING, Status.MAX_ITER) and fit.history[-1].relative < 1e-12
+
+
+def test_columns_that_are_combinations_of_others_are_no_end():
+    X = np.hstack([categories(300, 6), categories(300, 5, 1)])
+    y = np.random.default_rng(0).integers(0, 2, 300)
+    objective = Objective(lay_out(X, y), losses.Logistic(), 0.0)
+    values = [
+        minimise(objective, solver, tol=1e-10, max_iter=2000).value for solver in (Newton(), LBFGS(), Newton("cg"))
+    ]
+    np.testing.assert_allclose(values, values[0], rtol=1e-10)
+
+
+def test_newton_keeps_a_factor_that_serves():
+    """Near the minimum a round is a pass: the Hessian is asked for until a step has shrunk the gradient well."""
+    objective = problems()["gamma"].objective()
+    asked, reduce = [], objective.blocks.reduce
+    objective.blocks.reduce = lambda kernel, at: asked.append(type(kernel).__name__) or reduce(kernel, at)
+    minimise(objective, Newton(), tol=1e-9)
+    assert asked.count("Expansion") < len(asked) - 3 and "Expansion" not in asked[-3:]
+
+
+def test_divergence_is_noticed_early():
+    wild = GradientDescent(learning_rate=1.0, momentum=None, preconditioner=None)
+    fit = minimise(problems()["squared"].objective(), wild, max_iter=500)
+    assert fit.status is Status.DIVERGED and fit.n_iter < 10 and np.isfinite(fit.value)
+
+
+class Line1D:
+    """F(t) as an objective of one number: the line search sees nothing else."""
+
+    def __init__(self, value, first):
+        self.functions, self.rounds = (value, first), 0
+        self.blocks = self
+        self.cuts = self
+        self.dtype = "float64"
+
+    def value_and_gradient(self, at):
+        self.rounds += 1
+        value, first = (float(function(at[0])) for function in self.functions)
+        return value, np.array([first])
+
+    def values_and_gradients(self, points):
+        self.rounds += 1
+        value, first = (np.array([function(point[0]) for point in points]) for function in self.functions)
+        return value, first[:, None]
+
+
+@pytest.mark.parametrize(
+    ("value", "first", "length", "rounds"),
+    [
+        (lambda t: (t - 1) ** 2, lambda t: 2 * (t - 1), 1.0, 1),  # the first step is good
+        (lambda t: (t - 1) ** 2, lambda t: 2 * (t - 1), 12.0, 2),  # too long
+        (lambda t: (t - 1) ** 2, lambda t: 2 * (t - 1), 0.04, 2),  # too short: 2, 4, 8, 16 times it
+        (lambda t: np.exp(min(t, 300)) - 5 * t, lambda t: np.exp(min(t, 300)) - 5, 200.0, 3),
+        (lambda t: 1e12 + (t - 1) ** 2 / 1e9, lambda t: 2 * (t - 1) / 1e9, 1.5, 1),  # the values are all rounding
+    ],
+)
+def test_line_search(value, first, length, rounds):
+    objective = Line1D(value, first)
+    line = Line(objective, np.zeros(1), np.full(1, length), float(value(0.0)), float(first(0.0)) * length)
+    trial = line.one(1.0)
+    trial = trial if line.accepts(trial) else search(line, trial)
+    assert trial is not None and abs(trial.slope) <= 0.9 * abs(line.slope)
+    assert objective.rounds == rounds
+
+
+def test_a_line_that_only_climbs_ends():
+    objective = Line1D(abs, lambda t: 1.0)
+    line = Line(objective, np.zeros(1), np.ones(1), 0.0, -1.0)
+    assert search(line, line.one(1.0)) is None and objective.rounds == 8
+
+
+def test_the_two_loop_recursion_is_the_bfgs_formula():
+    random = np.random.default_rng(0)
+    A = random.standard_normal((6, 6))
+    A = A @ A.T + np.eye(6)
+    steps = random.standard_normal((3, 6))
+    changes = steps @ A
+    H = np.eye(6) * (steps[-1] @ changes[-1]) / (changes[-1] @ changes[-1])
+    for s, y in zip(steps, changes, strict=True):
+        left = np.eye(6) - np.outer(s, y) / (s @ y)
+        H = left @ H @ left.T + np.outer(s, s) / (s @ y)
+    g = random.standard_normal(6)
+    np.testing.assert_allclose(inverse_product(steps, changes, g), H @ g, rtol=1e-10)
+
+
+def test_pairs_that_mislead_are_forgotten():
+    objective, solver = problems()["logistic"].objective(), LBFGS(2)
+    state = solver.init(objective, np.zeros(objective.n_parameters))
+    lies = np.random.default_rng(0).standard_normal((2, objective.n_parameters))
+    lied = replace(state, steps=lies, changes=-lies, count=2)  # curvature < 0: an uphill direction
+    forgotten = solver.step(objective, lied)
+    assert forgotten.count == 0 and forgotten.value == state.value
+    assert solver.step(objective, forgotten).value < state.value
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_resume_gives_the_bits_of_no_interruption(solver, tmp_path):
+    objective = problems()["softmax"].objective()
+    straight = minimise(objective, SOLVERS[solver], tol=1e-9)
+    first = Checkpoints(str(tmp_path), every=1)
+    minimise(objective, SOLVERS[solver], tol=1e-9, max_iter=3, checkpoint=first)
+    resumed = minimise(objective, SOLVERS[solver], tol=1e-9, checkpoint=replace(first, resume=True))
+    assert resumed.parameters.tobytes() == straight.parameters.tobytes()
+    assert [p.value for p in resumed.history] == [p.value for p in straight.history]
+    with pytest.raises(InputError, match="its scale differ"):
+        minimise(objective.standardized(), SOLVERS[solver], checkpoint=replace(first, resume=True))
+
+
+@pytest.mark.filterwarnings("ignore:Sending large graph")
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("name", ["softmax", "poisson, large means", "huber, two targets"])
+def test_the_bits_do_not_depend_on_the_cluster(name, solver, clients):
+    problem = problems()[name]
+    here = minimise(problem.objective(), SOLVERS[solver], tol=1e-6, max_iter=60)
+    lazy = (da.from_array(array, chunks=(123, *array.shape[1:])) for array in (problem.X, problem.y))
+    with clients(2).as_current():
+        there = minimise(
+            Objective(lay_out(*lazy, problem.weight, block_rows=100), problem.loss, problem.alpha),
+            SOLVERS[solver],
+            tol=1e-6,
+            max_iter=60,
+        )
+    assert there.where == "a Dask cluster of 2 workers" and there.rounds == here.rounds
+    assert there.parameters.tobytes() == here.parameters.tobytes()
+
+
+def test_conjugate_gradients():
+    random = np.random.default_rng(0)
+    A = random.standard_normal((20, 20))
+    A, b = A @ A.T + 0.1 * np.eye(20), random.standard_normal(20)
+    d = conjugate_gradients(lambda v: A @ v, b, 1e-8)
+    assert np.linalg.norm(A @ d - b) <= 1e-8 * np.linalg.norm(b)
+    np.testing.assert_array_equal(conjugate_gradients(lambda v: 0 * v, b, 0.1), b)
+
+
+def test_the_factor_is_that_of_the_hessian():
+    objective = problems()["softmax"].objective()  # whose Hessian is singular along its intercepts
+    hessian = objective.hessian(np.zeros(objective.n_parameters))
+    L = factorise(hessian, objective)
+    np.testing.assert_allclose(L @ L.T, hessian, rtol=1e-9, atol=1e-9)
+    assert not np.triu(L, 1).any()
+    with pytest.raises(SolverError, match="not finite"):
+        factorise(np.full((2, 2), np.nan), objective)
+
+
+@pytest.mark.parametrize(
+    ("n", "p", "loss", "kind"),
+    [
+        (300, 5, losses.Squared(), Exact),
+        (300, 5, losses.Logistic(), Newton),
+        (300, 400, losses.Softmax(3), Newton),
+        (300, 700, losses.Softmax(3), LBFGS),
+        (30, 2500, losses.Poisson(), LBFGS),
+        (30, 1500, losses.Squared(), Newton),
+    ],
+)
+def test_what_is_chosen_and_why(n, p, loss, kind):
+    choice = choose("auto", Objective(lay_out(np.ones((n, p)), np.ones(n)), loss))
+    assert isinstance(choice.solver, kind)
+    assert f"n = {n:,}, p = {p:,}" in choice.why and choice.why in str(choice)
+
+
+def test_large_hessians_are_not_chosen():
+    objective = Objective(lay_out(np.ones((1, 1500)), np.ones(1)), losses.Logistic())
+    object.__setattr__(objective.blocks.cuts, "n_samples", 10**7)
+    assert choose("auto", objective).solver == LBFGS(30)
+
+
+def test_the_fit_says_which_solver():
+    objective = problems()["logistic"].objective()
+    assert "Newton" in minimise(objective).solver and "10 Hessians" in minimise(objective).solver
+    assert minimise(objective, "lbfgs").solver.startswith("LBFGS(memory=10")
+    with pytest.raises(SolverError, match="unknown solver 'newtown': did you mean 'newton'"):
+        minimise(objective, "newtown")
+
+
+@pytest.mark.parametrize("make", [lambda: LBFGS(0), lambda: LBFGS(preconditioner="full"), lambda: Newton("qr")])
+def test_options_are_checked(make):
+    with pytest.raises(SolverError, match="give"):
+        make()
