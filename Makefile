@@ -13,8 +13,11 @@ demo: $(VENV)/demo examples/flights.parquet
 test: $(VENV)/dev
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/bench
+bench: $(VENV)/bench examples/flights.parquet
 	$(BIN)/python -m benchmarks.roofline
+	$(BIN)/python -m benchmarks.nist
+	$(BIN)/python -m benchmarks.exact
+	$(BIN)/python -m benchmarks.products
 	$(BIN)/python -m benchmarks.report
 
 lint: $(VENV)/dev

@@ -59,7 +59,7 @@ def digits(found: Any, certified: Any) -> float:
     """Return the smallest log relative error, of the number itself where the certified one is 0, from 0 to 15."""
     found, certified = np.asarray(found, float), np.asarray(certified, float)
     error = np.abs(found - certified) / np.where(certified == 0, 1.0, np.abs(certified))
-    return float(-np.log10(np.clip(error, 1e-15, 1.0).max()))
+    return float(-np.log10(np.clip(error, 1e-15, 1.0).max())) + 0.0  # not -0
 
 
 def ours(problem: Problem, method: str, blocks: int) -> Fit:

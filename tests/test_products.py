@@ -109,12 +109,12 @@ def brute(X, queries, k):
 
 # Whole numbers: their products are exact in float32, and many scores are equal.
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 7), (1000, 1), (1000, 50)])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 7), (250, 50), (1000, 1), (1000, 50)])
 @pytest.mark.parametrize("library", [np, array_api_strict, refusing.library])
 def test_top_k_is_exact(n, k, dtype, library, monkeypatch):
     monkeypatch.setattr("dist_dot.products.search.BLOCK", 300)
     random = np.random.default_rng(n + k)
-    X, queries = random.integers(-5, 6, (n, 6)).astype(dtype), random.integers(-5, 6, (4, 6)).astype(dtype)
+    X, queries = random.integers(-2, 3, (n, 6)).astype(dtype), random.integers(-2, 3, (4, 6)).astype(dtype)
     index, score = brute(X, queries, k)
     found = top_k(library.asarray(X), queries, k)
     np.testing.assert_array_equal(found.score, score)
@@ -163,3 +163,10 @@ def test_products_stay_in_their_library(library):
         found = function(*operands)
         assert type(found) is type(A)
         np.testing.assert_allclose(to_host(found), function(*(X, Y)[: len(operands)]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, lambda X: da.from_array(X, chunks=(6, 3)), array_api_strict.asarray])
+def test_of_equal_scores_the_first_row_is_better(wrap):
+    index, score = top_k(wrap(np.ones((20, 3))), np.ones((2, 3)), 5)
+    np.testing.assert_array_equal(index, [[0, 1, 2, 3, 4]] * 2)
+    np.testing.assert_array_equal(score, np.full((2, 5), 3.0))

@@ -60,17 +60,19 @@ class FoldMoments:
     folds: int
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
-        """Read X three times: once to part the rows."""
-        xp = namespace(block.X)
-        kernel = CentredMoments()
-        parts = []
-        for fold in range(self.folds):
-            rows = xp.nonzero(block.y[:, -1] == fold)[0]
-            weight = None if block.weight is None else xp.take(block.weight, rows)
-            part = Block(xp.take(block.X, rows, axis=0), xp.take(block.y[:, :-1], rows, axis=0), weight, block.start)
-            parts.append(kernel(part, parameters))
-        sums: Array = xp.concat(parts)
+        """Read X twice, as often as for one fold; first copy the rows of a block that has several folds."""
+        sums: Array = namespace(block.X).concat(
+            [CentredMoments()(self._rows(block, fold), parameters) for fold in range(self.folds)]
+        )
         return sums
+
+    def _rows(self, block: Block, fold: int) -> Block:
+        xp, y = namespace(block.X), block.y[:, :-1]
+        rows = xp.nonzero(block.y[:, -1] == fold)[0]
+        if rows.shape[0] == len(block):  # most blocks, where the rows of a fold follow each other
+            return Block(block.X, y, block.weight, block.start)
+        weight = None if block.weight is None else xp.take(block.weight, rows)
+        return Block(xp.take(block.X, rows, axis=0), xp.take(y, rows, axis=0), weight, block.start)
 
     def merge(self, left: Array, right: Array) -> Array:
         """Return the summaries of the rows of both, fold by fold."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from dist_dot.blocks.block import Blocks, Cuts, Kernel, Program, Report, T
+from dist_dot.blocks.block import Blocks, Kernel, Program, Report, T
 from dist_dot.blocks.leave_one_out import LeaveOneOut
 from dist_dot.blocks.moments import CentredMoments, FoldMoments, merge_moments
 from dist_dot.losses import Squared
@@ -42,7 +42,7 @@ class CrossValidation:
             summary, scores = (self._by_folds if self.folds else self._by_rows)(blocks)
             coef, intercept = _Eigen(summary.quadratic(), self.fit_intercept).ridge(self.alphas)
         path = Path(np.array(self.alphas), scores, coef, intercept)
-        known: Any = _Summed(blocks, replace(blocks.cuts, n_targets=summary.n_targets), summary.flat)
+        known: Any = _Summed(blocks, summary)
         objective = Objective(known, Squared(), path.best, self.fit_intercept)
         return replace(minimise(objective, Exact("gram")), path=path)
 
@@ -106,13 +106,16 @@ class _Eigen:
 class _Summed:
     """Blocks whose second moments are known, so that an exact fit of them needs no more rounds."""
 
-    def __init__(self, blocks: Blocks, cuts: Cuts, flat: Array) -> None:
-        self.cuts, self.where, self.rounds, self.recovery = cuts, blocks.where, 0, blocks.recovery
-        self._flat, self._rounds = flat, blocks.rounds
+    def __init__(self, blocks: Blocks, summary: Summary) -> None:
+        self._blocks, self._flat = blocks, summary.flat
+        self.cuts, self.rounds = replace(blocks.cuts, n_targets=summary.n_targets), 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._blocks, name)
 
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return the moments, and count the rounds that they and the scores have taken."""
-        self.rounds = self._rounds
+        self.rounds = self._blocks.rounds
         return self._flat
 
     def run(self, program: Program[T], report: Report) -> T:
