@@ -24,7 +24,8 @@ class Together:
     The last column of y is the number of each row's fold; a loop with fold -1 leaves none out. Every loop is the one
     of `minimise`, and takes the steps that it would take alone, to rounding; each runs in a thread, and a round is made
     when all that still run have asked for one. Their evaluations of F are then one read of X, with a product of
-    matrices where a single fit has one of a matrix and a vector.
+    matrices where a single fit has one of a matrix and a vector. Hessians are not shared. No progress is reported, and
+    no checkpoint is written.
     """
 
     loops: tuple[Loop, ...]
