@@ -70,7 +70,7 @@ def cluster(mode: str | None) -> Iterator[tuple[Client, Deaths]]:
 
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"}),
-        LocalCluster(WORKERS, threads_per_worker=1, dashboard_address=":0", silence_logs=60) as local,
+        LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=":0", silence_logs=60) as local,
         Client(local) as client,
     ):
         client.register_plugin(deaths)

@@ -37,9 +37,9 @@ class RandomRows:
         return make_block(X, (np.arange(start, stop) % 2).astype(X.dtype), None, start, self.cuts.dtype)
 
 
-def random_blocks(client: Any, nbytes: int, p: int, dtype: str) -> Blocks:
+def random_blocks(client: Any, nbytes: int, p: int, dtype: str, block_rows: int | str = "auto") -> Blocks:
     """Lay out so many bytes of random rows of p columns, on the client's cluster, or here for None."""
-    cuts = cut(max(1, nbytes // (p * np.dtype(dtype).itemsize)), p, dtype)
+    cuts = cut(max(1, nbytes // (p * np.dtype(dtype).itemsize)), p, dtype, block_rows)
     return lay_out_rows(RandomRows(cuts), cuts, client)
 
 
@@ -90,6 +90,12 @@ class Times:
                 if repeat:
                     times[name].append(perf_counter() - begin)
         return times
+
+
+def resident(field: str = "VmRSS") -> int:
+    """Return the memory of this process in bytes: VmRSS now, VmHWM at its highest."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def environment() -> dict[str, Any]:

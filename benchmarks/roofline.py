@@ -7,12 +7,11 @@ turns with the kernel; the share is the median, over the repeats, of roof time /
 import argparse
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import CompiledSum, NumpySum, Times, environment, random_blocks, save
+from benchmarks.harness import CompiledSum, NumpySum, Times, environment, random_blocks, resident, save
 from cluster import connect
 from dist_dot import losses
 from dist_dot.blocks.arrays import Parameters
@@ -94,17 +93,12 @@ class PlainSyrk:
 
 def memory(client: Any, nbytes: int) -> dict[str, Any]:
     """Return a record of the workers' peak memory over the bytes of the blocks, laid out and passed over thrice."""
-    before = client.run(_resident, "VmRSS")
+    before = client.run(resident, "VmRSS")
     blocks = random_blocks(client, nbytes, 100, "float64")
     blocks.run(Times({"squared": ValueAndGradient(losses.Squared())}, np.zeros(101), 3), lambda progress: False)
-    peak = client.run(_resident, "VmHWM")
+    peak = client.run(resident, "VmHWM")
     used = sum(peak[worker] - before[worker] for worker in peak)
     return {"benchmark": "memory", "nbytes": blocks.cuts.nbytes, "ratio": used / blocks.cuts.nbytes}
-
-
-def _resident(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def main() -> None:

@@ -1,10 +1,12 @@
 """From a word to a client."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from distributed import Client
+from distributed.utils import silence_logging_cmgr
 
 from cluster.errors import ClusterWordError
 from cluster.local import local_cluster
@@ -26,12 +28,13 @@ def connect(word: str, workers: int | None = None, threads: int = 1) -> Iterator
         with local_cluster(_count(word, rest, workers), threads) as client:
             yield client
     elif kind in ("tcp", "tls") and rest.startswith("//"):
-        try:
-            client = Client(word, timeout=TIMEOUT)
-        except (OSError, ValueError) as error:
-            raise ClusterWordError(f"no Dask scheduler answers at {word}: {error}") from error
-        with client:
-            yield client
+        with silence_logging_cmgr(logging.CRITICAL):  # what goes wrong is raised here; Dask logs stack traces too
+            try:
+                client = Client(word, timeout=TIMEOUT)
+            except (OSError, ValueError) as error:
+                raise ClusterWordError(f"no Dask scheduler answers at {word}: {error}") from error
+            with client:
+                yield client
     else:
         raise ClusterWordError(f"unknown cluster {word!r}: give {WORDS}")
 

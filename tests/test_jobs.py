@@ -36,6 +36,10 @@ folder = "run"
 
 @pytest.fixture
 def frame():
+    return make_frame()
+
+
+def make_frame():
     random = np.random.default_rng(3)
     carrier, month = random.choice(["AA", "B6", "UA"], SIZE), random.integers(1, 13, SIZE)
     distance, delay = random.uniform(100, 3000, SIZE), random.exponential(20, SIZE)
@@ -44,9 +48,13 @@ def frame():
     return pd.DataFrame(columns)
 
 
+def make_table(folder):
+    make_frame().to_parquet(folder / "table.parquet", row_group_size=4_321)
+
+
 @pytest.fixture
-def folder(tmp_path, frame):
-    frame.to_parquet(tmp_path / "table.parquet", row_group_size=4_321)
+def folder(tmp_path):
+    make_table(tmp_path)
     (tmp_path / "job.toml").write_text(JOB)
     return tmp_path
 

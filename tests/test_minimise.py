@@ -1,14 +1,21 @@
 """Solvers x problems with known optima and round counts; the loop; checkpoints."""
 
+import multiprocessing
+import os
+import time
+import warnings
 from dataclasses import replace
 
+import fsspec
 import numpy as np
 import pytest
 
-from dist_dot import Checkpoints, Objective, SolverError, Status, lay_out, losses, minimise
+from dist_dot import Checkpoints, ClusterError, Objective, SolverError, Status, lay_out, losses, minimise
 from dist_dot.errors import InputError
 from dist_dot.solvers import GradientDescent
 from dist_dot.solvers.curvature import largest_curvature
+from dist_dot.solvers.gradient import GradientState
+from dist_dot.training.checkpoint import Checkpoint
 from dist_dot.training.callbacks import TimeLimit
 
 
@@ -146,3 +153,90 @@ def test_the_checkpoint_of_another_run_is_refused(rows, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             minimise(other, GradientDescent(), max_iter=5, checkpoint=checkpoints)
+
+
+@pytest.mark.parametrize("place", ["folder", "memory://checkpoints/run"])
+def test_checkpoints_in_any_store(rows, tmp_path, place):
+    place = str(tmp_path / place) if place == "folder" else place
+    objective = Objective(lay_out(*rows, block_rows=64), losses.Squared(), 1.0)
+    straight = minimise(objective, GradientDescent(), tol=0, max_iter=40)
+    minimise(objective, GradientDescent(), tol=0, max_iter=25, checkpoint=Checkpoints(place, every=7))
+    store, folder = fsspec.url_to_fs(place)
+    assert sorted(path[-21:] for path in store.ls(folder, detail=False)) == [
+        "000000021.safetensors",
+        "000000025.safetensors",
+    ]
+    resumed = minimise(objective, GradientDescent(), tol=0, max_iter=40, checkpoint=Checkpoints(place, resume=True))
+    assert resumed.parameters.tobytes() == straight.parameters.tobytes()
+
+
+def test_a_fresh_start_puts_what_was_there_aside(rows, tmp_path):
+    objective = Objective(lay_out(*rows), losses.Squared(), 1.0)
+    for steps in (10, 20):
+        minimise(objective, GradientDescent(), tol=0, max_iter=steps, checkpoint=Checkpoints(str(tmp_path), every=6))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [
+        "000000006.safetensors.before", "000000010.safetensors.before", "000000018.safetensors", "000000020.safetensors"
+    ]  # fmt: skip
+
+
+def test_what_a_cluster_cannot_finish_is_kept(rows, tmp_path):
+    objective = Objective(lay_out(*rows), losses.Squared(), 1.0)
+
+    class Failing(GradientDescent):
+        def step(self, objective, state):
+            if objective.blocks.rounds > 30:
+                raise ClusterError("no workers")
+            return super().step(objective, state)
+
+    with pytest.raises(ClusterError):
+        minimise(objective, Failing(), tol=0, checkpoint=Checkpoints(str(tmp_path), every=10**6))
+    (saved,) = tmp_path.iterdir()
+    assert int(saved.stem[:9]) > 10
+
+
+def test_a_damaged_file_is_reported(rows, tmp_path, caplog):
+    objective = Objective(lay_out(*rows), losses.Squared(), 1.0)
+    checkpoints = Checkpoints(str(tmp_path), every=5, resume=True)
+    minimise(objective, GradientDescent(), tol=0, max_iter=12, checkpoint=checkpoints)
+    newest = max(tmp_path.iterdir())
+    newest.write_bytes(newest.read_bytes()[:1000])
+    minimise(objective, GradientDescent(), tol=0, max_iter=12, checkpoint=checkpoints)
+    assert f"{newest} is damaged and passed over" in caplog.text
+
+
+def write_for_ever(folder, acknowledged):
+    """Save checkpoints of half a megabyte, one after the other, and say so after each."""
+    checkpoints, x = Checkpoints(folder, every=1, resume=True), np.zeros(10_000)
+    state = GradientState(x, 0.0, x, x, x, 1.0, 1.0, x, x)
+    newest = checkpoints.newest("{}", GradientState, print)
+    for iteration in range(newest.iteration + 1 if newest else 0, 10**9):
+        checkpoints.save(Checkpoint("{}", state, iteration, (1.0, 1.0), 0, 0.0, ()))
+        os.write(acknowledged, iteration.to_bytes(8, "little"))
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_good_checkpoint(tmp_path):
+    random, last = np.random.default_rng(0), -1
+    torn = 0
+    for _ in range(200):
+        ours, theirs = os.pipe()
+        process = multiprocessing.get_context("fork").Process(target=write_for_ever, args=(str(tmp_path), theirs))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # a fork of a process with threads: it only writes
+            process.start()
+        os.close(theirs)
+        first = os.read(ours, 8)  # it is at work
+        time.sleep(random.uniform(0, 0.02))
+        process.kill()
+        process.join()
+        rest = first
+        while chunk := os.read(ours, 1 << 16):
+            rest += chunk
+        os.close(ours)
+        last = int.from_bytes(rest[len(rest) // 8 * 8 - 8 : len(rest) // 8 * 8], "little")
+        torn += bool(list(tmp_path.glob(".*")))
+        damaged = []
+        found = Checkpoints(str(tmp_path), resume=True).newest("{}", GradientState, damaged.append)
+        assert found.iteration in (last, last + 1) and not damaged
+        assert not list(tmp_path.glob(".*"))  # what it left half written is gone
+    assert torn > 10  # it was killed in the middle of writing

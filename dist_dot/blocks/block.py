@@ -155,8 +155,8 @@ def merge_of(kernel: Kernel) -> Merge:
 class Recovery:
     """What the deaths of workers have cost: the numbers so far.
 
-    lost counts the workers that left the cluster, repeated the rounds that had to be asked for again (the missing
-    blocks only), seconds the time that those took beyond their first answers.
+    lost counts the workers that left the cluster, repeated the rounds that had to be asked for again (for the missing
+    blocks alone), seconds the time that those took beyond an undisturbed one.
     """
 
     lost: int = 0

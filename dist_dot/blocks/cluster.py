@@ -1,7 +1,8 @@
 """The blocks of a Dask cluster, as the client sees them."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from distributed import Client, Future, KilledWorker, wait
@@ -10,7 +11,7 @@ from distributed.protocol.pickle import dumps
 from dist_dot.blocks.block import Cuts, Kernel, Program, Recovery, Report, checksum, combined, log
 from dist_dot.blocks.remote import DEADLINE, RemoteRun, install, start
 from dist_dot.blocks.rounds import DEATHS, RunSpec
-from dist_dot.errors import DeadlineError
+from dist_dot.errors import ClusterError, DeadlineError
 from dist_dot.typing import Array
 
 T = TypeVar("T")
@@ -124,47 +125,61 @@ def place(client: Client, tasks: Sequence[Any], cuts: Cuts, prefix: str, source:
     total = sum(worker["nthreads"] for worker in workers.values())
     threads = 0
     for address in sorted(workers):
-        begin = len(tasks) * threads // total
+        begin = round(len(tasks) * threads / total)
         threads += workers[address]["nthreads"]
-        part = list(tasks[begin : len(tasks) * threads // total])
+        part = list(tasks[begin : round(len(tasks) * threads / total)])
         if part:
             made = client.compute(part + [check(task) for task in part], workers=[address], allow_other_workers=True)
             futures += made[: len(part)]
             checks += made[len(part) :]
-    _arrive(client, futures + checks)
-    return ClusterBlocks(client, futures, cuts, prefix, client.gather(checks), source)
+    with _cancelled_on_failure(client, futures + checks):
+        _arrive(client, futures)
+        return ClusterBlocks(client, futures, cuts, prefix, gather(client, checks), source)
 
 
 def gather(client: Client, futures: Sequence[Future]) -> list[Any]:
     """Return the results of futures. Raises what a task raises; DeadlineError if none ends for ten minutes."""
-    _arrive(client, futures)
-    results: list[Any] = client.gather(list(futures))
-    return results
+    with _cancelled_on_failure(client, futures):
+        for _ in range(DEATHS):
+            _arrive(client, futures)
+            try:
+                results: list[Any] = client.gather(list(futures))
+            except KilledWorker:
+                continue  # lost since it arrived, and then more workers died
+            return results
+    raise ClusterError(f"workers die faster than {len(futures)} results can be fetched from them")
+
+
+@contextmanager
+def _cancelled_on_failure(client: Client, futures: Sequence[Future]) -> Iterator[None]:
+    """Let go of futures where one has failed: the client keeps its exception, whose traceback keeps them alive."""
+    try:
+        yield
+    except BaseException:
+        client.cancel(list(futures))
+        raise
 
 
 def _arrive(client: Client, futures: Sequence[Future]) -> None:
-    """Wait for all of the futures; cancel them where one fails or nothing happens for too long.
+    """Wait for all of the futures.
 
     A task that Dask gave up on because workers died under it is tried again, up to a number of deaths in a row.
     """
     pending = set(futures)
     deaths: dict[Future, int] = defaultdict(int)
-    try:
-        while pending:
+    while pending:
+        try:
             done, pending = wait(pending, timeout=ARRIVAL, return_when="FIRST_COMPLETED")
-            for future in done:
-                if future.status == "finished":
-                    continue
-                error = future.exception()
+        except TimeoutError:
+            wanted = f"the next of {len(pending)} tasks of {len(futures)}"
+            raise DeadlineError(f"waited {ARRIVAL:.0f} s for {wanted}") from None
+        for future in done:
+            if future.status == "finished":
+                continue
+            error = future.exception()
+            if error is not None:  # none: it was lost after it was made, and is on its way again
                 deaths[future] += 1
                 if not isinstance(error, KilledWorker) or deaths[future] > DEATHS:
                     raise error
                 client.retry([future])
-                pending.add(future)
-    except BaseException as error:
-        # Not only for the rest: the client keeps a task's exception, whose traceback would keep the futures alive.
-        client.cancel(list(futures))
-        if type(error) is TimeoutError:
-            wanted = f"the next of {len(pending)} tasks of {len(futures)}"
-            raise DeadlineError(f"waited {ARRIVAL:.0f} s for {wanted}") from None
-        raise
+            pending.add(future)

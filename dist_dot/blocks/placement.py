@@ -79,7 +79,7 @@ def even(placement: Placement, threads: Mapping[str, int]) -> dict[str, list[int
     order = sorted((w for w in held if held[w]), key=lambda w: (sum(held[w]) / len(held[w]), w))
     surplus = {worker: len(held[worker]) - quota[worker] for worker in order}
     for worker in sorted(w for w in held if not held[w]):
-        richest = max(order, key=lambda w: (surplus[w], w))
+        richest = max(order, key=lambda w: surplus[w])
         order.insert(order.index(richest) + 1, worker)
         surplus[richest] -= quota[worker]
         surplus[worker] = 0.0

@@ -11,7 +11,7 @@ from distributed.protocol.pickle import dumps, loads
 from dist_dot.blocks.block import Report, log
 from dist_dot.blocks.rounds import RunSpec
 from dist_dot.blocks.service import Service
-from dist_dot.errors import ClusterError, DeadlineError, RunDetached
+from dist_dot.errors import ClusterError, DeadlineError
 
 # Seconds.
 WAIT = 5.0  # for news of a run, on the scheduler's side
@@ -45,7 +45,7 @@ class RemoteRun:
         """
         try:
             result = self._follow(report)
-        except RunDetached:
+        except ClusterError:  # RunDetached, or there is no scheduler any more to tell
             raise
         except BaseException:
             self.forget()
@@ -111,15 +111,7 @@ def sees(client: Client, path: str) -> bool:
 
 def install(client: Client) -> None:
     """Give the scheduler our service, unless it is there."""
-    try:
-        client.register_plugin(Service())
-    except RuntimeError as error:
-        if _ask(client, "dist_dot_runs") is not None:
-            return  # it was started with the service
-        raise ClusterError(
-            "this scheduler takes no code from clients, and the training loop runs beside it: start it with "
-            "--preload dist_dot.blocks.service, or with distributed.scheduler.pickle set to True"
-        ) from error
+    client.register_plugin(Service())
 
 
 def _ask(client: Client, handler: str, **message: Any) -> Any:

@@ -155,6 +155,7 @@ class Rounds:
 
     async def _placed(self, missing: Collection[int] | None) -> dict[str, Ranges]:
         """Return worker -> what to ask it for; wait until some worker holds some of the missing blocks."""
+        self.check()
         if missing is None and self.placement is not None:
             return self.placement
         begin = self.loop.time()
@@ -240,7 +241,7 @@ class Rounds:
         if gain < sum(size.values()) / self.scheduler.bandwidth:
             return
         self.next_move = now + ARRIVAL
-        self.notice(f"{sum(map(len, plan.values()))} blocks move to {len(plan)} workers, to even out the load")
+        self.notice(f"to even out the load, blocks are moved: {sum(map(len, plan.values()))} of {len(self.keys)}")
         await asyncio.gather(*(self._move(address, part) for address, part in plan.items()))
         self.next_move = self.loop.time() + 1.0
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic, perf_counter
 from typing import Any
@@ -43,7 +44,7 @@ class Run:
 
     def cancel(self) -> None:
         """End it at the next message to or from a worker, without a result."""
-        self.rounds.cancelled = self.stopping = True
+        self.rounds.cancelled = True
         self.rounds.change.set()
 
     def describe(self) -> dict[str, Any]:
@@ -93,22 +94,22 @@ class SchedulerBlocks:
     """The blocks of a cluster as the loop's thread sees them."""
 
     def __init__(self, run: Run) -> None:
-        self._run = run
-        self._rounds = run.rounds
+        self.host = run
         self.cuts = run.spec.cuts
         self.rounds = 0
         self.recovery = Recovery()
+        self._usual = 0.0  # seconds of the last round that nothing disturbed
 
     @property
     def where(self) -> str:
         """Where the rows live, in words."""
-        count = len(self._rounds.scheduler.workers)
+        count = len(self.host.rounds.scheduler.workers)
         return f"a Dask cluster of {count} worker{'s' if count != 1 else ''}"
 
     @property
     def checksum(self) -> str:
         """A checksum of all rows, in their cuts. No round: it was taken when the blocks were made."""
-        return combined(self._run.spec.checksums)
+        return combined(self.host.spec.checksums)
 
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return the sum of kernel(block, parameters) over all blocks. One round; reads X once."""
@@ -117,30 +118,29 @@ class SchedulerBlocks:
         message = {"kernel": dumps(kernel), "parameters": pack(parameters), "leaves": leaves}
         nodes: dict[Node, Array] = {}
         missing: list[int] | None = None
-        attempts, first = 0, 0.0
-        deadline = monotonic() + self._run.spec.patience
+        attempts, begin = 0, perf_counter()
+        deadline = monotonic() + self.host.spec.patience
         while root(leaves) not in nodes:
-            for reply in self._wait(self._rounds.ask(self.rounds, message, missing)):
+            for reply in self._wait(self.host.rounds.ask(self.rounds, message, missing)):
                 if "error" in reply:
                     raise loads(reply["error"])
                 if reply["nodes"]:
                     nodes |= self._decode(reply)
-                    deadline = monotonic() + self._run.spec.patience
+                    deadline = monotonic() + self.host.spec.patience
             nodes = fold(nodes, leaves, merge_of(kernel))
             missing = uncovered(nodes, leaves)
             if missing and monotonic() > deadline:
                 raise DeadlineError(
-                    f"for {self._run.spec.patience:.0f} s no worker answered for blocks {missing[:5]} of "
-                    f"{self._run.spec.source}"
+                    f"for {self.host.spec.patience:.0f} s no worker answered for blocks {missing[:5]} of "
+                    f"{self.host.spec.source}"
                 )
             attempts += 1
-            first = first or perf_counter()
-        self._account(attempts, perf_counter() - first)
+        self._account(attempts, perf_counter() - begin)
         return nodes[root(leaves)]
 
     def notice(self, words: str) -> None:
         """Tell whoever follows the run."""
-        self._run.tell(self._run.notice, words)
+        self.host.tell(self.host.notice, words)
 
     def run(self, program: Program[Any], report: Any) -> Any:
         """Run the program in this thread: it is already beside the rows."""
@@ -148,24 +148,28 @@ class SchedulerBlocks:
 
     def _decode(self, reply: dict[str, Any]) -> dict[Node, Array]:
         sums = unpack(reply["sums"]).reshape(len(reply["nodes"]), -1)
-        self._rounds.node_bytes = sums[0].nbytes
+        self.host.rounds.node_bytes = sums[0].nbytes
         return {(level, index): total for (level, index), total in zip(reply["nodes"], sums, strict=True)}
 
     def _account(self, attempts: int, seconds: float) -> None:
-        before, lost = self.recovery, self._rounds.lost
-        if attempts > 1:
-            self.recovery = Recovery(lost, before.repeated + 1, before.seconds + seconds)
-        elif lost != before.lost:
-            self.recovery = Recovery(lost, before.repeated, before.seconds)
+        before, lost = self.recovery, self.host.rounds.lost
+        if attempts == 1:
+            self._usual = seconds
+            if lost == before.lost:
+                return
+            self.recovery = replace(before, lost=lost)
+        else:
+            beyond = max(0.0, seconds - self._usual)
+            self.recovery = Recovery(lost, before.repeated + 1, before.seconds + beyond)
 
     def _wait(self, coroutine: Any) -> list[dict[str, Any]]:
         """Run a coroutine on the scheduler's event loop; it has deadlines of its own."""
-        future: Future[list[dict[str, Any]]] = asyncio.run_coroutine_threadsafe(coroutine, self._run.loop)
+        future: Future[list[dict[str, Any]]] = asyncio.run_coroutine_threadsafe(coroutine, self.host.loop)
         while True:
             try:
                 return future.result(CLOSED)
             except TimeoutError:
                 if future.done():
                     raise
-                if self._rounds.cancelled and not self._run.loop.is_running():
-                    raise RunCancelled(f"run {self._run.name} was cancelled: the scheduler has closed") from None
+                if self.host.rounds.cancelled and not self.host.loop.is_running():
+                    raise RunCancelled(f"run {self.host.name} was cancelled: the scheduler has closed") from None

@@ -144,9 +144,9 @@ class Service(SchedulerPlugin):
     async def stop_run(self, run: str, cancel: bool) -> None:
         """Ask a run to end after this round with what it has, or to be cancelled, without a result."""
         known = self._known(run)
-        known.stopping = True
         if cancel:
             known.cancel()
+        known.stopping = not cancel
 
     async def forget_run(self, run: str) -> None:
         """Drop the result of a run; cancel it if it has not ended."""
@@ -253,8 +253,3 @@ class Service(SchedulerPlugin):
             with suppress(OSError, TimeoutError):
                 async with asyncio.timeout(SILENCE), rpc(nanny, connection_args=self.scheduler.connection_args) as it:
                     await it.kill(reason=f"{NAME}: silent")
-
-
-def dask_setup(scheduler: Any) -> None:
-    """Install the service where a scheduler takes no code from clients: `--preload dist_dot.blocks.service`."""
-    scheduler.loop.add_callback(scheduler.register_scheduler_plugin, plugin=Service(), idempotent=True)

@@ -74,7 +74,10 @@ def show_runs(console: Console, runs: list[RunSummary]) -> None:
     if not runs:
         console.print("no runs")
         return
-    table = Table("run", "state", "started (UTC)", "rounds", "F", "gradient", "what", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("run", "state", "started (UTC)", "rounds", "F", "gradient"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("what", overflow="fold")
     for run in runs:
         progress = run.progress
         figures = (
@@ -82,7 +85,7 @@ def show_runs(console: Console, runs: list[RunSummary]) -> None:
             if progress is None
             else (f"{progress.rounds:,}", f"{progress.value:.6g}", f"{progress.relative:.1e}")
         )
-        table.add_row(run.run, run.state, run.started[:19], *figures, Text(run.label))
+        table.add_row(run.run, run.state, run.started[5:16], *figures, Text(run.label))
     console.print(table)
 
 

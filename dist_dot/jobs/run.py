@@ -257,6 +257,7 @@ def _solver(job: Job) -> GradientDescent:
 
 def _write(folder: Path, job: Job, encoding: Encoding, fit: Fit, report: Report) -> None:
     """Write model.safetensors, model.json and report.json: the last one says that the others are whole."""
+    folder.mkdir(parents=True, exist_ok=True)
     model = {
         "format": 1,
         "target": job.data.target,

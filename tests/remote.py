@@ -1,0 +1,73 @@
+"""A scheduler and workers as processes of their own, started as an operator would."""
+
+import json
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+PROGRAM = Path(sys.executable).with_name("dist-dot")
+
+
+class Remote:
+    """Processes that a test may kill."""
+
+    def __init__(self, folder, stack):
+        self.folder, self.stack = folder, stack
+        self.file = folder / "scheduler.json"
+        self.log = stack.enter_context(open(folder / "cluster.log", "wb"))
+
+    def start_scheduler(self, *options):
+        self.file.unlink(missing_ok=True)
+        arguments = ["--port", "0", "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", self.file]
+        self.scheduler = self._start("dask_scheduler", *arguments, *options)
+        deadline = time.monotonic() + 60
+        while not (self.file.exists() and self.file.stat().st_size):
+            assert time.monotonic() < deadline and self.scheduler.poll() is None
+            time.sleep(0.05)
+        self.address = json.loads(self.file.read_text())["address"]
+
+    def start_worker(self):
+        return self._start(
+            "dask_worker", self.address, "--nthreads", "1", "--no-dashboard", "--local-directory", self.folder
+        )
+
+    def train(self, job, *options, **popen):
+        return self.command("train", job, "--cluster", self.address, *options, **popen)
+
+    def attach(self, *arguments, **popen):
+        return self.command("attach", *arguments, "--cluster", self.address, **popen)
+
+    def command(self, *arguments, **popen):
+        """Start dist-dot."""
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return self._own(subprocess.Popen([PROGRAM, *map(str, arguments)], **streams | popen))
+
+    def _start(self, module, *arguments):
+        command = [sys.executable, "-m", f"distributed.cli.{module}", *map(str, arguments)]
+        return self._own(subprocess.Popen(command, stdout=self.log, stderr=self.log, cwd=self.folder))
+
+    def _own(self, process):
+        self.stack.enter_context(process)
+        self.stack.callback(process.terminate)
+        return process
+
+
+@contextmanager
+def remote(folder, workers, *options):
+    """Yield a scheduler with so many workers."""
+    with ExitStack() as stack:
+        cluster = Remote(folder, stack)
+        cluster.start_scheduler(*options)
+        for _ in range(workers):
+            cluster.start_worker()
+        yield cluster
+
+
+def said(process, words):
+    """Read what a process prints until it has said these words; return the line."""
+    for line in process.stdout:
+        if words in line:
+            return line
+    raise AssertionError(f"never said {words!r}: {process.stderr.read()}")
