@@ -15,8 +15,8 @@ from dist_dot.errors import InputError
 from dist_dot.solvers import GradientDescent
 from dist_dot.solvers.curvature import largest_curvature
 from dist_dot.solvers.gradient import GradientState
-from dist_dot.training.checkpoint import Checkpoint
 from dist_dot.training.callbacks import TimeLimit
+from dist_dot.training.checkpoint import Checkpoint
 
 
 def optimum(X, y, alpha, fit_intercept):
