@@ -10,8 +10,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from dist_dot import Checkpoints, ClusterError, Objective, SolverError, Status, lay_out, losses, minimise
-from dist_dot.errors import InputError
+from dist_dot import Checkpoints, Objective, SolverError, Status, lay_out, losses, minimise
+from dist_dot.errors import ClusterError, InputError
 from dist_dot.solvers import GradientDescent
 from dist_dot.solvers.curvature import largest_curvature
 from dist_dot.solvers.gradient import GradientState

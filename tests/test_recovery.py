@@ -16,14 +16,14 @@ import pytest
 from distributed import Client, KilledWorker, LocalCluster
 
 from benchmarks.chaos import chaos
-from dist_dot import Checkpoints, ClusterError, DataError, DeadlineError, Objective, losses, minimise
+from dist_dot import Checkpoints, DataError, Objective, losses, minimise
 from dist_dot.blocks import rounds, service
 from dist_dot.blocks.block import cut
 from dist_dot.blocks.kernels import ValueAndGradient
 from dist_dot.blocks.layout import lay_out_rows, make_block
 from dist_dot.blocks.remote import runs
 from dist_dot.blocks.worker import NAME
-from dist_dot.errors import RunCancelled
+from dist_dot.errors import ClusterError, DeadlineError, RunCancelled
 from dist_dot.solvers import GradientDescent
 
 CUTS = cut(20_000, 30, "float64", 1000)
