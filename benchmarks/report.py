@@ -63,11 +63,6 @@ def _points(r: dict[str, Any]) -> list[str]:
 
 def nist(records: list[dict[str, Any]]) -> str:
     """Return the section on the digits of NIST's reference sets."""
-    names = list(records[0]["digits"])
-    rows = [
-        [r["name"], f"{r['condition']:.0e}", *(f"{r['digits'][name]:.1f}" for name in names), str(r["rounds auto"])]
-        for r in records
-    ]
     return f"""## Digits of NIST's reference sets
 
 {_made(records[0])}.
@@ -76,8 +71,18 @@ The fewest correct digits of the coefficients (log relative error, 15 at most), 
 and 10 blocks, on which the refined ones do not depend. The condition is that of the centred columns, scaled to norm 1.
 Filip's decimals lose all but some seven digits where they become doubles. Rounds are those of "auto".
 
-{table(rows, ["set", "condition", *names, "rounds"])}
+{digits(records)}
 """
+
+
+def digits(records: list[dict[str, Any]]) -> str:
+    """Return the table of digits, which the README shows too."""
+    names = list(records[0]["digits"])
+    rows = [
+        [r["name"], f"{r['condition']:.0e}", *(f"{r['digits'][name]:.1f}" for name in names), str(r["rounds auto"])]
+        for r in records
+    ]
+    return table(rows, ["set", "condition", *names, "rounds"])
 
 
 def exact(records: list[dict[str, Any]]) -> str:

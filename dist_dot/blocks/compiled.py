@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from dist_dot.blocks.arrays import read_only
 from dist_dot.losses import Gamma, Logistic, Poisson, Squared
 from dist_dot.typing import Array
 
@@ -54,13 +55,20 @@ def value_and_gradient(loss: int, X: Array, y: Array, weight: Array | None, para
     p = X.shape[1]
     s = np.empty(0, X.dtype) if weight is None else weight
     rows = tile_rows(p, X.itemsize)
-    return np.asarray(_pass(loss, _fixed(X), _fixed(y), _fixed(s), parameters[:p], parameters[p], rows))
+    return np.asarray(_pass(loss, read_only(X), read_only(y), read_only(s), parameters[:p], parameters[p], rows))
+
+
+def elementwise(loss: int, y: Array, z: Array) -> tuple[Array, Array]:
+    """Return the losses (n,), float64, and d loss / dz (n,) of y (n,) at z (n,), all of the dtype of z."""
+    value, residual = np.empty(z.size), np.empty_like(z)
+    OF_ROWS[loss](read_only(y), 0, z.size, z, residual, value, np.empty(z.size))
+    return value, residual
 
 
 def moments(X: Array, y: Array, weight: Array | None, centre: Array) -> Array:
     """As above, centre (p + 1) -> [sum s, sums of s ([x, y] - centre) (p + 1), of the same squared (p + 1)]."""
     s = np.empty(0, X.dtype) if weight is None else weight
-    return np.asarray(_moments(_fixed(X), _fixed(y), _fixed(s), centre))
+    return np.asarray(_moments(read_only(X), read_only(y), read_only(s), centre))
 
 
 def tile_rows(p: int, itemsize: int) -> int:
@@ -81,13 +89,6 @@ def compile_for(dtype: str) -> None:
     moments(X, y, None, np.zeros(2))
 
 
-def _fixed(array: Array) -> Array:
-    """Return a read-only view: blocks that were moved are read-only, and each kind would be compiled on its own."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
 @_reordered
 def _pass(loss: int, X: Array, y: Array, weight: Array, w: Array, b: float, rows: int) -> Array:
     n, p = X.shape
@@ -102,7 +103,7 @@ def _pass(loss: int, X: Array, y: Array, weight: Array, w: Array, b: float, rows
         m = min(rows, n - start)
         _dot_rows(X, start, m, w, b, z)
         if loss == SQUARED:
-            _squared(y, start, m, z, residual, value)
+            _squared(y, start, m, z, residual, value, scratch)
         elif loss == LOGISTIC:
             _logistic(y, start, m, z, residual, value, scratch)
         elif loss == POISSON:
@@ -155,7 +156,8 @@ def _add_rows(X: Array, start: int, m: int, residual: Array, gradient: Array) ->
 
 
 @_ordered
-def _squared(y: Array, start: int, m: int, z: Array, residual: Array, value: Array) -> None:
+def _squared(y: Array, start: int, m: int, z: Array, residual: Array, value: Array, scratch: Array) -> None:
+    """Loss = (z - y)^2 / 2, first derivative = z - y."""
     for i in range(m):
         r = float(z[i]) - float(y[start + i])
         residual[i] = r
@@ -256,6 +258,10 @@ def _gamma(y: Array, start: int, m: int, z: Array, residual: Array, value: Array
         scaled = float(y[start + i]) * value[i]
         value[i] = t + scaled * (1.0 - (t - max(t, -top)))
         residual[i] = 1.0 - scaled
+
+
+# By the codes of LOSSES.
+OF_ROWS = (_squared, _logistic, _poisson, _gamma)
 
 
 @_reordered

@@ -70,15 +70,15 @@ class HessianProduct:
         width = at.shape[0] // (2 * (p + 1))
         columns = xp.reshape(at, (2 * width, p + 1))
         W, b = columns[:, :p].T, columns[:, p]
-        sums = _Sums(block, width * (p + 1))
-        for x, y, s in _tiles(block):
+        sums = TileSums(block, width * (p + 1))
+        for x, y, s in tiles(block):
             both = x @ W + b
             z, u = both[:, :width], both[:, width:]
             if self.loss.outputs > 1:
                 u = xp.sum(self.loss.second(y, z) * xp.expand_dims(u, axis=1), axis=2)
             else:
-                u = self.loss.second(_column(y), z) * u
-            sums.add(_gradient(x, u if s is None else _column(s) * u))
+                u = self.loss.second(column(y), z) * u
+            sums.add(gradient_sums(x, u if s is None else column(s) * u))
         return sums.total
 
 
@@ -99,25 +99,25 @@ class Curvature:
         at = xp.reshape(parameters.like(block.X), (-1, p + 1))
         W, b = at[:, :p].T, at[:, p]
         pairs = coupled(self.loss, at.shape[0])
-        sums = _Sums(block, len(pairs) * (p * p + p + 1))
+        sums = TileSums(block, len(pairs) * (p * p + p + 1))
         # So many rows that adding up the p x p numbers of a tile costs little beside making them.
-        for x, y, s in _tiles(block, 8 * p):
+        for x, y, s in tiles(block, 8 * p):
             if type(self.loss) is Squared and s is None:
                 one = xp.ones_like(x[:, 0])
-                sums.add(*[part for _ in pairs for part in (x.T @ x, one @ x, _sum(one))])
+                sums.add(*[part for _ in pairs for part in (x.T @ x, one @ x, total(one))])
                 continue
             z = x @ W + b
             several = self.loss.outputs > 1
-            second = self.loss.second(y if several else _column(y), z)
+            second = self.loss.second(y if several else column(y), z)
             parts: list[Any] = []
             for c, other in pairs:
                 d = second[:, c, other] if several else second[:, c]
                 d = d if s is None else s * d
                 if c == other:
-                    scaled = x * _column(xp.sqrt(d))
-                    parts += [scaled.T @ scaled, d @ x, _sum(d)]
+                    scaled = x * column(xp.sqrt(d))
+                    parts += [scaled.T @ scaled, d @ x, total(d)]
                 else:
-                    parts += [(x * _column(d)).T @ x, d @ x, _sum(d)]
+                    parts += [(x * column(d)).T @ x, d @ x, total(d)]
             sums.add(*parts)
         return sums.total
 
@@ -155,13 +155,13 @@ class Moments:
         if not is_other(block.X) and block.y.ndim == 1:
             return compiled.moments(block.X, block.y, block.weight, centre)
         p = block.X.shape[1]
-        sums = _Sums(block, 1 + 2 * centre.shape[0])
-        for x, y, s in _tiles(block):
+        sums = TileSums(block, 1 + 2 * centre.shape[0])
+        for x, y, s in tiles(block):
             xp = namespace(x)
             weight = xp.ones_like(x[:, 0]) if s is None else s
             weight = xp.astype(weight, xp.float64)
             dx = xp.astype(x, xp.float64) - centre[:p]
-            dy = xp.astype(_column(y), xp.float64) - centre[p:]
+            dy = xp.astype(column(y), xp.float64) - centre[p:]
             sums.add(xp.sum(weight), weight @ dx, weight @ dy, weight @ (dx * dx), weight @ (dy * dy))
         return sums.total
 
@@ -183,8 +183,8 @@ class CheckTarget:
             accepted = f"the {self.loss.name} loss takes {_accepted(self.loss)}"
             raise DataError(f"y is {float(block.y[row])} in row {block.start + row}: {accepted}")
         s = xp.ones_like(block.y) if block.weight is None else block.weight
-        total: Array = xp.reshape(_sum(s), (1,))
-        return total
+        weight: Array = xp.reshape(total(s), (1,))
+        return weight
 
 
 def _accepted(loss: Loss) -> str:
@@ -206,12 +206,12 @@ class TargetSums:
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y and the weights."""
         xp = namespace(block.y)
-        target = _column(xp.astype(block.y, xp.float64))
+        target = column(xp.astype(block.y, xp.float64))
         s = xp.ones_like(target[:, 0]) if block.weight is None else xp.astype(block.weight, xp.float64)
         dropped = s @ self.loss.dropped(target)
         if self.loss.outputs > 1:
             target = xp.astype(target == xp.astype(xp.arange(self.loss.outputs), xp.float64), xp.float64)
-        sums = _Sums(block, 2 + target.shape[1])
+        sums = TileSums(block, 2 + target.shape[1])
         sums.add(xp.sum(s), xp.sum(dropped), s @ target)
         return sums.total
 
@@ -224,13 +224,13 @@ def _pass(loss: Loss, block: Block, parameters: Parameters, points: int = 1) -> 
     code = compiled.LOSSES.get(type(loss))
     if code is not None and not is_other(block.X):
         return compiled.value_and_gradient(code, block.X, block.y, block.weight, at)
-    sums = _Sums(block, p + 2)
-    for x, y, s in _tiles(block):
+    sums = TileSums(block, p + 2)
+    for x, y, s in tiles(block):
         z = x @ at[:p] + at[p]
         value, residual = loss.value(y, z), loss.first(y, z)
         if s is not None:
             value, residual = s * value, s * residual
-        sums.add(_sum(value), residual @ x, _sum(residual))
+        sums.add(total(value), residual @ x, total(residual))
     return sums.total
 
 
@@ -240,46 +240,48 @@ def _pass_columns(loss: Loss, points: int, block: Block, at: Any) -> Array:
     columns = xp.reshape(at, (-1, p + 1))
     W, b = columns[:, :p].T, columns[:, p]
     width = columns.shape[0] // points
-    sums = _Sums(block, points * (1 + width * (p + 1)))
-    for x, y, s in _tiles(block):
+    sums = TileSums(block, points * (1 + width * (p + 1)))
+    for x, y, s in tiles(block):
         m = x.shape[0]
         z = xp.reshape(x @ W + b, (m, points, width))
         y = xp.reshape(y, (m, 1) if loss.outputs > 1 else (m, 1, -1))
         value = xp.reshape(loss.value(y, z), (m, points, -1))
         residual = xp.reshape(loss.first(y, z), (m, points * width))
         if s is not None:
-            value, residual = xp.reshape(s, (m, 1, 1)) * value, _column(s) * residual
-        gradient = xp.reshape(_gradient(x, residual), (points, width * (p + 1)))
-        sums.add(xp.concat([_column(_sum(value, (0, 2))), gradient], axis=1))
+            value, residual = xp.reshape(s, (m, 1, 1)) * value, column(s) * residual
+        gradient = xp.reshape(gradient_sums(x, residual), (points, width * (p + 1)))
+        sums.add(xp.concat([column(total(value, (0, 2))), gradient], axis=1))
     return sums.total
 
 
-def _gradient(x: Any, residual: Any) -> Any:
+def gradient_sums(x: Any, residual: Any) -> Any:
     """Return [X.T r, sum r] of each column r of the residual (m, k): (k, p + 1), float64."""
     xp = namespace(x)
-    return xp.concat([xp.astype(residual.T @ x, xp.float64), _column(_sum(residual, 0))], axis=1)
+    return xp.concat([xp.astype(residual.T @ x, xp.float64), column(total(residual, 0))], axis=1)
 
 
-def _column(values: Any) -> Any:
+def column(values: Any) -> Any:
     """Return y (m,) as (m, 1); what has columns already, as it is."""
     return values if values.ndim == 2 else namespace(values).reshape(values, (-1, 1))
 
 
-def _tiles(block: Block, rows: int = 1) -> Iterator[tuple[Any, Any, Any]]:
+def tiles(block: Block, rows: int = 1) -> Iterator[tuple[Any, Any, Any]]:
     """Yield X, y and weight of some rows at a time, `rows` at least."""
     size = DEVICE_TILE if is_other(block.X) else HOST_TILE
     rows = max(rows, size // (block.X.shape[1] * itemsize(block.X)))
     for start in range(0, len(block), rows):
         part = slice(start, min(start + rows, len(block)))
-        yield block.X[part, :], block.y[part], None if block.weight is None else block.weight[part]
+        y = block.y[part] if block.y.ndim == 1 else block.y[part, :]
+        yield block.X[part, :], y, None if block.weight is None else block.weight[part]
 
 
-def _sum(values: Any, axis: int | tuple[int, ...] | None = None) -> Any:
+def total(values: Any, axis: int | tuple[int, ...] | None = None) -> Any:
+    """Return the sum in float64, in the library of the values."""
     xp = namespace(values)
     return xp.sum(values, axis=axis, dtype=xp.float64)
 
 
-class _Sums:
+class TileSums:
     """Sums over tiles, in float64, in the library of the block and on its device."""
 
     def __init__(self, block: Block, size: int) -> None:

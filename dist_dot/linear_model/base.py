@@ -21,7 +21,18 @@ from dist_dot.typing import Array
 
 # What another solver would not understand, and what a fitted estimator has.
 OF_THE_SOLVER = ("solver", "tol", "max_iter")
-FITTED = ("coef_", "intercept_", "n_iter_", "n_features_in_", "feature_names_in_", "classes_", "alpha_", "best_score_")
+FITTED = (
+    "coef_",
+    "intercept_",
+    "n_iter_",
+    "n_features_in_",
+    "feature_names_in_",
+    "classes_",
+    "alpha_",
+    "best_score_",
+    "C_",
+    "Cs_",
+)
 
 
 def is_plain(X: Any) -> bool:

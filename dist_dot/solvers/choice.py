@@ -38,18 +38,27 @@ class Choice:
         return f"{self.solver}: {self.why}"
 
 
+def named(solver: str | Solver[Any]) -> Solver[Any]:
+    """Return the solver of this name, with its default options; a solver stands for itself.
+
+    Raises SolverError for an unknown word.
+    """
+    if not isinstance(solver, str):
+        return solver
+    if solver not in SOLVERS:
+        raise SolverError(f"unknown solver {solver!r}: {suggestion(solver, (AUTO, *SOLVERS))}")
+    known: Solver[Any] = SOLVERS[solver]()
+    return known
+
+
 def choose(solver: str | Solver[Any], objective: Objective) -> Choice:
     """Return the solver that a word stands for; a solver stands for itself. No round.
 
     "auto" is Exact for the squared loss of up to 1,000 columns; else Newton where its few Hessians cost no more than
     the many passes of L-BFGS, or no more than a second; else L-BFGS. Raises SolverError for an unknown word.
     """
-    if not isinstance(solver, str):
-        return Choice(solver, "as given")
     if solver != AUTO:
-        if solver not in SOLVERS:
-            raise SolverError(f"unknown solver {solver!r}: {suggestion(solver, (AUTO, *SOLVERS))}")
-        return Choice(SOLVERS[solver](), "as given")
+        return Choice(named(solver), "as given")
     cuts, k = objective.blocks.cuts, objective.n_outputs
     sizes = f"n = {cuts.n_samples:,}, p = {cuts.n_features:,}, k = {k}"
     if objective.loss == Squared() and cuts.n_features <= WIDEST:
