@@ -17,6 +17,7 @@ bench: $(VENV)/bench examples/flights.parquet
 	$(BIN)/python -m benchmarks.roofline
 	$(BIN)/python -m benchmarks.nist
 	$(BIN)/python -m benchmarks.exact
+	$(BIN)/python -m benchmarks.logistic
 	$(BIN)/python -m benchmarks.products
 	$(BIN)/python -m benchmarks.rounds
 	$(BIN)/python -m benchmarks.report

@@ -120,6 +120,30 @@ coefficients {inference["coefficients"]:.1e}.
 """
 
 
+def logistic(records: list[dict[str, Any]]) -> str:
+    """Return the section on logistic regression on the flights."""
+    runs = [r for r in records if r["benchmark"] == "logistic"]
+    both = next(r for r in records if r["benchmark"] == "together")
+    rows = [
+        [r["solver"], f"{r['seconds']:.2f}", str(r["rounds"]), f"{r['value']:.4f}", f"{r['gradient']:.1e}"]
+        for r in runs
+    ]
+    return f"""## Logistic regression on the flights
+
+Which of {runs[0]["n"]:,} flights are more than 15 minutes late, from {runs[0]["p"]} features; alpha = 1.
+{runs[0]["workers"]} workers of {runs[0]["threads"]} thread, {_made(runs[0])}.
+
+Each goes on until max |gradient of F| <= 1e-6 n; the median of {runs[0]["repeats"]} runs in turns, from blocks in the
+memory of the workers, or from an array. Rounds are the steps of scikit-learn.
+
+{table(rows, ["solver", "seconds", "rounds", "F", "max gradient / n"])}
+
+{both["alphas"]} alphas x {both["folds"]} folds by L-BFGS to tol = {both["tol"]:.0e}: {both["seconds"]:.0f} s together,
+in {both["rounds"]} rounds; one by one {both["alone"]:.0f} s, by a sample of {both["sample"]}: a share of
+{both["seconds"] / both["alone"]:.2f}. The largest difference of a mean loss on a fold is {both["difference"]:.1e}.
+"""
+
+
 def products(records: list[dict[str, Any]]) -> str:
     """Return the section on the search for the largest inner products."""
     r = records[0]
@@ -207,7 +231,15 @@ def _made(r: dict[str, Any]) -> str:
     return f"{r['cores']} cores of {r['cpu']}, {r['date']} UTC, load {r['load']}; Python {r['python']}, {versions}"
 
 
-SECTIONS = {"roofline": roofline, "nist": nist, "exact": exact, "products": products, "rounds": rounds, "chaos": chaos}
+SECTIONS = {
+    "roofline": roofline,
+    "nist": nist,
+    "exact": exact,
+    "logistic": logistic,
+    "products": products,
+    "rounds": rounds,
+    "chaos": chaos,
+}
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:

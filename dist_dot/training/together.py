@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
 from threading import Condition, Thread
 from typing import Any
 
@@ -23,7 +24,8 @@ class Together:
     The last column of y is the number of each row's fold; a loop with fold -1 leaves none out. Every loop is the one
     of `minimise`, and takes the steps that it would take alone, to rounding; each runs in a thread, and a round is made
     when all that still run have asked for one. Their evaluations of F are then one read of X, with a product of
-    matrices where a single fit has one of a matrix and a vector.
+    matrices where a single fit has one of a matrix and a vector. Hessians are not shared. No progress is reported, and
+    no checkpoint is written.
     """
 
     loops: tuple[Loop, ...]
@@ -44,9 +46,9 @@ class _Meeting:
     def __init__(self, blocks: Blocks, folds: Sequence[int]) -> None:
         self.blocks, self.folds = blocks, folds
         self.changed = Condition()
-        self.present = set(range(len(folds)))
+        self.present = len(folds)
         self.asked: dict[int, tuple[Kernel, Array]] = {}
-        self.answers: dict[int, Any] = {}
+        self.answers: list[SimpleQueue[Any]] = [SimpleQueue() for _ in folds]
         self.known: dict[tuple[Kernel, int, bytes], Array] = {}  # what several loops ask, such as moments
 
     def hold(self, loops: Sequence[Loop]) -> list[Fit]:
@@ -68,9 +70,8 @@ class _Meeting:
         """Wait for the round in which all have asked, and return this one's sums. Called by the loops' threads."""
         with self.changed:
             self.asked[number] = kernel, parameters
-            self.changed.notify_all()
-            self.changed.wait_for(lambda: number in self.answers)
-            answer = self.answers.pop(number)
+            self._tell()
+        answer = self.answers[number].get()
         if isinstance(answer, Exception):
             raise answer
         sums: Array = answer
@@ -83,22 +84,26 @@ class _Meeting:
         except Exception as error:  # raised again by the thread that holds the meeting
             outcomes[number] = error
         with self.changed:
-            self.present.remove(number)
-            self.changed.notify_all()
+            self.present -= 1
+            self._tell()
+
+    def _tell(self) -> None:
+        """Wake the thread that makes the rounds, once it is its turn."""
+        if len(self.asked) == self.present:
+            self.changed.notify()
 
     def _round(self) -> bool:
         """Answer everybody who is present, once all of them have asked; return whether anybody is."""
         with self.changed:
-            self.changed.wait_for(lambda: self.present == set(self.asked))
+            self.changed.wait_for(lambda: len(self.asked) == self.present)
             asked = dict(sorted(self.asked.items()))
             self.asked.clear()
         try:
             answers: dict[int, Any] = self._answered(asked)
         except Exception as error:  # it belongs to everybody who has asked
             answers = dict.fromkeys(asked, error)
-        with self.changed:
-            self.answers |= answers
-            self.changed.notify_all()
+        for number, answer in answers.items():
+            self.answers[number].put(answer)
         return bool(asked)
 
     def _answered(self, asked: dict[int, tuple[Kernel, Array]]) -> dict[int, Any]:
