@@ -5,12 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test bench chaos lint format clean
 
 demo: $(VENV)/demo examples/flights.parquet
 	$(BIN)/dist-dot train examples/flights.toml
 
-test: $(VENV)/dev
+test: $(VENV)/dev examples/flights.parquet
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/bench examples/flights.parquet
@@ -19,6 +19,11 @@ bench: $(VENV)/bench examples/flights.parquet
 	$(BIN)/python -m benchmarks.exact
 	$(BIN)/python -m benchmarks.logistic
 	$(BIN)/python -m benchmarks.products
+	$(BIN)/python -m benchmarks.rounds
+	$(BIN)/python -m benchmarks.report
+
+chaos: $(VENV)/bench examples/flights.parquet
+	$(BIN)/python -m benchmarks.chaos
 	$(BIN)/python -m benchmarks.report
 
 lint: $(VENV)/dev

@@ -1,6 +1,7 @@
 """RESULTS.md and its plots, from the records. `python -m benchmarks.report`."""
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.harness import load
@@ -62,11 +63,6 @@ def _points(r: dict[str, Any]) -> list[str]:
 
 def nist(records: list[dict[str, Any]]) -> str:
     """Return the section on the digits of NIST's reference sets."""
-    names = list(records[0]["digits"])
-    rows = [
-        [r["name"], f"{r['condition']:.0e}", *(f"{r['digits'][name]:.1f}" for name in names), str(r["rounds auto"])]
-        for r in records
-    ]
     return f"""## Digits of NIST's reference sets
 
 {_made(records[0])}.
@@ -75,8 +71,18 @@ The fewest correct digits of the coefficients (log relative error, 15 at most), 
 and 10 blocks, on which the refined ones do not depend. The condition is that of the centred columns, scaled to norm 1.
 Filip's decimals lose all but some seven digits where they become doubles. Rounds are those of "auto".
 
-{table(rows, ["set", "condition", *names, "rounds"])}
+{digits(records)}
 """
+
+
+def digits(records: list[dict[str, Any]]) -> str:
+    """Return the table of digits, which the README shows too."""
+    names = list(records[0]["digits"])
+    rows = [
+        [r["name"], f"{r['condition']:.0e}", *(f"{r['digits'][name]:.1f}" for name in names), str(r["rounds auto"])]
+        for r in records
+    ]
+    return table(rows, ["set", "condition", *names, "rounds"])
 
 
 def exact(records: list[dict[str, Any]]) -> str:
@@ -151,6 +157,75 @@ The {r["k"]} best of {r["n"]:,} x {r["p"]} float32 rows for each of {r["queries"
 """
 
 
+def rounds(records: list[dict[str, Any]]) -> str:
+    """Return the section on what a round costs beside an echo, and on what many of them leave behind."""
+    latencies = [r for r in records if r["benchmark"] == "latency"]
+    soak = next(r for r in records if r["benchmark"] == "soak")
+    rows = [[str(r["p"]), f"{r['round_ms']:.2f}", f"{r['echo_ms']:.2f}", f"{r['ratio']:.2f}"] for r in latencies]
+    return f"""## Rounds
+
+{soak["workers"]} workers of {soak["threads"]} thread, {_made(soak)}.
+
+A round over {latencies[0]["blocks"]} rows, beside a bare echo of the same bytes from the same thread to the same
+workers and back; medians of {latencies[0]["rounds"]:,}, in turns.
+
+{table(rows, ["p", "round ms", "echo ms", "ratio"])}
+
+What {soak["rounds"]:,} rounds leave behind ({soak["seconds"]:.0f} s):
+
+{table(_kept(soak), ["", "memory before", "after", "tasks before", "after", "threads before", "after"])}
+"""
+
+
+def _kept(soak: dict[str, Any]) -> list[list[str]]:
+    before, after = ([state["scheduler"], *state["workers"]] for state in (soak["before"], soak["after"]))
+    names = ["scheduler", *(f"worker {number + 1}" for number in range(len(before) - 1))]
+    return [
+        [
+            name,
+            *(f"{state['memory'] / 1e6:.1f} MB" for state in pair),
+            *(str(state[what]) for what in ("tasks", "threads") for state in pair),
+        ]
+        for name, *pair in zip(names, before, after, strict=True)
+    ]
+
+
+def chaos(records: list[dict[str, Any]]) -> str:
+    """Return the section on fits whose workers die."""
+    straight = records[0]
+    return f"""## Workers that die
+
+{straight["workers"]} workers of {straight["threads"]} thread, {_made(straight)}.
+
+The flights from Parquet files, {straight["rounds"]} rounds, while Dask's own KillWorker ends each worker after
+{straight["life"]:g} s on average, from the first task to the last round; {straight["seconds"]:.0f} s when nobody dies.
+A death costs what a fit takes longer, over its deaths: most of it is the start of a new process.
+
+{deaths(records)}
+"""
+
+
+def deaths(records: list[dict[str, Any]]) -> str:
+    """Return the table of fits whose workers die, which the README shows too."""
+    straight, *disturbed = records
+    rows = []
+    for mode in dict.fromkeys(r["mode"] for r in disturbed):
+        fits = [r for r in disturbed if r["mode"] == mode]
+        longer = sum(r["seconds"] - straight["seconds"] for r in fits)
+        rows.append(
+            [
+                mode,
+                f"{sum(r['same'] for r in fits)} of {len(fits)}",
+                f"{min(r['deaths'] for r in fits)} .. {max(r['deaths'] for r in fits)}",
+                f"{sum(r['repeated'] for r in fits)} of {sum(r['rounds'] for r in fits):,}",
+                f"{median(r['seconds'] for r in fits):.0f}",
+                f"{longer / sum(r['deaths'] for r in fits):.1f}",
+            ]
+        )
+    head = ["workers die by", "same bits", "deaths in a fit", "rounds repeated", "seconds a fit", "seconds a death"]
+    return table(rows, head)
+
+
 def _made(r: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in r["versions"].items())
     return f"{r['cores']} cores of {r['cpu']}, {r['date']} UTC, load {r['load']}; Python {r['python']}, {versions}"
@@ -162,6 +237,8 @@ SECTIONS = {
     "exact": exact,
     "logistic": logistic,
     "products": products,
+    "rounds": rounds,
+    "chaos": chaos,
 }
 
 

@@ -1,3 +1,4 @@
+import logging
 import os
 from collections.abc import Callable, Iterator
 
@@ -34,3 +35,14 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(1)
     X = random.standard_normal((600, 7)) @ random.standard_normal((7, 7)) * 10.0 ** np.linspace(-1, 1, 7) + 1.0
     return X, X @ random.standard_normal(7) + random.standard_normal(600)
+
+
+@pytest.fixture
+def notices():
+    """What the owner of a run is told. (LocalCluster silences the handlers of the root logger.)"""
+    words = []
+    handler = logging.Handler()
+    handler.emit = lambda record: words.append(record.getMessage())
+    logging.getLogger("dist_dot").addHandler(handler)
+    yield words
+    logging.getLogger("dist_dot").removeHandler(handler)

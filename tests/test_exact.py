@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression as Reference
 
+from benchmarks import nist
 from dist_dot import Checkpoints, LinearRegression, Objective, Ridge, SolverError, Status, lay_out, losses, minimise
 from dist_dot.blocks import extended
 from dist_dot.blocks.arrays import Parameters, to_host
@@ -204,6 +205,21 @@ def test_columns_that_are_combinations_are_named_and_the_smallest_w_is_taken(row
         fit.inference()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_constant_column_is_as_good_as_not_there(rows, method):
+    X, y = rows
+    with_constant = np.column_stack([X[:, :3], np.full(600, 0.1), X[:, 3:]])
+    s = np.random.default_rng(0).uniform(0, 1, 600)
+    for block_rows in (600, 37):
+        fit = minimise(Objective(lay_out(with_constant, y, s, block_rows=block_rows), losses.Squared()), Exact(method))
+        without = minimise(Objective(lay_out(X, y, s, block_rows=block_rows), losses.Squared()), Exact(method))
+        assert abs(fit.w[3]) < 1e-14 and "columns 3 are" in fit.note
+        np.testing.assert_allclose(np.delete(fit.w, 3), without.w, rtol=1e-9)
+    flat = minimise(Objective(lay_out(X, np.full(600, 0.1), s, block_rows=37), losses.Squared()), Exact(method))
+    np.testing.assert_allclose(flat.intercept, 0.1, rtol=1e-14)
+    np.testing.assert_allclose(flat.w, 0.0, atol=1e-15)
+
+
 def test_more_columns_than_rows(rows):
     X, y = rows[0][:5], rows[1][:5]
     for method in METHODS:
@@ -343,6 +359,14 @@ def test_inference_is_that_of_statsmodels(solver, weighted, fit_intercept):
     np.testing.assert_allclose(found.p_value, theirs.pvalues, rtol=1e-7)
     np.testing.assert_allclose(np.column_stack(found.interval(0.9)), theirs.conf_int(0.1), rtol=1e-8)
     assert found.freedom == theirs.df_resid and np.isclose(found.deviation, np.sqrt(theirs.scale))
+
+
+def test_inference_on_longley_is_that_of_statsmodels():
+    longley = next(problem for problem in nist.problems() if problem.name == "longley")
+    found = LinearRegression().fit(longley.X, longley.y).fit_.inference()
+    theirs = sm.OLS(longley.y, longley.design).fit()  # its "qr" keeps fewer than eight digits of the errors
+    for ours, reference in ((found.standard_error, theirs.bse), (found.p_value, theirs.pvalues)):
+        np.testing.assert_allclose(np.roll(ours, 1), reference, rtol=1e-8)
 
 
 def test_inference_of_several_targets_is_that_of_each():

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import time
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import fsspec
 import numpy as np
@@ -14,7 +14,6 @@ from dist_dot import Checkpoints, Objective, SolverError, Status, lay_out, losse
 from dist_dot.errors import ClusterError, InputError
 from dist_dot.solvers import GradientDescent
 from dist_dot.solvers.curvature import largest_curvature
-from dist_dot.solvers.gradient import GradientState
 from dist_dot.training.callbacks import TimeLimit
 from dist_dot.training.checkpoint import Checkpoint
 
@@ -195,21 +194,30 @@ def test_what_a_cluster_cannot_finish_is_kept(rows, tmp_path):
     assert int(saved.stem[:9]) > 10
 
 
-def test_a_damaged_file_is_reported(rows, tmp_path, caplog):
+def test_a_damaged_file_is_reported(rows, tmp_path, notices):
     objective = Objective(lay_out(*rows), losses.Squared(), 1.0)
     checkpoints = Checkpoints(str(tmp_path), every=5, resume=True)
     minimise(objective, GradientDescent(), tol=0, max_iter=12, checkpoint=checkpoints)
     newest = max(tmp_path.iterdir())
     newest.write_bytes(newest.read_bytes()[:1000])
     minimise(objective, GradientDescent(), tol=0, max_iter=12, checkpoint=checkpoints)
-    assert f"{newest} is damaged and passed over" in caplog.text
+    assert f"{newest} is damaged and passed over" in notices[0]
+
+
+@dataclass(frozen=True)
+class Large:
+    """A state of a quarter of a megabyte."""
+
+    parameters: np.ndarray
+    value: float
+    gradient: np.ndarray
 
 
 def write_for_ever(folder, acknowledged):
-    """Save checkpoints of half a megabyte, one after the other, and say so after each."""
-    checkpoints, x = Checkpoints(folder, every=1, resume=True), np.zeros(10_000)
-    state = GradientState(x, 0.0, x, x, x, 1.0, 1.0, x, x)
-    newest = checkpoints.newest("{}", GradientState, print)
+    """Save checkpoints, one after the other, and say so after each."""
+    checkpoints, x = Checkpoints(folder, every=1, resume=True), np.zeros(16_000)
+    state = Large(x, 0.5, x)
+    newest = checkpoints.newest("{}", Large, print)
     for iteration in range(newest.iteration + 1 if newest else 0, 10**9):
         checkpoints.save(Checkpoint("{}", state, iteration, (1.0, 1.0), 0, 0.0, ()))
         os.write(acknowledged, iteration.to_bytes(8, "little"))
@@ -236,7 +244,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_good_checkpoint(tmp_path):
         last = int.from_bytes(rest[len(rest) // 8 * 8 - 8 : len(rest) // 8 * 8], "little")
         torn += bool(list(tmp_path.glob(".*")))
         damaged = []
-        found = Checkpoints(str(tmp_path), resume=True).newest("{}", GradientState, damaged.append)
+        found = Checkpoints(str(tmp_path), resume=True).newest("{}", Large, damaged.append)
         assert found.iteration in (last, last + 1) and not damaged
         assert not list(tmp_path.glob(".*"))  # what it left half written is gone
     assert torn > 10  # it was killed in the middle of writing

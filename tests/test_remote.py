@@ -62,7 +62,7 @@ def test_a_run_outlives_its_client(cluster, job, tmp_path):
     status, output, errors = finished(cluster.attach())
     assert status == 0 and name in output and "running" in output
     status, output, errors = finished(cluster.attach(name[:5], "--out", tmp_path / "found"))
-    assert (status, errors) == (3, "") and f"{STEPS:,}"[:5] in output
+    assert (status, errors) == (3, "") and "4,0" in output
     assert bits(tmp_path / "found") == bits(job / "straight")
     assert "no runs" in finished(cluster.attach())[1]  # what is fetched is forgotten
     status, _, errors = finished(cluster.attach(name))

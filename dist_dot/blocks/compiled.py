@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from dist_dot.blocks.arrays import read_only
 from dist_dot.losses import Gamma, Logistic, Poisson, Squared
 from dist_dot.typing import Array
 
@@ -54,20 +55,20 @@ def value_and_gradient(loss: int, X: Array, y: Array, weight: Array | None, para
     p = X.shape[1]
     s = np.empty(0, X.dtype) if weight is None else weight
     rows = tile_rows(p, X.itemsize)
-    return np.asarray(_pass(loss, _fixed(X), _fixed(y), _fixed(s), parameters[:p], parameters[p], rows))
+    return np.asarray(_pass(loss, read_only(X), read_only(y), read_only(s), parameters[:p], parameters[p], rows))
 
 
 def elementwise(loss: int, y: Array, z: Array) -> tuple[Array, Array]:
     """Return the losses (n,), float64, and d loss / dz (n,) of y (n,) at z (n,), all of the dtype of z."""
     value, residual = np.empty(z.size), np.empty_like(z)
-    OF_ROWS[loss](_fixed(y), 0, z.size, z, residual, value, np.empty(z.size))
+    OF_ROWS[loss](read_only(y), 0, z.size, z, residual, value, np.empty(z.size))
     return value, residual
 
 
 def moments(X: Array, y: Array, weight: Array | None, centre: Array) -> Array:
     """As above, centre (p + 1) -> [sum s, sums of s ([x, y] - centre) (p + 1), of the same squared (p + 1)]."""
     s = np.empty(0, X.dtype) if weight is None else weight
-    return np.asarray(_moments(_fixed(X), _fixed(y), _fixed(s), centre))
+    return np.asarray(_moments(read_only(X), read_only(y), read_only(s), centre))
 
 
 def tile_rows(p: int, itemsize: int) -> int:
@@ -86,13 +87,6 @@ def compile_for(dtype: str) -> None:
     X, y = np.zeros((1, 1), dtype), np.zeros(1, dtype)
     value_and_gradient(SQUARED, X, y, None, np.zeros(2, dtype))
     moments(X, y, None, np.zeros(2))
-
-
-def _fixed(array: Array) -> Array:
-    """Return a read-only view: blocks that were moved are read-only, and each kind would be compiled on its own."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 @_reordered

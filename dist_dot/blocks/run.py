@@ -35,6 +35,7 @@ class Run:
         self.reports: list[tuple[str, Any]] = []
         self.result: bytes | None = None
         self.kind = "running"
+        self.ended: float | None = None  # monotonic
         self.stopping = False
         self.news = asyncio.Event()
         self.loop = asyncio.get_running_loop()

@@ -177,8 +177,8 @@ class Service(SchedulerPlugin):
             if not self.wanted[key]:
                 del self.wanted[key]
         self.scheduler.remove_client(f"{NAME}-{run.name}")
+        run.ended = monotonic()
         run.news.set()
-        self.loop.call_later(KEPT, self.runs.pop, run.name, None)
 
     def _known(self, run: str) -> Run:
         if run not in self.runs:
@@ -228,13 +228,20 @@ class Service(SchedulerPlugin):
             if self.active:
                 self.idle_since = monotonic()
                 self.scheduler.idle_since = None
-            elif not self.runs and monotonic() - self.idle_since > LINGER:
+            self._drop_old()
+            if not self.runs and not self.active and monotonic() - self.idle_since > LINGER:
                 await self._leave()
             on_time = self.loop.time() - before < 2 * TICK + 1.0
             for run in self.active:
                 if on_time:  # else it was this loop that was away, and has not read the heartbeats yet
                     self._evict_silent(run)
                 self._spawn(run.rounds.even_out())
+
+    def _drop_old(self) -> None:
+        """Forget the outcomes that nobody has fetched for a day."""
+        for run in list(self.runs.values()):
+            if run.ended is not None and monotonic() - run.ended > KEPT:
+                del self.runs[run.name]
 
     def _evict_silent(self, run: Run) -> None:
         workers = self.scheduler.workers

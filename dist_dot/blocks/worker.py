@@ -2,7 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,23 +78,26 @@ class KernelPlugin(WorkerPlugin):
         ranges: Ranges,
         leaves: int,
         verify: list[int],
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any] | None:
         """Return the folded sums of kernel(block, parameters) over the blocks in `ranges` that are here.
 
-        And the numbers of those that are not, the checksums of those to verify, and the stamp that was sent.
+        And the numbers of those that are not, the checksums of those to verify, and the stamp that was sent. None from
+        a worker that is closing.
         """
-        executor = self.worker.executors[NAME]
         numbers = [number for start, stop in ranges for number in range(start, stop)]
         size = -(-len(numbers) // self.worker.state.nthreads)
+        loop = asyncio.get_running_loop()
         try:
             run, at = _kernel(kernel), Parameters(unpack(parameters))
-            loop = asyncio.get_running_loop()
-            parts = await asyncio.gather(
-                *(
-                    loop.run_in_executor(executor, self._part, run, at, prefix, numbers[i : i + size], leaves, verify)
+            work = partial(self._part, run, at, prefix, leaves=leaves, verify=verify)
+            try:
+                threads = [
+                    loop.run_in_executor(self.worker.executors[NAME], work, numbers[i : i + size])
                     for i in range(0, len(numbers), size)
-                )
-            )
+                ]
+            except (KeyError, RuntimeError):  # the pool is gone, or takes no work any more
+                return None
+            parts = await asyncio.gather(*threads)
         except Exception as error:  # whatever a kernel raises ends the run, at the client, as what it is
             return {"stamp": stamp, "error": dumps(error)}
         nodes = fold({node: total for part in parts for node, total in part.nodes.items()}, leaves, merge_of(run))

@@ -11,6 +11,9 @@ from dist_dot.objective import ColumnMoments, Objective
 from dist_dot.solvers.factor import Factor, factor_moments, factor_triangle
 from dist_dot.typing import Array
 
+# The deviation of a column beside its mean that is all rounding: such a column is constant, and as good as not there.
+CONSTANT = 10.0 * float(np.finfo(np.float64).eps)
+
 
 @dataclass(frozen=True)
 class Quadratic:
@@ -111,6 +114,10 @@ class Summary:
         matrix = self.flat[1 + mean.size :].reshape(mean.size, mean.size)
         if self.triangular and not self.fit_intercept:  # the mean comes back, as one row more
             return triangle(np.vstack([matrix, np.sqrt(self.flat[0]) * mean]))
+        if self.fit_intercept:
+            spread = np.sum(matrix**2, axis=0) if self.triangular else np.diag(matrix)
+            varies = spread > self.flat[0] * (CONSTANT * mean) ** 2
+            matrix = matrix * varies if self.triangular else matrix * varies * varies[:, None]
         return matrix
 
 
