@@ -224,36 +224,33 @@ def test_a_block_that_kills_its_workers_ends_the_run(tmp_path, monkeypatch):
             fit(blocks, 100_000, at(20, poison))
 
 
-def holders(cluster, blocks):
-    tasks = [cluster.scheduler.tasks[future.key] for future in blocks.futures]
-    return [sorted(worker.address for worker in task.who_has or ()) for task in tasks]
-
-
 def test_new_workers_are_put_to_use_and_old_ones_retire(straight):
     with local(1) as cluster, Client(cluster) as client:
         blocks = lay_out_rows(Rows(), CUTS, client)
-        seen = {}
+        times = {}
 
-        def grow():
+        def holders():
+            found = client.who_has(blocks.futures)
+            return [found[future.key] for future in blocks.futures]
+
+        def retire():
+            while len(workers := client.scheduler_info()["workers"]) > 1:
+                client.retire_workers(sorted(workers)[: len(workers) - 1])
+            times["retired"] = time.monotonic()
+
+        def operate():
             cluster.scale(3)
-            seen["grown"] = time.monotonic()
+            times["grown"] = time.monotonic()
+            wait_for(lambda: len(set(holders())) == 3 and all(len(who) == 1 for who in holders()), 60)
+            times["used"] = time.monotonic()
+            ranges = holders()
+            times["ranges"] = sum(who != before for who, before in zip(ranges, [None, *ranges], strict=False))
+            retire()
 
-        def watch(progress):
-            if "grown" in seen and "used" not in seen and len(set(map(tuple, holders(cluster, blocks)))) == 3:
-                seen["used"] = time.monotonic()
-                ranges = [
-                    who
-                    for who, before in zip(holders(cluster, blocks), [None, *holders(cluster, blocks)], strict=False)
-                    if who != before
-                ]
-                seen["ranges"] = len(ranges)
-                threading.Thread(target=client.retire_workers, args=(sorted(cluster.scheduler.workers)[:2],)).start()
-            if "used" in seen and len(cluster.scheduler.workers) == 1:
-                seen.setdefault("retired", progress.iteration)
-            return "retired" in seen and progress.iteration > seen["retired"] + 50
-
-        found = fit(blocks, 200_000, at(200, grow), watch)
-    assert seen["used"] - seen["grown"] < 15 and seen["ranges"] == 3
+        operator = threading.Thread(target=operate)
+        found = fit(blocks, 10**6, at(200, operator.start), lambda progress: "retired" in times)
+        operator.join(60)
+    assert times["used"] - times["grown"] < 15 and times["ranges"] == 3
     expect_bits(found, straight)
 
 
