@@ -7,13 +7,14 @@ import pytest
 from sklearn.datasets import load_diabetes
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Ridge as Reference
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dist_dot import DataError, LinearRegression, Ridge, RidgeCV, SolverError
 from dist_dot.blocks import compiled
 
 
-@parametrize_with_checks([Ridge(), LinearRegression(), RidgeCV(), RidgeCV(cv=3)])
+@parametrize_with_checks([Ridge(), Ridge(standardize=True), LinearRegression(), RidgeCV(), RidgeCV(cv=3)])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
@@ -31,6 +32,21 @@ def test_the_same_minimiser_as_scikit_learn(solver, alpha, weighted, fit_interce
     np.testing.assert_allclose(ours.intercept_, theirs.intercept_, rtol=1e-9)
     np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=0, atol=1e-8 * np.abs(y).max())
     assert np.isclose(ours.score(X, y), theirs.score(X, y))
+
+
+@pytest.mark.parametrize("solver", ["exact", "newton", "lbfgs"])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_standardize_penalises_standardised_columns(solver, fit_intercept):
+    X, y = load_diabetes(return_X_y=True)
+    X, Y = X * 10.0 ** np.linspace(-2, 2, 10) + 1.0, np.column_stack([y, y**2 / 100])
+    weight = np.random.default_rng(0).uniform(0, 2, len(y))
+    ours = Ridge(10.0, standardize=True, fit_intercept=fit_intercept, solver=solver, tol=1e-11).fit(X, Y, weight)
+    scaler = StandardScaler(with_mean=fit_intercept).fit(X, sample_weight=weight)
+    scale = scaler.scale_ if fit_intercept else np.sqrt(scaler.var_)
+    theirs = Reference(10.0, fit_intercept=fit_intercept, solver="svd").fit(scaler.transform(X), Y, weight)
+    np.testing.assert_allclose(ours.coef_ * scale, theirs.coef_, rtol=0, atol=1e-7 * np.abs(theirs.coef_).max())
+    expected = theirs.predict(scaler.transform(X))
+    np.testing.assert_allclose(ours.predict(X), expected, rtol=0, atol=1e-6 * np.abs(Y).max())
 
 
 def test_float32_stays_float32():

@@ -19,10 +19,11 @@ class LeastSquares(MultiOutputMixin, RegressorMixin, LinearModel):  # type: igno
         """Return X @ coef_.T + intercept_, (n,) or (n, k); of a Dask array a Dask array, not computed yet."""
         return self._linear_predictor(X)
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, alpha: float) -> None:
+    def _fit(self, X: Any, y: Any, sample_weight: Any, alpha: float, standardize: bool = False) -> None:
         """Minimise F, and give coef_ the shape (k, p) and intercept_ (k,) where y is (n, k)."""
         X, y, sample_weight = self._checked(X, y, sample_weight)
         objective = Objective(lay_out(X, y, sample_weight), Squared(), alpha, self.fit_intercept)
+        objective = objective.standardized() if standardize else objective
         self._minimise(objective, float_dtype(X))
         self._shape(y.ndim)
 

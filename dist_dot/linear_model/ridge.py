@@ -14,6 +14,7 @@ class Ridge(LeastSquares):
     ----------
     alpha : the L2 strength, >= 0. The objective of `dist_dot.Objective` is half of the above: the minimum is the same.
     fit_intercept : whether b is fitted. It is not penalised.
+    standardize : whether the penalty acts on columns of standard deviation 1 instead of the columns as they are.
     solver : "exact" (one round), "gradient_descent", "auto" (exact up to 1000 columns), or a solver of
         `dist_dot.solvers` with its options.
     max_iter : the largest number of steps; exact takes one.
@@ -32,6 +33,7 @@ class Ridge(LeastSquares):
         alpha: float = 1.0,
         *,
         fit_intercept: bool = True,
+        standardize: bool = False,
         solver: str | Solver[Any] = "auto",
         max_iter: int = 10_000,
         tol: float = 1e-6,
@@ -39,6 +41,7 @@ class Ridge(LeastSquares):
     ) -> None:
         self.alpha = alpha
         self.fit_intercept = fit_intercept
+        self.standardize = standardize
         self.solver = solver
         self.max_iter = max_iter
         self.tol = tol
@@ -51,5 +54,5 @@ class Ridge(LeastSquares):
         Warns with ConvergenceWarning if max_iter was reached. Raises DataError (a ValueError) for data that cannot be
         used, naming row and column.
         """
-        self._fit(X, y, sample_weight, float(self.alpha))
+        self._fit(X, y, sample_weight, float(self.alpha), self.standardize)
         return self
