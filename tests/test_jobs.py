@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from dist_dot import DataError, Ridge
+from dist_dot import DataError, Objective, Ridge, lay_out, losses, minimise
 from dist_dot.errors import JobError
 from dist_dot.jobs.job import parse_job, read_job
+from dist_dot.jobs.run import run_job
 from dist_dot.jobs.sources import Part, Split, open_table
 
 SIZE = 30_000
@@ -27,6 +28,7 @@ categorical = ["carrier", "month"]
 block_rows = 1000
 
 [solver]
+name = "gradient_descent"
 max_iter = 3000
 
 [output]
@@ -103,10 +105,44 @@ def test_the_run_folder(folder, frame):
     here = Ridge(solver="gradient_descent", tol=1e-10).fit(X[~held], kept.late)
     arrays = load_file(folder / "run" / "model.safetensors")
     np.testing.assert_allclose(arrays["coef"], here.coef_, rtol=1e-6, atol=1e-6)
-    assert np.isclose(report["r2_train"], here.score(X[~held], kept.late), rtol=1e-6)
-    assert np.isclose(report["r2_held_out"], here.score(X[held], frame.late[held]), rtol=1e-6)
+    assert np.isclose(report["score_train"], here.score(X[~held], kept.late), rtol=1e-6)
+    assert np.isclose(report["score_held_out"], here.score(X[held], frame.late[held]), rtol=1e-6)
     assert report["status"] == "CONVERGED" and len(report["history"]["value"]) == report["iterations"] + 1
     assert list((folder / "run" / "checkpoint").iterdir())
+
+
+LOSSES = {
+    "squared": (losses.Squared(), "exact", lambda late: late, "exact"),
+    "logistic": (losses.Logistic(), "lbfgs", lambda late: 1.0 * (late > 10), "LBFGS(memory=5"),
+    "poisson": (losses.Poisson(), "newton", lambda late: np.round(late.clip(0)), "Newton("),
+    "gamma": (losses.Gamma(), "auto", lambda late: late.clip(0.1), "Newton("),
+    "huber": (losses.Huber(0.7), "auto", lambda late: late, "Newton("),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_each_loss(tmp_path, frame, loss):
+    of_z, solver, target, words = LOSSES[loss]
+    frame = frame[:4_000].assign(late=target(frame.late))
+    frame.to_parquet(tmp_path / "table.parquet")
+    model = {"loss": loss, "alpha": 2.0} | ({"delta": 0.7} if loss == "huber" else {})
+    options = {"name": solver, "tol": 1e-9} | ({"memory": 5} if solver == "lbfgs" else {})
+    data = {"source": str(tmp_path / "table.parquet"), "target": "late", "numeric": ["distance", "delay"]}
+    data |= {"categorical": ["carrier"], "standardize": False, "holdout": 0.25}
+    job = parse_job({"data": data, "model": model, "solver": options, "output": {"folder": str(tmp_path / "run")}})
+    report = run_job(job, None, lambda progress: False, lambda name: None)
+    held = Split(0.25).held(0, 4_000)
+    X = design(frame)[:, :5]
+    here = minimise(
+        Objective(lay_out(X[~held], frame.late[~held]), of_z, 2.0), "newton" if solver != "exact" else solver, tol=1e-9
+    )
+    assert report.status.name in ("CONVERGED", "AT_ROUNDING") and report.loss == pytest.approx(here.value, rel=1e-9)
+    assert words in report.solver if solver != "exact" else "Exact" in report.solver
+    score = Objective(lay_out(X[held], frame.late[held]), of_z).explained(here.parameters)
+    assert report.score == ("R2" if loss == "squared" else "D2") and report.score_held_out == pytest.approx(
+        score, rel=1e-4
+    )
+    assert json.loads((tmp_path / "run" / "model.json").read_text())["loss"] == loss
 
 
 def test_stopping_short_and_going_on(folder):
@@ -185,6 +221,12 @@ DATA = {"source": "a.parquet", "target": "y", "numeric": ["x"]}
         ({"data": DATA | {"standardize": "yes"}}, "expected true or false"),
         ({"data": DATA, "model": {"loss": "square"}}, "did you mean 'squared'?"),
         ({"data": DATA, "solver": {"max_iter": 1.5}}, "max_iter is 1.5: expected a whole number"),
+        ({"data": DATA, "solver": {"memory": 5}}, "memory is an option of lbfgs: name is 'auto'"),
+        ({"data": DATA, "solver": {"name": "lbfgs", "memory": 0}}, "memory is 0: expected >= 1"),
+        ({"data": DATA, "solver": {"name": "newton", "momentum": "none"}}, "momentum is an option of gradient_descent"),
+        ({"data": DATA, "model": {"delta": 1.0}}, "delta is an option of huber: loss is 'squared'"),
+        ({"data": DATA, "model": {"loss": "huber", "delta": -1.0}}, "delta is -1.0: expected a positive number"),
+        ({"data": DATA, "model": {"loss": "poisson"}, "solver": {"name": "exact"}}, "'exact' is for the squared loss"),
     ],
 )
 def test_job_mistakes_are_named(tables, words):

@@ -94,12 +94,13 @@ def show_report(console: Console, report: Report, folder: str) -> None:
     table = Table(box=box.SIMPLE_HEAD, show_header=False, title=f"{report.target}: {report.status.name.lower()}")
     table.add_column(justify="left", style="bold")
     table.add_column(justify="left")
-    held = "none held out" if report.r2_held_out is None else f"{report.r2_held_out:.6f} held out"
+    held = "none held out" if report.score_held_out is None else f"{report.score_held_out:.6f} held out"
     recovery = report.recovery
     rows = [
         ("rows x features", f"{report.rows:,} x {report.features} in {report.blocks} blocks, {report.where}"),
         ("loss", f"{report.loss:.10g}"),
-        ("R2", f"{report.r2_train:.6f} train, {held} ({report.rows_held_out:,} rows)"),
+        (report.score, f"{report.score_train:.6f} train, {held} ({report.rows_held_out:,} rows)"),
+        ("solver", report.solver),
         ("rounds", f"{report.rounds:,} in {report.seconds:.1f} s"),
         ("time per round", f"{1e3 * report.seconds_per_round:.2f} ms"),
         ("read", f"{report.bytes_per_second / 1e9:.1f} GB/s"),

@@ -36,7 +36,10 @@ class Data:
 class Model:
     """[model]: what is minimised."""
 
-    loss: Literal["squared"] = "squared"
+    loss: Literal["squared", "logistic", "poisson", "gamma", "huber"] = "squared"
+    """logistic: the target is 0 or 1, or a probability; poisson: >= 0; gamma: > 0."""
+    delta: float | None = None
+    """Of huber: where it turns from square to absolute, on the scale of the target; 1.35 where none is given."""
     alpha: float = 1.0
     """The L2 strength of alpha / 2 * ||w||^2, on the scale of the (standardised) columns."""
     fit_intercept: bool = True
@@ -46,10 +49,16 @@ class Model:
 class Solver:
     """[solver]: how."""
 
-    name: Literal["auto", "gradient_descent"] = "auto"
-    learning_rate: float | Literal["auto"] = "auto"
-    momentum: Literal["nesterov", "none"] = "nesterov"
-    preconditioner: Literal["diagonal", "none"] = "diagonal"
+    name: Literal["auto", "gradient_descent", "lbfgs", "newton", "exact"] = "auto"
+    """auto chooses by loss, rows and columns: see dist_dot.solvers.choose."""
+    learning_rate: float | Literal["auto"] | None = None
+    """Of gradient_descent; "auto" where none is given."""
+    momentum: Literal["nesterov", "none"] | None = None
+    """Of gradient_descent; "nesterov" where none is given."""
+    preconditioner: Literal["diagonal", "none"] | None = None
+    """Of gradient_descent and lbfgs; "diagonal" where none is given."""
+    memory: int | None = None
+    """Of lbfgs: the steps that it remembers; 30 where none are given."""
     max_iter: int = 500
     tol: float = 1e-6
     """Stop when the gradient is this small a part of that at 0 (see dist_dot.minimise)."""
@@ -192,8 +201,17 @@ def _check(job: Job) -> None:
         (
             "[solver] learning_rate",
             job.solver.learning_rate,
-            job.solver.learning_rate == "auto" or 0 < job.solver.learning_rate < float("inf"),
+            job.solver.learning_rate is None
+            or job.solver.learning_rate == "auto"
+            or 0 < job.solver.learning_rate < float("inf"),
             "'auto' or a positive number",
+        ),
+        ("[solver] memory", job.solver.memory, job.solver.memory is None or job.solver.memory > 0, ">= 1"),
+        (
+            "[model] delta",
+            job.model.delta,
+            job.model.delta is None or 0 < job.model.delta < float("inf"),
+            "a positive number",
         ),
         (
             "[cluster] workers",
@@ -213,6 +231,7 @@ def _check(job: Job) -> None:
     for where, value, good, expected in limits:
         if not good:
             raise JobError(f"{where} is {value!r}: expected {expected}")
+    _check_choices(job)
     columns = [*job.data.numeric, *job.data.categorical]
     if not columns:
         raise JobError("[data] names no columns to learn from: give numeric or categorical")
@@ -221,6 +240,19 @@ def _check(job: Job) -> None:
             raise JobError(f"[data] names the column {column!r} twice")
         if column in (job.data.target, job.data.weight):
             raise JobError(f"[data] learns from {column!r}, which is the target or the weight")
+
+
+def _check_choices(job: Job) -> None:
+    """Raise JobError for a key that the loss or the solver makes nothing of."""
+    descent, both = ("gradient_descent",), ("gradient_descent", "lbfgs")
+    owners = (("learning_rate", descent), ("momentum", descent), ("preconditioner", both), ("memory", ("lbfgs",)))
+    for key, names in owners:
+        if getattr(job.solver, key) is not None and job.solver.name not in names:
+            raise JobError(f"[solver] {key} is an option of {' and '.join(names)}: name is {job.solver.name!r}")
+    if job.model.delta is not None and job.model.loss != "huber":
+        raise JobError(f"[model] delta is an option of huber: loss is {job.model.loss!r}")
+    if job.solver.name == "exact" and job.model.loss != "squared":
+        raise JobError(f"[solver] name 'exact' is for the squared loss: loss is {job.model.loss!r}")
 
 
 def _set(tables: dict[str, Any], setting: str) -> None:

@@ -3,11 +3,11 @@
 import json
 import platform
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from safetensors.numpy import save
@@ -18,14 +18,15 @@ from dist_dot.errors import DataError, JobError, RunCancelled
 from dist_dot.jobs.features import BlockMaker, Encoding, learn_encoding
 from dist_dot.jobs.job import Job
 from dist_dot.jobs.sources import Part, Split, Table, open_table
-from dist_dot.losses import Squared
+from dist_dot.losses import Gamma, Huber, Logistic, Loss, Poisson, Squared
 from dist_dot.objective import Objective
-from dist_dot.solvers import GradientDescent
+from dist_dot.solvers import LBFGS, Choice, GradientDescent, choose
+from dist_dot.solvers.choice import MEMORY
 from dist_dot.training.checkpoint import Checkpoints, write_atomically
 from dist_dot.training.fit import Fit, Progress, Status
 from dist_dot.training.loop import Loop
 
-LOSSES = {Squared.name: Squared()}
+LOSSES: dict[str, Loss] = {loss.name: loss for loss in (Squared(), Logistic(), Poisson(), Gamma(), Huber())}
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,12 @@ class Report:
     rounds: int
     loss: float
     """F at the end, penalty included."""
-    r2_train: float
-    r2_held_out: float | None
+    solver: str
+    """Which, with its options, and why."""
+    score: str
+    """R2; for other losses than the squared one D2, the share of the deviance of the mean that is explained."""
+    score_train: float
+    score_held_out: float | None
     seconds: float
     seconds_per_round: float
     bytes_per_second: float
@@ -93,7 +98,7 @@ class Outcome:
 
     fit: Fit
     cuts: Cuts
-    r2_train: float | None
+    score_train: float | None
     """None for a run that was stopped."""
 
 
@@ -102,10 +107,12 @@ class Training:
     """The program of a job: the loop, and the score on the rows it was trained on."""
 
     loop: Loop
+    solver: str
+    """The choice of it, in words."""
 
     def __call__(self, blocks: Blocks, report: Callable[[Progress], bool]) -> Outcome:
         """Train, and score what has not been stopped."""
-        fit = self.loop(blocks, report)
+        fit = replace(self.loop(blocks, report), solver=self.solver)
         stopped = fit.status is Status.STOPPED
         objective = Objective(blocks, self.loop.loss, 0.0, self.loop.fit_intercept)
         score = None if stopped else objective.explained(fit.parameters[: objective.n_parameters])
@@ -132,20 +139,21 @@ def run_job(
             _check_shared(plan.checkpoints, client)
         checkpoints = Checkpoints(plan.checkpoints, job.output.checkpoint_every, resume)
     blocks = _blocks(plan, plan.train, client)
+    chosen = _solver(job, blocks)
     loop = Loop(
-        LOSSES[job.model.loss],
+        _loss(job),
         job.model.alpha,
         job.model.fit_intercept,
-        _solver(job),
+        chosen.solver,
         job.solver.tol,
         job.solver.max_iter,
         checkpoints,
         np.zeros(blocks.cuts.n_features + job.model.fit_intercept),
     )
     if client is None:
-        return finish(plan, blocks.run(Training(loop), watch), None)
+        return finish(plan, blocks.run(Training(loop, str(chosen)), watch), None)
     blocks.patience = job.cluster.patience
-    run = blocks.start(Training(loop), plan.label, plan)
+    run = blocks.start(Training(loop, str(chosen)), plan.label, plan)
     started(run.name)
     outcome, _ = run.follow(watch)
     return finish(plan, outcome, client)
@@ -186,14 +194,12 @@ def plan_job(job: Job, client: Any) -> Plan:
 def finish(plan: Plan, outcome: Outcome, client: Any) -> Report:
     """Score the outcome on the rows that were held out, and write the folder. Raises RunCancelled for a stopped run."""
     fit = outcome.fit
-    if outcome.r2_train is None:
+    if outcome.score_train is None:
         raise RunCancelled(_stopped(plan, fit))
     n_held = plan.held.count()
     held_out = None
     if n_held:
-        held = Objective(
-            _blocks(plan, plan.held, client), LOSSES[plan.job.model.loss], 0.0, plan.job.model.fit_intercept
-        )
+        held = Objective(_blocks(plan, plan.held, client), _loss(plan.job), 0.0, plan.job.model.fit_intercept)
         held_out = held.explained(fit.parameters[: held.n_parameters])
     order = np.argsort(-np.abs(fit.w), kind="stable")
     report = Report(
@@ -207,8 +213,10 @@ def finish(plan: Plan, outcome: Outcome, client: Any) -> Report:
         iterations=fit.n_iter,
         rounds=fit.rounds,
         loss=fit.value,
-        r2_train=outcome.r2_train,
-        r2_held_out=held_out,
+        solver=fit.solver,
+        score="R2" if plan.job.model.loss == Squared.name else "D2",
+        score_train=outcome.score_train,
+        score_held_out=held_out,
         seconds=fit.history[-1].seconds,
         seconds_per_round=fit.seconds_per_round,
         bytes_per_second=fit.bytes_per_second,
@@ -245,14 +253,21 @@ def _blocks(plan: Plan, part: Part, client: Any) -> Any:
     return lay_out_rows(make, cuts, client, plan.table.url)
 
 
-def _solver(job: Job) -> GradientDescent:
-    """Return what [solver] says; "auto" is gradient descent."""
+def _loss(job: Job) -> Loss:
+    """Return what [model] says."""
+    return LOSSES[job.model.loss] if job.model.delta is None else Huber(job.model.delta)
+
+
+def _solver(job: Job, blocks: Blocks) -> Choice:
+    """Return what [solver] says."""
     options = job.solver
-    return GradientDescent(
-        options.learning_rate,
-        None if options.momentum == "none" else "nesterov",
-        None if options.preconditioner == "none" else "diagonal",
-    )
+    preconditioner: Literal["diagonal"] | None = None if options.preconditioner == "none" else "diagonal"
+    momentum: Literal["nesterov"] | None = None if options.momentum == "none" else "nesterov"
+    if options.name == GradientDescent.name:
+        return Choice(GradientDescent(options.learning_rate or "auto", momentum, preconditioner), "as given")
+    if options.name == LBFGS.name:
+        return Choice(LBFGS(options.memory or MEMORY, preconditioner), "as given")
+    return choose(options.name, Objective(blocks, _loss(job), job.model.alpha, job.model.fit_intercept))
 
 
 def _write(folder: Path, job: Job, encoding: Encoding, fit: Fit, report: Report) -> None:
