@@ -128,7 +128,7 @@ def chaos(steps: int, counts: Mapping[str, int]) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure, write the records, and fail unless every fit has ended with the same bits."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--segfault", type=int, default=20, help="fits under segmentation faults")
     parser.add_argument("--sys-exit", type=int, default=3, help="fits under sys.exit, whose workers no nanny replaces")
     options = parser.parse_args()
