@@ -377,6 +377,7 @@ def test_answers_of_an_abandoned_attempt_are_none(straight, monkeypatch):
     expect_bits(found, straight)
 
 
+@pytest.mark.timeout(900)  # each fit takes as long as its workers happen to live
 def test_chaos():
     """Dask's own KillWorker at work from the first task to the last round. `make chaos` has 23 longer fits."""
     records = chaos(40, {"segfault": 2, "sys.exit": 1})
