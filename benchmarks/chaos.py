@@ -62,9 +62,8 @@ def cluster(mode: str | None) -> Iterator[tuple[Client, Deaths]]:
     A nanny replaces what dies of a segmentation fault. After a sys.exit it goes too, so new ones are started here.
     """
     ended = Event()
-    deaths = Deaths()
 
-    def replace_workers(local: LocalCluster) -> None:
+    def replace_workers(local: LocalCluster, deaths: Deaths) -> None:
         while not ended.wait(0.5):
             local.scale(WORKERS + deaths.count)
 
@@ -73,15 +72,14 @@ def cluster(mode: str | None) -> Iterator[tuple[Client, Deaths]]:
         LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=":0", silence_logs=60) as local,
         Client(local) as client,
     ):
-        client.register_plugin(deaths)
+        client.register_plugin(Deaths())
+        deaths = local.scheduler.plugins[Deaths.name]  # the copy that was sent there, in this process
         if mode is not None:
             client.register_plugin(KillWorker(delay=LIFE, mode=mode))
-        replacing = Thread(target=replace_workers, args=(local,), daemon=True)
         if mode == "sys.exit":
-            replacing.start()
+            Thread(target=replace_workers, args=(local, deaths), daemon=True).start()
         try:
-            # The plugin runs in this process, but as the copy that was sent to the scheduler.
-            yield client, local.scheduler.plugins["deaths"]
+            yield client, deaths
         finally:
             ended.set()
 
