@@ -20,6 +20,7 @@ import numpy as np
 from dist_dot.blocks import compiled
 from dist_dot.blocks.arrays import Parameters, is_other, itemsize, namespace
 from dist_dot.blocks.block import Block
+from dist_dot.blocks.columns import column_sums
 from dist_dot.blocks.gram import GramSum, tile_rows
 from dist_dot.errors import DataError
 from dist_dot.losses import POSITIVE, Loss, Squared
@@ -217,8 +218,8 @@ def _pass(loss: Loss, block: Block, parameters: Parameters, points: int = 1) -> 
     p = block.X.shape[1]
     if at.shape[0] > p + 1:
         return _pass_columns(loss, points, block, at)
-    code = compiled.LOSSES.get(type(loss))
-    if code is not None and not is_other(block.X):
+    code = compiled.code_of(loss, block.X)
+    if code is not None:
         return compiled.value_and_gradient(code, block.X, block.y, block.weight, at)
     sums = TileSums(block, p + 2)
     for x, y, s in tiles(block):
@@ -231,11 +232,17 @@ def _pass(loss: Loss, block: Block, parameters: Parameters, points: int = 1) -> 
 
 
 def _pass_columns(loss: Loss, points: int, block: Block, at: Any) -> Array:
-    """As above for several points or outputs: two matrix products per tile, faster than loops of ours from two on."""
+    """As above for several points or outputs."""
     xp, p = namespace(block.X), block.X.shape[1]
     columns = xp.reshape(at, (-1, p + 1))
-    W, b = columns[:, :p].T, columns[:, p]
     width = columns.shape[0] // points
+    code = compiled.code_of(loss, block.X)
+    if code is not None:
+        targets = np.tile(np.arange(width) if block.y.ndim == 2 else np.zeros(width, int), points)
+        each = column_sums(code, block.X, block.y, block.weight, columns, targets)
+        value = each[:, 0].reshape(points, width).sum(axis=1)
+        return np.column_stack([value, each[:, 1:].reshape(points, -1)]).ravel()
+    W, b = columns[:, :p].T, columns[:, p]
     sums = TileSums(block, points * (1 + width * (p + 1)))
     for x, y, s in tiles(block):
         m = x.shape[0]
