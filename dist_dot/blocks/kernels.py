@@ -12,7 +12,7 @@ array operations below, in tiles: of 256 KB for NumPy, so that the second produc
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import array_api_compat
 import numpy as np
@@ -124,6 +124,7 @@ class Expansion:
     """Parameters -> the sums of `ValueAndGradient`, then those of `Curvature`: all of F up to second order."""
 
     loss: Loss
+    points: ClassVar[int] = 1
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X twice: the second time costs little beside the curvature, and the first has the bits of a pass."""

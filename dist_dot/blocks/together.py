@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dist_dot.blocks.arrays import Parameters, is_other, namespace
-from dist_dot.blocks.block import Block, Kernel
+from dist_dot.blocks.block import Block, Kernel, merge_of
 from dist_dot.blocks.columns import column_sums
 from dist_dot.blocks.compiled import code_of
 from dist_dot.blocks.kernels import TileSums, ValueAndGradient, column, gradient_sums, tiles, total
@@ -38,6 +38,10 @@ class WithoutFold:
             kept = namespace(y).astype(block.y[:, 1] != self.fold, y.dtype)
             weight = kept if weight is None else weight * kept
         return self.kernel(Block(block.X, y, weight, block.start), parameters)
+
+    def merge(self, left: Array, right: Array) -> Array:
+        """Return the sums over the rows of both, as the kernel has them."""
+        return merge_of(self.kernel)(left, right)
 
 
 @dataclass(frozen=True)

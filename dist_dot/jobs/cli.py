@@ -22,7 +22,14 @@ from dist_dot.jobs.job import Job, read_job
 from dist_dot.jobs.run import run_job
 from dist_dot.training.fit import Progress, Status
 
-EXIT = {Status.CONVERGED: 0, Status.AT_ROUNDING: 0, Status.MAX_ITER: 3, Status.DIVERGED: 1, Status.STOPPED: 1}
+EXIT = {
+    Status.CONVERGED: 0,
+    Status.AT_ROUNDING: 0,
+    Status.EARLY_STOPPED: 0,
+    Status.MAX_ITER: 3,
+    Status.DIVERGED: 1,
+    Status.STOPPED: 1,
+}
 MISTAKE, FAILURE = 2, 1
 
 
