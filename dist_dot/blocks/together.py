@@ -83,10 +83,14 @@ class ValuesAndGradients:
 
 @dataclass(frozen=True)
 class FoldScores:
-    """Parameters of each fit -> [sum s, losses, sum s of rows predicted right] of each, over the rows of its fold."""
+    """Parameters of each fit -> [sum s, losses, sum s of rows predicted right] of each, over the rows of its fold.
+
+    With class_weight (k,) the weights of rows are divided by that of their class.
+    """
 
     loss: Loss
     folds: tuple[int, ...]
+    class_weight: tuple[float, ...] | None = None
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
@@ -102,6 +106,9 @@ class FoldScores:
             right = xp.astype(xp.astype(predicted, x.dtype) == column(y[:, 0]), x.dtype)
             held = xp.astype(column(y[:, 1]) == folds, x.dtype)
             held = held if s is None else held * column(s)
+            if self.class_weight is not None:
+                inverse = xp.asarray([1.0 / w if w > 0 else 0.0 for w in self.class_weight], dtype=x.dtype)
+                held = held * column(xp.take(inverse, xp.astype(y[:, 0], xp.int64)))
             sums.add(xp.stack([total(held, 0), total(held * value, 0), total(held * right, 0)], axis=1))
         return sums.total
 

@@ -13,7 +13,7 @@ from dist_dot.blocks.arrays import is_other, namespace, to_host
 from dist_dot.blocks.layout import float_dtype, lay_out
 from dist_dot.errors import InputError
 from dist_dot.linear_model.base import LinearModel, apply, is_plain
-from dist_dot.linear_model.labels import classes_of, encoded, weighted
+from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
 from dist_dot.linear_model.scores import accuracy, area_under_curve, mean_loss
 from dist_dot.losses import Logistic, Loss, Softmax
 from dist_dot.objective import Objective
@@ -87,7 +87,7 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
         X, y, sample_weight = self._checked(X, y, sample_weight)
         self.classes_ = classes_of(y)
         codes = encoded(y, self.classes_)
-        weight = weighted(codes, sample_weight, self.class_weight, self.classes_)
+        weight = weighted(codes, sample_weight, class_weights(codes, sample_weight, self.class_weight, self.classes_))
         objective = Objective(lay_out(X, codes, weight), self._loss, 1.0 / self.C, self.fit_intercept)
         objective = objective.standardized() if self.standardize else objective
         self._minimise(objective, float_dtype(X), self._warm_start(objective), self.early_stopping)

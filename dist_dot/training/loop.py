@@ -82,6 +82,7 @@ class Loop:
     start: Array
     scale: Array | None = None
     early_stopping: EarlyStopping | None = None
+    standardize: bool = False
 
     def __post_init__(self) -> None:
         if self.early_stopping is not None and self.solver.name == Exact.name:
@@ -96,7 +97,8 @@ class Loop:
             kept: Any = HeldOut(blocks, self.early_stopping.one_in)
             blocks = kept
         with threadpool_limits(1):
-            return self._iterate(Objective(blocks, self.loss, self.alpha, self.fit_intercept, self.scale), report)
+            objective = Objective(blocks, self.loss, self.alpha, self.fit_intercept, self.scale)
+            return self._iterate(objective.standardized() if self.standardize else objective, report)
 
     def _iterate(self, objective: Objective, report: Report) -> Fit:
         objective.check_target()
