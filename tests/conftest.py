@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from distributed import Client
 
-from cluster import connect
+import cluster
 
 # scikit-learn's check of array API inputs does not run without it; scipy reads it when it is imported.
 os.environ["SCIPY_ARRAY_API"] = "1"
@@ -19,14 +19,14 @@ def clients() -> Iterator[Callable[[int], Client]]:
 
     def start(workers: int) -> Client:
         if workers not in started:
-            cluster = connect("local", workers)
-            started[workers] = cluster.__enter__()
-            open_clusters.append(cluster)
+            opened = cluster.open("local", workers)
+            started[workers] = opened.__enter__()
+            open_clusters.append(opened)
         return started[workers]
 
     yield start
-    for cluster in reversed(open_clusters):
-        cluster.__exit__(None, None, None)
+    for opened in reversed(open_clusters):
+        opened.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from cluster import ClusterWordError, connect
+import cluster
+from cluster import ClusterWordError
 from dist_dot import DataError, Objective, Ridge, Status, lay_out, losses, minimise
 from dist_dot.blocks.kernels import Moments
 from dist_dot.blocks.worker import NAME, SMALL, pack, unpack
@@ -152,7 +153,7 @@ def test_a_killed_worker_costs_no_bits(many_blocks):
     with pytest.warns(match="stopped at max_iter"):
         here = straight(X, y)
     deaths = []
-    with connect("local", 2) as client:
+    with cluster.open("local", 2) as client:
 
         def kill(progress):
             if progress.iteration >= 20 and not deaths:
@@ -169,5 +170,5 @@ def test_a_killed_worker_costs_no_bits(many_blocks):
 
 def test_unknown_clusters_are_named():
     for word in ("lokal", "local:none", "local:0"):
-        with pytest.raises(ClusterWordError, match=f"unknown cluster '{word}'"), connect(word):
+        with pytest.raises(ClusterWordError, match=f"unknown cluster '{word}'"), cluster.open(word):
             pass

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,9 +12,10 @@ import click
 from rich.console import Console
 from rich.logging import RichHandler
 
-from cluster import ClusterWordError, connect
+import cluster
+from cluster import ClusterWordError
 from dist_dot import __version__
-from dist_dot.errors import DistDotError, InputError, RunDetached, SolverError
+from dist_dot.errors import DistDotError, InputError, JobError, RunDetached, SolverError
 from dist_dot.jobs.attach import attach_run, find_run, list_runs
 from dist_dot.jobs.console import ProgressLine, show_report, show_runs
 from dist_dot.jobs.interrupt import Interrupt
@@ -55,7 +56,7 @@ def train(job_file: Path, word: str | None, resume: str, folder: str | None, set
             job = replace(job, cluster=replace(job.cluster, kind=word))
         if folder is not None:
             job = replace(job, output=replace(job.output, folder=folder))
-        with Interrupt() as interrupt, _client(job) as client, ProgressLine(console) as line:
+        with Interrupt() as interrupt, _cluster(job) as client, ProgressLine(console) as line:
             address = job.cluster.kind if "//" in job.cluster.kind else None
 
             def started(run: str) -> None:
@@ -79,7 +80,9 @@ def attach(run: str | None, word: str, cancel: bool, folder: str | None) -> None
     RUN is its name or the beginning of it. Exit status as for train.
     """
     console = Console()
-    with _mistakes_named(), connect(word) as client:
+    with _mistakes_named(), cluster.open(word) as client:
+        if client is None:
+            raise JobError("--cluster none is this process, which keeps no runs: give the address of a scheduler")
         if run is None:
             show_runs(console, list_runs(client))
             return
@@ -94,10 +97,8 @@ def attach(run: str | None, word: str, cancel: bool, folder: str | None) -> None
     sys.exit(EXIT[report.status])
 
 
-def _client(job: Job) -> Any:
-    if job.cluster.kind == "none":
-        return nullcontext()
-    return connect(job.cluster.kind, job.cluster.workers, job.cluster.threads)
+def _cluster(job: Job) -> Any:
+    return cluster.open(job.cluster.kind, job.cluster.workers, job.cluster.threads)
 
 
 def _watch(line: ProgressLine, interrupt: Interrupt, can_detach: bool) -> Callable[[Progress], bool]:

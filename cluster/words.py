@@ -1,4 +1,4 @@
-"""From a word to a client."""
+"""From a word to a client: one branch for each kind of word."""
 
 import logging
 import os
@@ -11,20 +11,23 @@ from distributed.utils import silence_logging_cmgr
 from cluster.errors import ClusterWordError
 from cluster.local import local_cluster
 
-WORDS = "'local', 'local:4', 'tcp://host:8786' or 'tls://host:8786'"
+WORDS = "'none', 'local', 'local:4', 'tcp://host:8786' or 'tls://host:8786'"
 TIMEOUT = 30.0
 
 
 @contextmanager
-def connect(word: str, workers: int | None = None, threads: int = 1) -> Iterator[Client]:
-    """Yield a client of the cluster that the word names.
+def open(word: str, workers: int | None = None, threads: int = 1) -> Iterator[Client | None]:
+    """Yield a client of the cluster that the word names; what the word has started is gone afterwards.
 
-    "local" and "local:N" start N worker processes on this machine, `workers` or one per processor where no N is
-    given, with `threads` threads each. An address is that of a running scheduler; workers and threads are then its
-    own affair. Raises ClusterWordError for another word, and for a scheduler that does not answer within 30 s.
+    "none" is this process, without a cluster: it yields None. "local" and "local:N" start N worker processes on this
+    machine, `workers` or one per processor where no N is given, with `threads` threads each. An address is that of a
+    running scheduler; workers and threads are then its own affair. Raises ClusterWordError for another word, and for a
+    scheduler that does not answer within 30 s.
     """
     kind, _, rest = word.partition(":")
-    if kind == "local":
+    if word == "none":
+        yield None
+    elif kind == "local":
         with local_cluster(_count(word, rest, workers), threads) as client:
             yield client
     elif kind in ("tcp", "tls") and rest.startswith("//"):
