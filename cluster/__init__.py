@@ -8,6 +8,7 @@
 """
 
 from cluster.errors import ClusterWordError
+from cluster.tls import certificates
 from cluster.words import open
 
-__all__ = ["ClusterWordError", "open"]
+__all__ = ["ClusterWordError", "certificates", "open"]
