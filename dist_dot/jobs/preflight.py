@@ -151,7 +151,7 @@ def check_files(here: Mapping[str, Any], there: Mapping[str, Mapping[str, Any]])
             why = f", and {size:,} here" if isinstance(answer, int) else f" ({answer})"
             advice = (
                 "the workers need the packages and the rights that this process has"
-                if "://" in file
+                if "://" in file and not file.startswith("file://")
                 else "it is a path of this machine: put it where all of them see it under the same path, or give a URL "
                 "that they can read, such as s3://bucket/table.parquet"
             )
