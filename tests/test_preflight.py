@@ -2,15 +2,19 @@
 
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 from remote import remote
 from test_jobs import JOB, make_table
 
 import cluster
+from dist_dot.blocks import service
 from dist_dot.blocks.block import cut
+from dist_dot.blocks.remote import runs
+from dist_dot.blocks.worker import NAME
 from dist_dot.errors import ClusterError, DeadlineError, JobError
 from dist_dot.jobs import preflight
 from dist_dot.jobs.facts import facts
@@ -189,6 +193,24 @@ def test_data_of_this_machine_only(tmp_path, monkeypatch):
         job = parse_job({"data": data, "cluster": {"preflight": False}, "output": {"folder": str(tmp_path / "run")}})
         with pytest.raises(FileNotFoundError):  # without the look, as a task of Dask has it
             run_job(job, client, lambda progress: False, lambda name: None)
+
+
+def test_a_job_looks_at_the_memory_before_it_reads_the_rows(clients, monkeypatch, tmp_path):
+    make_table(tmp_path)
+    monkeypatch.setattr(preflight, "room", lambda workers, part: 1000)
+    monkeypatch.setattr("dist_dot.jobs.run._blocks", None)
+    data = {"source": str(tmp_path / "table.parquet"), "target": "late", "numeric": ["delay"]}
+    job = parse_job({"data": data, "output": {"folder": str(tmp_path / "run")}})
+    with pytest.raises(ClusterError, match="30,000 rows of 1 columns .* have 0.98 kiB left"):
+        run_job(job, clients(2), lambda progress: False, lambda name: None)
+
+
+def test_a_service_that_was_preloaded_stays(monkeypatch):
+    monkeypatch.setattr(service, "LINGER", 0.1)
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as local, Client(local) as client:
+        client.sync(service.dask_setup, local.scheduler)
+        time.sleep(3 * service.TICK)
+        assert runs(client) == [] and NAME in local.scheduler.plugins
 
 
 def test_a_scheduler_that_takes_no_plugins_is_given_the_service_by_a_preload(tmp_path, monkeypatch, notices):

@@ -1,8 +1,8 @@
 """A look at the cluster before a run: whether every process has what the run needs, and the same of it.
 
 What breaks a run is an error, which says where, what is there, what is here, and what to do; what only changes its bits
-is a warning. Workers that join later are not looked at: one without dist_dot fails at the first block that it is to
-make, with an error that says so.
+is a warning. Workers that join later are not looked at: one without dist_dot cannot load the plugin of the kernels,
+which a run gives to all workers, and ends at once (distributed 2026.8).
 """
 
 import inspect
