@@ -13,9 +13,9 @@ import numpy as np
 from sklearn.linear_model import Ridge as Reference
 from sklearn.metrics import r2_score
 
+import cluster
 from benchmarks import flights
 from benchmarks.harness import environment, save
-from cluster import connect
 from dist_dot import LinearRegression, Objective, Ridge, RidgeCV, losses, minimise, solvers
 from dist_dot.blocks.layout import lay_out_rows
 from dist_dot.training.cross_validation import CrossValidation
@@ -123,7 +123,7 @@ def main() -> None:
     make = flights.maker()
     X, y = flights.matrix(make)
     here = environment() | {"workers": options.workers, "threads": 1, "n": len(y), "p": X.shape[1]}
-    with connect("local", options.workers) as client:
+    with cluster.open("local", options.workers) as client:
         records = [measure(client, make, X, y, options.repeats) for measure in (ridge, path)]
     records.append(inference(make, X, y))
     for record in records:

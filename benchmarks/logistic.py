@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
+import cluster
 from benchmarks.flights import WithFolds, maker, matrix
 from benchmarks.harness import environment, save
-from cluster import connect
 from dist_dot import Fit, Objective, losses, solvers
 from dist_dot.blocks.block import Block, Blocks, Cuts, Report
 from dist_dot.blocks.layout import lay_out_rows
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     make = maker()
-    with connect("local", options.workers) as client:
+    with cluster.open("local", options.workers) as client:
         records = [*fits(client, make, options.repeats), together(client, make)]
     here = environment() | {"workers": options.workers, "threads": 1}
     for record in records:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+import cluster
 from benchmarks.harness import CompiledSum, NumpySum, Times, environment, random_blocks, resident, save
-from cluster import connect
 from dist_dot import losses
 from dist_dot.blocks.arrays import Parameters
 from dist_dot.blocks.block import Block, Blocks
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=21)
     options = parser.parse_args()
     records = []
-    with connect("local", options.workers) as client:
+    with cluster.open("local", options.workers) as client:
         records.append(memory(client, 2_100_000_000))
         for dtype, p in product(DTYPES, FEATURES):
             blocks = random_blocks(client, options.megabytes * 1_000_000, p, dtype)

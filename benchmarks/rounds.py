@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from distributed import Worker, WorkerPlugin
 
+import cluster
 from benchmarks.harness import environment, random_blocks, resident, save
-from cluster import connect
 from dist_dot import losses
 from dist_dot.blocks.block import Kernel, Report
 from dist_dot.blocks.kernels import ValueAndGradient
@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10_000)
     options = parser.parse_args()
-    with connect("local", 2) as client:
+    with cluster.open("local", 2) as client:
         records = [latency(client, p, 2000) for p in (50, 1000)] + [soak(client, options.rounds)]
     here = environment() | {"workers": 2, "threads": 1}
     print(save("rounds", [here | record for record in records]))

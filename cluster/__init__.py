@@ -2,10 +2,13 @@
 
 ::
 
-    with connect("local:4") as client: ...
+    import cluster
+
+    with cluster.open("local:4") as client: ...
 """
 
-from cluster.connect import connect
 from cluster.errors import ClusterWordError
+from cluster.tls import certificates
+from cluster.words import open
 
-__all__ = ["ClusterWordError", "connect"]
+__all__ = ["ClusterWordError", "certificates", "open"]

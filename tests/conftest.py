@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from distributed import Client
 
-from cluster import connect
+import cluster
 
 # scikit-learn's check of array API inputs does not run without it; scipy reads it when it is imported.
 os.environ["SCIPY_ARRAY_API"] = "1"
@@ -19,14 +19,14 @@ def clients() -> Iterator[Callable[[int], Client]]:
 
     def start(workers: int) -> Client:
         if workers not in started:
-            cluster = connect("local", workers)
-            started[workers] = cluster.__enter__()
-            open_clusters.append(cluster)
+            opened = cluster.open("local", workers)
+            started[workers] = opened.__enter__()
+            open_clusters.append(opened)
         return started[workers]
 
     yield start
-    for cluster in reversed(open_clusters):
-        cluster.__exit__(None, None, None)
+    for opened in reversed(open_clusters):
+        opened.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +43,8 @@ def notices():
     words = []
     handler = logging.Handler()
     handler.emit = lambda record: words.append(record.getMessage())
-    logging.getLogger("dist_dot").addHandler(handler)
+    for name in ("dist_dot", "cluster"):
+        logging.getLogger(name).addHandler(handler)
     yield words
-    logging.getLogger("dist_dot").removeHandler(handler)
+    for name in ("dist_dot", "cluster"):
+        logging.getLogger(name).removeHandler(handler)
