@@ -16,7 +16,7 @@ from dist_dot.typing import Array
 # Columns from which on BLAS makes the products.
 MANY = 16
 # Rows of a tile for BLAS; bytes of a tile of the compiled pass, and the most rows that it has: see `compiled.FLUSH`.
-ROWS, TILE, MOST_ROWS = 512, 64 << 10, 64
+ROWS, TILE, MOST_ROWS = 512, 96 << 10, 64
 
 
 def column_sums(

@@ -12,15 +12,16 @@ import array_api_compat
 import numpy as np
 
 from dist_dot.blocks.arrays import is_other, namespace
+from dist_dot.blocks.compiled import reordered
 from dist_dot.typing import Array
 
-# Bytes of a tile, which stays in the L2 cache; with fewer rows the p x p numbers of the sum weigh more than theirs.
+# Bytes of a tile, which stays in the L2 cache, and the fewest rows of one.
 TILE, FEWEST_ROWS = 1 << 20, 256
 
 
-def tile_rows(row: int) -> int:
-    """Return the rows of a tile of NumPy rows of so many bytes each."""
-    return max(FEWEST_ROWS, TILE // max(1, row))
+def tile_rows(p: int, itemsize: int) -> int:
+    """Return the rows of a tile of NumPy rows of p numbers: so many that adding up p x p numbers weighs little."""
+    return max(FEWEST_ROWS, TILE // max(1, p * itemsize), 16 * p // itemsize)
 
 
 class GramSum:
@@ -38,6 +39,7 @@ class GramSum:
         else:
             self._sum = np.zeros((p, p), order="F")  # as BLAS has it
             self._scaled = np.empty((0, p), like.dtype)
+            self._product = np.empty((p, p) if like.dtype == np.float32 else (0, 0), like.dtype)
 
     def add(self, x: Array, d: Array | None = None) -> None:
         """Add x.T diag(d) x of the tile x (m, p), d (m,) or None for 1."""
@@ -55,7 +57,8 @@ class GramSum:
         """The sum."""
         total: Array = self._sum
         if self._symmetric and not self._other:
-            total = np.triu(total) + np.triu(total, 1).T
+            total = total.T  # row by row; syrk leaves out what is above the diagonal
+            _mirror(total)
         return total
 
     def _times(self, x: Array, d: Array) -> Array:
@@ -68,12 +71,24 @@ class GramSum:
         return np.multiply(x, d, out=self._scaled[: len(x)])
 
     def _add_by_blas(self, x: Array, scaled: Array) -> None:
-        from scipy.linalg.blas import dgemm, dsyrk, sgemm, ssyrk  # takes its time to load
+        if x.dtype != np.float64:  # by NumPy's BLAS, whose ssyrk is the faster one; nothing is added in float32
+            np.matmul(scaled.T, scaled if self._symmetric else x, out=self._product)
+            self._sum += self._product
+            return
+        from scipy.linalg.blas import dgemm, dsyrk  # takes its time to load
 
-        double = x.dtype == np.float64
-        into = {"beta": 1.0, "c": self._sum, "overwrite_c": 1} if double else {}
         if self._symmetric:
-            sums = (dsyrk if double else ssyrk)(1.0, scaled.T, **into)
+            self._sum = dsyrk(1.0, scaled.T, 1.0, self._sum, overwrite_c=1)
         else:
-            sums = (dgemm if double else sgemm)(1.0, scaled.T, x.T, trans_b=1, **into)
-        self._sum = sums if double else self._sum + sums
+            self._sum = dgemm(1.0, scaled.T, x.T, 1.0, self._sum, trans_b=1, overwrite_c=1)
+
+
+@reordered
+def _mirror(square: Array) -> None:
+    """Copy what is below the diagonal to above it, in squares that fit the L1 cache both ways."""
+    p, side = len(square), 32
+    for top in range(0, p, side):
+        for left in range(0, top + 1, side):
+            for i in range(top, min(top + side, p)):
+                for j in range(left, min(left + side, i)):
+                    square[j, i] = square[i, j]

@@ -104,7 +104,7 @@ class Curvature:
         linear = [TileSums(block, p + 1) for _ in pairs]
         several = self.loss.outputs > 1
         plain = type(self.loss) is Squared and block.weight is None
-        for x, y, s in tiles(block, tile_rows(p * itemsize(block.X))):
+        for x, y, s in tiles(block, tile_rows(p, itemsize(block.X))):
             second = None if plain else self.loss.second(y if several else column(y), x @ W + b)
             for (c, other), gram, sums in zip(pairs, grams, linear, strict=True):
                 if second is None:

@@ -200,7 +200,7 @@ def tiles(block: Block) -> Iterator[tuple[Any, Any, Any]]:
     """Yield X (m, p), y (m, k) and weight (m,) or None of some rows at a time, in float64."""
     xp, (n, p) = namespace(block.X), block.X.shape
     d = p + (block.y.shape[1] if block.y.ndim == 2 else 1)
-    rows = max(1, DEVICE_TILE // (8 * d)) if is_other(block.X) else tile_rows(8 * d)
+    rows = max(1, DEVICE_TILE // (8 * d)) if is_other(block.X) else tile_rows(d, 8)
     for start in range(0, n, rows):
         part = slice(start, min(start + rows, n))
         x, y = block.X[part, :], block.y[part] if block.y.ndim == 1 else block.y[part, :]
