@@ -13,7 +13,7 @@ Whoever deletes the Job deletes everything. A cluster without a run is a DaskClu
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
@@ -86,6 +86,21 @@ class Pods:
         for name in ("memory", "beside"):
             if not QUANTITY.fullmatch(getattr(self, name)):
                 raise KubernetesError(f"{name} {getattr(self, name)!r}: write a number of bytes such as 8Gi or 500M")
+
+
+def to_yaml(manifests: Iterable[Manifest]) -> str:
+    """Return manifests as a stream of YAML documents, to be read by people too."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:  # what manifests share is written out
+            return True
+
+    def text(dumper: yaml.SafeDumper, value: str) -> Any:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+    Dumper.add_representer(str, text)
+    return yaml.dump_all(manifests, Dumper=Dumper, sort_keys=False, width=120)
 
 
 def pods_of(job: Mapping[str, Any]) -> Pods:

@@ -1,4 +1,4 @@
-"""The command line: dist-dot train, attach."""
+"""The command line: dist-dot train, submit, attach."""
 
 import logging
 import sys
@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 
 import cluster
 from cluster import ClusterWordError
+from cluster.namespace import Namespace
 from dist_dot import __version__
 from dist_dot.errors import DistDotError, InputError, JobError, RunDetached, SolverError
 from dist_dot.jobs.attach import attach_run, find_run, list_runs
@@ -21,6 +22,9 @@ from dist_dot.jobs.console import ProgressLine, show_report, show_runs
 from dist_dot.jobs.interrupt import Interrupt
 from dist_dot.jobs.job import Job, read_job
 from dist_dot.jobs.run import run_job
+from dist_dot.jobs.submit import attach as attach_submitted
+from dist_dot.jobs.submit import plan_submission, print_plan, start
+from dist_dot.jobs.submit import wait as wait_for
 from dist_dot.training.fit import Progress, Status
 
 EXIT = {Status.CONVERGED: 0, Status.AT_ROUNDING: 0, Status.MAX_ITER: 3, Status.DIVERGED: 1, Status.STOPPED: 1}
@@ -70,16 +74,74 @@ def train(job_file: Path, word: str | None, resume: str, folder: str | None, set
 
 
 @main.command()
+@click.argument("job_file", metavar="JOB.toml", type=click.Path(path_type=Path))
+@click.option("--image", help="It has dask and dist-dot: see cluster/Dockerfile.")
+@click.option("--workers", type=int, help="Worker pods.  [default: 2]")
+@click.option("--cpus", type=float, help="Of each worker.  [default: 1]")
+@click.option("--memory", help="Of each worker, such as 8Gi.  [default: 4Gi]")
+@click.option("--gpus-per-worker", type=int, help="0 or 1.  [default: 0]")
+@click.option("--volume", "volumes", multiple=True, metavar="CLAIM:/PATH",
+              help="A PersistentVolumeClaim, and where all pods see it.")  # fmt: skip
+@click.option("--env-from", multiple=True, metavar="SECRET", help="Its keys are environment variables of all pods.")
+@click.option("--pull-secret", "pull_secrets", multiple=True, metavar="SECRET", help="To pull the image with.")
+@click.option("--namespace", help="[default: that of the kubeconfig]")
+@click.option("--store", help="Where the run is kept: a path on a volume, or a URL.  [default: the first volume]")
+@click.option("--retries", type=int, default=5, show_default=True, help="Runners that may be lost.")
+@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key of the job.")
+@click.option("--dry-run", is_flag=True, help="Print the objects, and make none.")
+@click.option("--wait", is_flag=True, help="Follow the run, fetch its folder, delete what was made.")
+@click.option("--out", "folder", type=click.Path(), help="With --wait: the folder to write, instead of the job's own.")
+def submit(
+    job_file: Path,
+    namespace: str | None,
+    store: str | None,
+    retries: int,
+    settings: tuple[str, ...],
+    dry_run: bool,
+    wait: bool,
+    folder: str | None,
+    **pods: Any,
+) -> None:
+    """Run the job on Kubernetes, by the Dask operator, without this machine.
+
+    The options of pods stand for those of the job's [cluster]. Exit status: 0 when the run is made; with --wait as for
+    train.
+    """
+    with _mistakes_named():
+        job = read_job(job_file, settings)
+        given = {name: value for name, value in pods.items() if value not in (None, ())}
+        job = replace(job, cluster=replace(job.cluster, **given))
+        where = None if dry_run else Namespace(namespace)
+        submission = plan_submission(
+            job_file, job, settings, where.name if where else namespace or "default", store, retries
+        )
+        if where is None:
+            print_plan(submission)
+            return
+        start(where, submission)
+        if not wait:
+            return
+        status, error = wait_for(where, submission.name, Path(folder or job.output.folder))
+    _exit(status, error)
+
+
+@main.command()
 @click.argument("run", required=False)
-@click.option("--cluster", "word", required=True, help="tcp://host:8786 or tls://host:8786.")
+@click.option("--cluster", "word", required=True, help="tcp://host:8786, tls://host:8786, or kubernetes.")
+@click.option("--namespace", help="Of the runs on Kubernetes.  [default: that of the kubeconfig]")
 @click.option("--cancel", is_flag=True, help="End the run; it leaves a checkpoint.")
 @click.option("--out", "folder", type=click.Path(), help="The folder to write, instead of the job's own.")
-def attach(run: str | None, word: str, cancel: bool, folder: str | None) -> None:
-    """Follow a run that goes on without its client, or fetch its result; without RUN, list the runs of a scheduler.
+def attach(run: str | None, word: str, namespace: str | None, cancel: bool, folder: str | None) -> None:
+    """Follow a run that goes on without its client, or fetch its result; without RUN, list the runs there are.
 
-    RUN is its name or the beginning of it. Exit status as for train.
+    RUN is its name or the beginning of it. On Kubernetes the runs are those that `submit` has made, and --cancel
+    deletes all that was made for one. Exit status as for train.
     """
     console = Console()
+    if word == "kubernetes":
+        with _mistakes_named():
+            status, error = attach_submitted(Namespace(namespace), run, folder, cancel)
+        _exit(status, error)
     with _mistakes_named(), cluster.open(word) as client:
         if client is None:
             raise JobError("--cluster none is this process, which keeps no runs: give the address of a scheduler")
@@ -95,6 +157,13 @@ def attach(run: str | None, word: str, cancel: bool, folder: str | None) -> None
             report, folder = attach_run(found, folder, _watch(line, interrupt, can_detach=True))
     show_report(console, report, folder)
     sys.exit(EXIT[report.status])
+
+
+def _exit(status: int, error: str) -> NoReturn:
+    """End as a run elsewhere has ended."""
+    if error:
+        _end(status, error)
+    sys.exit(status)
 
 
 def _cluster(job: Job) -> Any:

@@ -76,6 +76,15 @@ class Cluster:
     """Threads of each."""
     patience: float = 300.0
     """Seconds that the run waits for workers, once there are none that could go on."""
+    image: str | None = None
+    """Of the pods on Kubernetes, and so are the next ones: see cluster.Pods."""
+    cpus: float = 1.0
+    memory: str = "4Gi"
+    gpus_per_worker: int = 0
+    volumes: tuple[str, ...] = ()
+    """CLAIM:/PATH, the name of a PersistentVolumeClaim and where all pods see it."""
+    env_from: tuple[str, ...] = ()
+    pull_secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
