@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from cluster.manifests import COMPONENT
+from cluster.manifests import COMPONENT, DASK_COMPONENT
 
 # Seconds that a trouble may last before it is taken for good.
 AT_ONCE, RETRIED, PLACED = 0.0, 45.0, 900.0  # no retry mends it; a registry may come back; a node may be on its way
@@ -71,7 +71,7 @@ def _of_event(event: Mapping[str, Any]) -> Iterator[Trouble]:
 
 def _component(pod: Mapping[str, Any]) -> str:
     labels = pod["metadata"].get("labels", {})
-    return str(labels.get(COMPONENT) or labels.get("dask.org/component") or "a")
+    return str(labels.get(COMPONENT) or labels.get(DASK_COMPONENT) or "a")
 
 
 class Watch:
