@@ -2,7 +2,10 @@
 
 
 class ClusterWordError(ValueError):
-    """A word that names no cluster, or a cluster that is not there; the message says what to type instead."""
+    """A word that names no cluster, a cluster that is not there, certificates that do not fit.
+
+    The message says what to do about it, in one line.
+    """
 
 
 class KubernetesError(ClusterWordError):

@@ -1,5 +1,6 @@
 """The word kubernetes: a cluster that the Dask operator makes for as long as it is needed, or one that exists."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
@@ -16,7 +17,7 @@ LOOK = 0.2
 
 
 @contextmanager
-def operator_cluster(pods: Pods, namespace: str | None, operator_namespace: str) -> Iterator[Client]:
+def operator_cluster(pods: Pods, namespace: str | None) -> Iterator[Client]:
     """Yield a client of a cluster that is made now and deleted afterwards, once all its workers are there.
 
     Raises KubernetesError for pods that do not come to run, with the reason that Kubernetes gives.
@@ -25,7 +26,7 @@ def operator_cluster(pods: Pods, namespace: str | None, operator_namespace: str)
     name = run_name("dist-dot")
     owner = where.create(dask_cluster(name, pods))
     try:
-        where.create(owned_by(owner, network_policy(name, operator_namespace)))
+        where.create(owned_by(owner, network_policy(name, pods)))
         where.wait_for(f"{pods.workers} workers of {name}", name, lambda found: _run(found, pods.workers), WAIT)
         with existing_cluster(name, where.name) as client:
             _wait_for_workers(client, pods.workers)
@@ -43,8 +44,10 @@ def existing_cluster(name: str, namespace: str | None) -> Iterator[Client]:
         raise KubernetesError(f"there is no DaskCluster {name} in namespace {where.name}")
     from dask_kubernetes.operator import KubeCluster
 
+    outside = "KUBERNETES_SERVICE_HOST" not in os.environ  # or names of Services are looked up for 10 s
+
     with (
-        KubeCluster.from_name(name, namespace=where.name, quiet=True) as found,
+        KubeCluster.from_name(name, namespace=where.name, port_forward_cluster_ip=outside, quiet=True) as found,
         Client(found) as client,
     ):
         yield client

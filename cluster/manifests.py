@@ -71,6 +71,8 @@ class Pods:
     """Names of Secrets whose keys are environment variables of every pod."""
     pull_secrets: tuple[str, ...] = ()
     """Names of Secrets that the image is pulled with."""
+    operator_namespace: str = "dask-operator"
+    """Where the Dask operator runs: it may reach the cluster's pods, which only reach each other otherwise."""
 
     def __post_init__(self) -> None:
         if not self.image:
@@ -178,13 +180,13 @@ def dask_cluster(name: str, pods: Pods) -> Manifest:
     }
 
 
-def network_policy(name: str, operator_namespace: str) -> Manifest:
+def network_policy(name: str, pods: Pods) -> Manifest:
     """Return what lets only the pods of this cluster, and the operator, reach its pods.
 
     A scheduler or a worker of Dask runs code for whoever reaches its port. The operator asks the scheduler which
     workers to retire. What a node asks of its own pods (probes, port forwarding) is never refused.
     """
-    operator = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": operator_namespace}}}
+    operator = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": pods.operator_namespace}}}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -214,7 +216,7 @@ def runner_job(name: str, namespace: str, pods: Pods, store: str, settings: tupl
     `dist-dot train --set`.
     """
     address = scheduler_address(name, namespace)
-    folder, options = store, ["--name", name, "--scheduler", address]
+    folder, options = store, ["--name", name, "--scheduler", address, "--workers", str(pods.workers)]
     if "://" in store:  # the folder is made here and copied there; checkpoints go there at once
         folder = "/tmp/run"
         options += ["--copy", folder, store]

@@ -1,6 +1,6 @@
-"""In the pod of a run: the command, once the scheduler answers, and what its end means for the Job.
+"""In the pod of a run: the command, once all workers are there, and what its end means for the Job.
 
-`python -m cluster.runner --name NAME --scheduler ADDRESS [--copy FOLDER URL] -- COMMAND ...`. Statuses of the command:
+`python -m cluster.runner --name NAME --scheduler ADDRESS --workers N [--copy FOLDER URL] -- COMMAND ...`. Statuses:
 
 - 0 and 3, done, and 2, a mistake that no retry mends, are final: the cluster is deleted, and a mistake ends the Job.
 - Anything else is retried by the Job, in a new pod, as often as its backoffLimit says; the last one is final.
@@ -24,8 +24,9 @@ from urllib.parse import urlsplit
 DONE, MISTAKE, FAILURE = (0, 3), 2, 1
 MESSAGE = Path("/dev/termination-log")
 # Seconds.
-SCHEDULER = 600.0  # for the scheduler to answer: its image may have to be pulled
-LOOK = 1.0
+PATIENCE = 900.0  # for scheduler and workers: nodes may have to be started for them, and the image pulled
+ANSWER = 10.0
+LOOK = 0.5
 
 
 def main() -> None:
@@ -33,10 +34,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--name", required=True)
     parser.add_argument("--scheduler", required=True)
+    parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--copy", nargs=2, metavar=("FOLDER", "URL"))
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
-    status, error = run(options.command, options.scheduler, SCHEDULER)
+    status, error = run(options.command, options.scheduler, options.workers)
     if status in DONE and options.copy:
         try:
             copy(*options.copy)
@@ -47,17 +49,17 @@ def main() -> None:
     sys.exit(0 if status in DONE else status)
 
 
-def run(command: list[str], scheduler: str, patience: float) -> tuple[int, str]:
-    """Run the command once the scheduler answers; return its status and the last line that it wrote as an error.
+def run(command: list[str], scheduler: str, workers: int) -> tuple[int, str]:
+    """Run the command once all workers are there; return its status and the last line that it wrote as an error.
 
     SIGTERM is handed on: the command has until the pod's grace period is over.
     """
     terminated: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: terminated.append(number))
-    deadline = time.monotonic() + patience
-    while not answers(scheduler):
+    deadline = time.monotonic() + PATIENCE
+    while (there := workers_at(scheduler)) < workers:
         if terminated or time.monotonic() > deadline:
-            return FAILURE, f"no scheduler answered at {scheduler} within {patience:.0f} s"
+            return FAILURE, f"waited for the scheduler at {scheduler} and {workers} workers: {there} have come"
         time.sleep(LOOK)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
@@ -73,6 +75,19 @@ def run(command: list[str], scheduler: str, patience: float) -> tuple[int, str]:
         status = FAILURE  # it was no mistake: the scheduler went while the command was looking for it
     status = status if status >= 0 else FAILURE  # by a signal
     return status, lines[-1] if lines and status not in DONE else ""
+
+
+def workers_at(scheduler: str) -> int:
+    """Return how many workers a scheduler has: 0 where there is none."""
+    if not answers(scheduler):
+        return 0
+    from distributed import Client
+
+    try:
+        with Client(scheduler, timeout=ANSWER, set_as_default=False) as client:
+            return len(client.scheduler_info(n_workers=-1)["workers"])
+    except (OSError, ValueError):
+        return 0
 
 
 def answers(scheduler: str) -> bool:

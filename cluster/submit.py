@@ -49,7 +49,6 @@ class Submission:
     settings: tuple[str, ...] = ()
     """section.key=value, in place of what the job file says."""
     retries: int = 5
-    operator_namespace: str = "dask-operator"
 
     def __post_init__(self) -> None:
         for text in (self.job_file, self.store, *self.settings):
@@ -68,7 +67,7 @@ class Submission:
         others = [
             *runner_rights(self.name, self.namespace),
             config_map(self.name, self.job_file),
-            network_policy(self.name, self.operator_namespace),
+            network_policy(self.name, self.pods),
             dask_cluster(self.name, self.pods),
         ]
         return [job, *others]

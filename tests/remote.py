@@ -13,15 +13,15 @@ PROGRAM = Path(sys.executable).with_name("dist-dot")
 class Remote:
     """Processes that a test may kill."""
 
-    def __init__(self, folder, stack):
-        self.folder, self.stack = folder, stack
+    def __init__(self, folder, stack, tls):
+        self.folder, self.stack, self.tls = folder, stack, tls
         self.file = folder / "scheduler.json"
         self.log = stack.enter_context(open(folder / "cluster.log", "wb"))
 
     def start_scheduler(self, *options):
         self.file.unlink(missing_ok=True)
         arguments = ["--port", "0", "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", self.file]
-        self.scheduler = self._start("dask_scheduler", *arguments, *options)
+        self.scheduler = self._start("dask_scheduler", *arguments, *self.tls, *options)
         deadline = time.monotonic() + 60
         while not (self.file.exists() and self.file.stat().st_size):
             assert time.monotonic() < deadline and self.scheduler.poll() is None
@@ -29,9 +29,8 @@ class Remote:
         self.address = json.loads(self.file.read_text())["address"]
 
     def start_worker(self):
-        return self._start(
-            "dask_worker", self.address, "--nthreads", "1", "--no-dashboard", "--local-directory", self.folder
-        )
+        arguments = ["--nthreads", "1", "--no-dashboard", "--local-directory", self.folder]
+        return self._start("dask_worker", self.address, *arguments, *self.tls)
 
     def train(self, job, *options, **popen):
         return self.command("train", job, "--cluster", self.address, *options, **popen)
@@ -55,10 +54,10 @@ class Remote:
 
 
 @contextmanager
-def remote(folder, workers, *options):
-    """Yield a scheduler with so many workers."""
+def remote(folder, workers, *options, tls=()):
+    """Yield a scheduler with so many workers; tls are options for all of them."""
     with ExitStack() as stack:
-        cluster = Remote(folder, stack)
+        cluster = Remote(folder, stack, tls)
         cluster.start_scheduler(*options)
         for _ in range(workers):
             cluster.start_worker()

@@ -139,7 +139,7 @@ def test_a_worker_has_what_was_asked_for():
 
 
 def test_the_policy_admits_the_cluster_and_the_operator_alone():
-    spec = network_policy("flights-1", "dask-operator")["spec"]
+    spec = network_policy("flights-1", PODS)["spec"]
     own = {"podSelector": {"matchLabels": {"app.kubernetes.io/instance": "flights-1"}}}
     assert spec["podSelector"] == own["podSelector"] and spec["policyTypes"] == ["Ingress"]
     (rule,) = spec["ingress"]
@@ -160,7 +160,7 @@ def test_a_run_is_retried_so_often_and_goes_on_where_it_was():
     job = submission(retries=7, settings=("solver.tol=0", "model.alpha=2")).manifests()[0]
     assert job["spec"]["backoffLimit"] == 7 and job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
     arguments = " ".join(job["spec"]["template"]["spec"]["containers"][0]["args"])
-    assert "--scheduler tcp://flights-1-scheduler.lab.svc:8786" in arguments
+    assert "--scheduler tcp://flights-1-scheduler.lab.svc:8786 --workers 2" in arguments
     assert arguments.endswith(
         "-- dist-dot train /job/job.toml --cluster tcp://flights-1-scheduler.lab.svc:8786 --resume auto "
         "--out /data/flights-1 --set solver.tol=0 --set model.alpha=2"

@@ -20,13 +20,18 @@ from dist_dot.errors import DistDotError, InputError, JobError, RunDetached, Sol
 from dist_dot.jobs.attach import attach_run, find_run, list_runs
 from dist_dot.jobs.console import ProgressLine, show_report, show_runs
 from dist_dot.jobs.interrupt import Interrupt
-from dist_dot.jobs.job import Job, read_job
+from dist_dot.jobs.job import Cluster, read_job
 from dist_dot.jobs.run import run_job
 from dist_dot.jobs.submit import attach as attach_submitted
-from dist_dot.jobs.submit import plan_submission, print_plan, start
+from dist_dot.jobs.submit import plan_submission, pods_of_job, print_plan, start
 from dist_dot.jobs.submit import wait as wait_for
 from dist_dot.training.fit import Progress, Status
 
+TLS = (
+    click.option("--tls-ca-file", type=click.Path(), help="For tls://: the certificate of who signed the cluster's."),
+    click.option("--tls-cert", type=click.Path(), help="The client's own certificate."),
+    click.option("--tls-key", type=click.Path(), help="Its key, unless --tls-cert holds it too."),
+)
 EXIT = {Status.CONVERGED: 0, Status.AT_ROUNDING: 0, Status.MAX_ITER: 3, Status.DIVERGED: 1, Status.STOPPED: 1}
 MISTAKE, FAILURE = 2, 1
 
@@ -39,12 +44,28 @@ def main() -> None:
 
 @main.command()
 @click.argument("job_file", metavar="JOB.toml", type=click.Path(path_type=Path))
-@click.option("--cluster", "word", help="none, local, local:4, tcp://host:8786 or tls://host:8786.")
+@click.option(
+    "--cluster",
+    "word",
+    help="none, local, local:4, cuda, tcp://host:8786, tls://host:8786, kubernetes or kubernetes:NAME.",
+)
+@TLS[0]
+@TLS[1]
+@TLS[2]
 @click.option("--resume", type=click.Choice(["auto", "never"]), default="never", show_default=True,
               help="auto: go on from the newest checkpoint of this job.")  # fmt: skip
 @click.option("--out", "folder", type=click.Path(), help="The folder to write, instead of the job's own.")
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key of the job.")
-def train(job_file: Path, word: str | None, resume: str, folder: str | None, settings: tuple[str, ...]) -> None:
+def train(
+    job_file: Path,
+    word: str | None,
+    tls_ca_file: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    resume: str,
+    folder: str | None,
+    settings: tuple[str, ...],
+) -> None:
     """Train the model that JOB.toml describes and write its folder.
 
     Ctrl-C stops the run, which leaves a checkpoint; on a cluster by address it asks first whether the run is to go on
@@ -56,16 +77,16 @@ def train(job_file: Path, word: str | None, resume: str, folder: str | None, set
     console = Console()
     with _mistakes_named():
         job = read_job(job_file, settings)
-        if word is not None:
-            job = replace(job, cluster=replace(job.cluster, kind=word))
+        job = replace(job, cluster=_place(job.cluster, word, tls_ca_file, tls_cert, tls_key))
         if folder is not None:
             job = replace(job, output=replace(job.output, folder=folder))
-        with Interrupt() as interrupt, _cluster(job) as client, ProgressLine(console) as line:
+        with Interrupt() as interrupt, _open(job.cluster) as client, ProgressLine(console) as line:
             address = job.cluster.kind if "//" in job.cluster.kind else None
+            files = "".join(f" --{name.replace('_', '-')} {file}" for name, file in job.cluster.tls_files.items())
 
             def started(run: str) -> None:
                 if address:
-                    line.say(f"run {run}: dist-dot attach {run} --cluster {address}")
+                    line.say(f"run {run}: dist-dot attach {run} --cluster {address}{files}")
 
             watch = _watch(line, interrupt, can_detach=address is not None)
             report = run_job(job, client, watch, started, resume == "auto")
@@ -93,6 +114,14 @@ def train(job_file: Path, word: str | None, resume: str, folder: str | None, set
 @click.option("--out", "folder", type=click.Path(), help="With --wait: the folder to write, instead of the job's own.")
 def submit(
     job_file: Path,
+    image: str | None,
+    workers: int | None,
+    cpus: float | None,
+    memory: str | None,
+    gpus_per_worker: int | None,
+    volumes: tuple[str, ...],
+    env_from: tuple[str, ...],
+    pull_secrets: tuple[str, ...],
     namespace: str | None,
     store: str | None,
     retries: int,
@@ -100,21 +129,30 @@ def submit(
     dry_run: bool,
     wait: bool,
     folder: str | None,
-    **pods: Any,
 ) -> None:
     """Run the job on Kubernetes, by the Dask operator, without this machine.
 
     The options of pods stand for those of the job's [cluster]. Exit status: 0 when the run is made; with --wait as for
     train.
     """
+    options = {
+        "image": image,
+        "workers": workers,
+        "cpus": cpus,
+        "memory": memory,
+        "gpus_per_worker": gpus_per_worker,
+        "volumes": volumes,
+        "env_from": env_from,
+        "pull_secrets": pull_secrets,
+        "namespace": namespace,
+    }
+    given: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, ())}
     with _mistakes_named():
         job = read_job(job_file, settings)
-        given = {name: value for name, value in pods.items() if value not in (None, ())}
         job = replace(job, cluster=replace(job.cluster, **given))
-        where = None if dry_run else Namespace(namespace)
-        submission = plan_submission(
-            job_file, job, settings, where.name if where else namespace or "default", store, retries
-        )
+        where = None if dry_run else Namespace(job.cluster.namespace)
+        name = where.name if where else job.cluster.namespace or "default"
+        submission = plan_submission(job_file, job, settings, name, store, retries)
         if where is None:
             print_plan(submission)
             return
@@ -128,10 +166,22 @@ def submit(
 @main.command()
 @click.argument("run", required=False)
 @click.option("--cluster", "word", required=True, help="tcp://host:8786, tls://host:8786, or kubernetes.")
+@TLS[0]
+@TLS[1]
+@TLS[2]
 @click.option("--namespace", help="Of the runs on Kubernetes.  [default: that of the kubeconfig]")
 @click.option("--cancel", is_flag=True, help="End the run; it leaves a checkpoint.")
 @click.option("--out", "folder", type=click.Path(), help="The folder to write, instead of the job's own.")
-def attach(run: str | None, word: str, namespace: str | None, cancel: bool, folder: str | None) -> None:
+def attach(
+    run: str | None,
+    word: str,
+    tls_ca_file: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    namespace: str | None,
+    cancel: bool,
+    folder: str | None,
+) -> None:
     """Follow a run that goes on without its client, or fetch its result; without RUN, list the runs there are.
 
     RUN is its name or the beginning of it. On Kubernetes the runs are those that `submit` has made, and --cancel
@@ -142,7 +192,8 @@ def attach(run: str | None, word: str, namespace: str | None, cancel: bool, fold
         with _mistakes_named():
             status, error = attach_submitted(Namespace(namespace), run, folder, cancel)
         _exit(status, error)
-    with _mistakes_named(), cluster.open(word) as client:
+    place = Cluster(word, workers=0, tls_ca_file=tls_ca_file, tls_cert=tls_cert, tls_key=tls_key)
+    with _mistakes_named(), _open(place) as client:
         if client is None:
             raise JobError("--cluster none is this process, which keeps no runs: give the address of a scheduler")
         if run is None:
@@ -166,8 +217,31 @@ def _exit(status: int, error: str) -> NoReturn:
     sys.exit(status)
 
 
-def _cluster(job: Job) -> Any:
-    return cluster.open(job.cluster.kind, job.cluster.workers, job.cluster.threads)
+def _place(place: Cluster, word: str | None, ca_file: str | None, cert: str | None, key: str | None) -> Cluster:
+    """Return where the command line says the job runs, and the job itself where it says nothing."""
+    if word is not None:
+        place = replace(place, kind=word)
+        if not word.startswith("tls://"):  # the job's certificates are for the place that it names
+            place = replace(place, tls_ca_file=None, tls_cert=None, tls_key=None)
+    if ca_file or cert or key:
+        place = replace(place, tls_ca_file=ca_file, tls_cert=cert, tls_key=key)
+    return place
+
+
+@contextmanager
+def _open(place: Cluster) -> Iterator[Any]:
+    security = cluster.certificates(place.tls_ca_file, place.tls_cert, place.tls_key) if place.tls_files else None
+    on_kubernetes = place.kind.partition(":")[0] == "kubernetes"
+    with cluster.open(
+        place.kind,
+        place.workers,
+        place.threads,
+        security=security,
+        patience=place.patience,
+        pods=pods_of_job(place) if place.kind == "kubernetes" else None,
+        namespace=place.namespace if on_kubernetes else None,
+    ) as client:
+        yield client
 
 
 def _watch(line: ProgressLine, interrupt: Interrupt, can_detach: bool) -> Callable[[Progress], bool]:
@@ -191,9 +265,10 @@ def _watch(line: ProgressLine, interrupt: Interrupt, can_detach: bool) -> Callab
 @contextmanager
 def _mistakes_named() -> Iterator[None]:
     """Log the warnings of runs, and end with one line and the right status where something is raised."""
-    log = logging.getLogger("dist_dot")
+    logs = [logging.getLogger(name) for name in ("dist_dot", "cluster")]
     handler = RichHandler(show_path=False, show_level=False, markup=False)
-    log.addHandler(handler)
+    for log in logs:
+        log.addHandler(handler)
     try:
         yield
     except (InputError, SolverError, ClusterWordError) as error:
@@ -203,7 +278,8 @@ def _mistakes_named() -> Iterator[None]:
     except KeyboardInterrupt:
         _end(FAILURE, "interrupted")
     finally:
-        log.removeHandler(handler)
+        for log in logs:
+            log.removeHandler(handler)
 
 
 def _end(status: int, error: object) -> NoReturn:

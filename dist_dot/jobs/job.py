@@ -69,15 +69,25 @@ class Cluster:
     """[cluster]: where."""
 
     kind: str = "local"
-    """none (this process), local, local:4, tcp://host:8786 or tls://host:8786."""
+    """none (this process), local, local:4, cuda, tcp://host:8786 or tls://host:8786."""
     workers: int | None = None
-    """Worker processes of a local cluster; one per processor where none are given."""
+    """Worker processes of a local cluster; none: as many as processors and memory are good for. At an address: how many
+    to wait for before the run; none: 1."""
     threads: int = 1
-    """Threads of each."""
+    """Threads of each worker of a local cluster."""
     patience: float = 300.0
-    """Seconds that the run waits for workers, once there are none that could go on."""
+    """Seconds that the run waits for workers, before it starts and once there are none that could go on."""
+    preflight: bool = True
+    """Whether scheduler and workers are compared with this process before the run, and their memory with the rows."""
+    tls_ca_file: str | None = None
+    """For tls:// the certificate, in PEM format, of who signed those of the cluster; a relative path starts at the job
+    file's folder. Where none is given, Dask's configuration has all three: distributed.comm.tls."""
+    tls_cert: str | None = None
+    """The client's own certificate."""
+    tls_key: str | None = None
+    """Its key; none: tls_cert holds it."""
     image: str | None = None
-    """Of the pods on Kubernetes, and so are the next ones: see cluster.Pods."""
+    """On Kubernetes, of all pods. The next ones are theirs too: see cluster.Pods."""
     cpus: float = 1.0
     memory: str = "4Gi"
     gpus_per_worker: int = 0
@@ -85,6 +95,15 @@ class Cluster:
     """CLAIM:/PATH, the name of a PersistentVolumeClaim and where all pods see it."""
     env_from: tuple[str, ...] = ()
     pull_secrets: tuple[str, ...] = ()
+    namespace: str | None = None
+    """Where they are; none: where the kubeconfig says."""
+    operator_namespace: str = "dask-operator"
+
+    @property
+    def tls_files(self) -> dict[str, str]:
+        """The certificates that are given, by the name of their key here."""
+        names = ("tls_ca_file", "tls_cert", "tls_key")
+        return {name: file for name in names if (file := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True)
@@ -131,7 +150,11 @@ def read_job(path: Path, settings: Sequence[str] = ()) -> Job:
     output = replace(job.output, folder=str(path.parent / job.output.folder))
     if output.checkpoints is not None:
         output = replace(output, checkpoints=_beside(path, output.checkpoints))
-    return replace(job, data=replace(job.data, source=_beside(path, job.data.source)), output=output)
+    ca_file, cert, key = (
+        name and _beside(path, name) for name in (job.cluster.tls_ca_file, job.cluster.tls_cert, job.cluster.tls_key)
+    )
+    cluster = replace(job.cluster, tls_ca_file=ca_file, tls_cert=cert, tls_key=key)
+    return replace(job, data=replace(job.data, source=_beside(path, job.data.source)), cluster=cluster, output=output)
 
 
 def _beside(path: Path, name: str) -> str:

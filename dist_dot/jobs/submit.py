@@ -30,6 +30,7 @@ def pods_of_job(cluster: Cluster, workers: int = 2) -> Pods:
         volumes=tuple(Volume.parse(text) for text in cluster.volumes),
         env_from=cluster.env_from,
         pull_secrets=cluster.pull_secrets,
+        operator_namespace=cluster.operator_namespace,
     )
 
 
