@@ -15,8 +15,8 @@ test: $(VENV)/dev examples/flights.parquet
 
 # On whatever Kubernetes KUBECONFIG names, with the image IMAGE of cluster/Dockerfile: see tests/kubernetes/conftest.py.
 test-kubernetes: $(VENV)/dev examples/flights.parquet
-	$(BIN)/python -m pytest tests/kubernetes -o norecursedirs=.venv -v --durations 0 --log-level ERROR \
-		-W "ignore:Kubernetes version:UserWarning" $(TESTS)
+	$(BIN)/python -m pytest tests/kubernetes -o 'norecursedirs=.*' -v --durations 0 --log-level ERROR \
+		-W "ignore:Kubernetes version:UserWarning" -W ignore::pytest.PytestUnraisableExceptionWarning $(TESTS)
 
 bench: $(VENV)/bench examples/flights.parquet
 	$(BIN)/python -m benchmarks.roofline

@@ -132,15 +132,16 @@ def labels(name: str) -> dict[str, str]:
     return {"app.kubernetes.io/name": "dist-dot", RUN: name, "app.kubernetes.io/managed-by": "dist-dot"}
 
 
+def ownership(owner: Mapping[str, Any]) -> Manifest:
+    """Return the metadata of what is deleted with its owner, which has been created: it has a uid."""
+    reference = {key: owner[key] for key in ("apiVersion", "kind")}
+    reference |= {key: owner["metadata"][key] for key in ("name", "uid")}
+    return {"ownerReferences": [reference]}
+
+
 def owned_by(owner: Mapping[str, Any], manifest: Manifest) -> Manifest:
-    """Return the manifest of an object that is deleted with its owner, which has been created: it has a uid."""
-    reference = {
-        "apiVersion": owner["apiVersion"],
-        "kind": owner["kind"],
-        "name": owner["metadata"]["name"],
-        "uid": owner["metadata"]["uid"],
-    }
-    return manifest | {"metadata": manifest["metadata"] | {"ownerReferences": [reference]}}
+    """Return the manifest of an object that is deleted with its owner."""
+    return manifest | {"metadata": manifest["metadata"] | ownership(owner)}
 
 
 def dask_cluster(name: str, pods: Pods) -> Manifest:
@@ -216,7 +217,10 @@ def runner_job(name: str, namespace: str, pods: Pods, store: str, settings: tupl
     `dist-dot train --set`.
     """
     address = scheduler_address(name, namespace)
-    folder, options = store, ["--name", name, "--scheduler", address, "--workers", str(pods.workers)]
+    folder, options = (
+        store,
+        ["--name", name, "--namespace", namespace, "--scheduler", address, "--workers", str(pods.workers)],
+    )
     if "://" in store:  # the folder is made here and copied there; checkpoints go there at once
         folder = "/tmp/run"
         options += ["--copy", folder, store]
@@ -250,8 +254,13 @@ def runner_job(name: str, namespace: str, pods: Pods, store: str, settings: tupl
     }
 
 
+def runner_account(name: str) -> Manifest:
+    """Return the account of the runner. It is there before the Job, whose pod would be refused without it."""
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "labels": labels(name)}}
+
+
 def runner_rights(name: str, namespace: str) -> list[Manifest]:
-    """Return the account of the runner: it may read and patch its own Job, and delete its own DaskCluster."""
+    """Return what the runner may do: read and patch its own Job, and delete its own DaskCluster."""
     metadata = {"name": name, "labels": labels(name)}
     group = "rbac.authorization.k8s.io"
     rules = [
@@ -260,7 +269,6 @@ def runner_rights(name: str, namespace: str) -> list[Manifest]:
          "verbs": ["delete"]},
     ]  # fmt: skip
     return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
         {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
         {
             "apiVersion": f"{group}/v1",

@@ -40,6 +40,11 @@ class Namespace:
             made.create()
             return dict(made.raw.to_dict())
 
+    def change(self, kind: str, name: str, patch: Manifest) -> None:
+        """Merge a patch into an object."""
+        with _named(f"{kind} {name} cannot be changed in namespace {self.name}"):
+            self.kinds[kind](name, namespace=self.name).patch(patch)
+
     def get(self, kind: str, name: str) -> Manifest | None:
         """Return an object, None where there is none of that name."""
         import kr8s
@@ -65,7 +70,10 @@ class Namespace:
                 if getattr(error.response, "status_code", None) == 404:
                     return []
                 raise
-        return sorted(map(dict, found), key=lambda each: str(each["metadata"]["creationTimestamp"]))
+        named = {"apiVersion": self.kinds[kind].version, "kind": kind}  # which the items of a list do not say
+        return sorted(
+            (named | dict(each) for each in found), key=lambda each: str(each["metadata"]["creationTimestamp"])
+        )
 
     def delete(self, kind: str, name: str) -> None:
         """Delete an object, and what it owns with it; one that is not there is as good as deleted."""

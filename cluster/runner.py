@@ -1,6 +1,7 @@
 """In the pod of a run: the command, once all workers are there, and what its end means for the Job.
 
-`python -m cluster.runner --name NAME --scheduler ADDRESS --workers N [--copy FOLDER URL] -- COMMAND ...`. Statuses:
+`python -m cluster.runner --name NAME --namespace NAME --scheduler ADDRESS --workers N [--copy FOLDER URL] -- COMMAND`.
+Statuses of the command:
 
 - 0 and 3, done, and 2, a mistake that no retry mends, are final: the cluster is deleted, and a mistake ends the Job.
 - Anything else is retried by the Job, in a new pod, as often as its backoffLimit says; the last one is final.
@@ -33,6 +34,7 @@ def main() -> None:
     """Run the command and exit with what the Job is to make of it: 0 for what is done."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--name", required=True)
+    parser.add_argument("--namespace", required=True)
     parser.add_argument("--scheduler", required=True)
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--copy", nargs=2, metavar=("FOLDER", "URL"))
@@ -45,7 +47,7 @@ def main() -> None:
         except Exception as problem:  # whatever a store raises; the next runner tries again
             status, error = FAILURE, f"the run is done, but cannot be copied to {options.copy[1]}: {problem}"
     MESSAGE.write_text(json.dumps({"status": status, "error": error}))
-    conclude(options.name, status)
+    conclude(options.name, options.namespace, status)
     sys.exit(0 if status in DONE else status)
 
 
@@ -111,20 +113,20 @@ def copy(folder: str, url: str) -> None:
             store.put_file(str(file), f"{path}/{file.name}")
 
 
-def conclude(name: str, status: int) -> None:
+def conclude(name: str, namespace: str, status: int) -> None:
     """Delete the cluster when the run is over, and keep a mistake from being made again."""
     import kr8s
     from kr8s.objects import Job, new_class
 
     try:
-        job: Any = Job(name)
+        job: Any = Job(name, namespace=namespace)
         job.refresh()
         if status == MISTAKE:
             job.patch({"spec": {"backoffLimit": 0}})  # podFailurePolicy would say it too, from Kubernetes 1.26
         elif status not in DONE and job.raw.get("status", {}).get("failed", 0) < job.spec.backoffLimit:
             return
         cluster: Any = new_class("DaskCluster", "kubernetes.dask.org/v1", asyncio=False)
-        cluster(name, namespace=job.namespace).delete()
+        cluster(name, namespace=namespace).delete()
     except (kr8s.NotFoundError, kr8s.ServerError, kr8s.APITimeoutError, OSError) as error:
         # Not the run's affair: the Job, with all that it owns, is deleted a day after its end at the latest.
         print(f"warning: DaskCluster {name} is not deleted: {error}", file=sys.stderr)

@@ -22,8 +22,10 @@ from cluster.manifests import (
     dask_cluster,
     network_policy,
     owned_by,
+    ownership,
     pods_of,
     reader_pod,
+    runner_account,
     runner_job,
     runner_rights,
 )
@@ -62,7 +64,7 @@ class Submission:
             )
 
     def manifests(self) -> list[Manifest]:
-        """Return all objects: the Job first, which is to own the others."""
+        """Return all objects in the order in which they are made: the account, the Job, which owns all, the others."""
         job = runner_job(self.name, self.namespace, self.pods, self.store, self.settings, self.retries)
         others = [
             *runner_rights(self.name, self.namespace),
@@ -70,14 +72,16 @@ class Submission:
             network_policy(self.name, self.pods),
             dask_cluster(self.name, self.pods),
         ]
-        return [job, *others]
+        return [runner_account(self.name), job, *others]
 
 
 def submit(namespace: Namespace, submission: Submission) -> None:
-    """Create all objects of a run, or none: the runner's pod waits for those that it needs."""
-    job, *others = submission.manifests()
-    owner = namespace.create(job)
+    """Create all objects of a run, or none: the runner's pod waits for the job file, and the runner for the cluster."""
+    account, job, *others = submission.manifests()
     try:
+        namespace.create(account)
+        owner = namespace.create(job)
+        namespace.change("ServiceAccount", submission.name, {"metadata": ownership(owner)})
         for manifest in others:
             namespace.create(owned_by(owner, manifest))
     except BaseException:
@@ -171,6 +175,7 @@ def fetch(namespace: Namespace, job: Manifest, folder: Path) -> None:
 def delete(namespace: Namespace, name: str) -> None:
     """Delete a run with all that was made for it, and wait until it is gone. Volumes, and what is on them, stay."""
     namespace.delete("Job", name)
+    namespace.delete("ServiceAccount", name)  # whose owner a submission that was cut short has not named
     namespace.wait_until_gone(name)
 
 

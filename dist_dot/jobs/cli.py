@@ -17,7 +17,7 @@ from cluster import ClusterWordError
 from cluster.namespace import Namespace
 from dist_dot import __version__
 from dist_dot.errors import DistDotError, InputError, JobError, RunDetached, SolverError
-from dist_dot.jobs.attach import attach_run, find_run, list_runs
+from dist_dot.jobs.attach import attach_run, find_run, find_same, list_runs
 from dist_dot.jobs.console import ProgressLine, show_report, show_runs
 from dist_dot.jobs.interrupt import Interrupt
 from dist_dot.jobs.job import Cluster, read_job
@@ -53,7 +53,7 @@ def main() -> None:
 @TLS[1]
 @TLS[2]
 @click.option("--resume", type=click.Choice(["auto", "never"]), default="never", show_default=True,
-              help="auto: go on from the newest checkpoint of this job.")  # fmt: skip
+              help="auto: go on from the newest checkpoint of this job, or follow its run if it goes on.")  # fmt: skip
 @click.option("--out", "folder", type=click.Path(), help="The folder to write, instead of the job's own.")
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key of the job.")
 def train(
@@ -89,7 +89,12 @@ def train(
                     line.say(f"run {run}: dist-dot attach {run} --cluster {address}{files}")
 
             watch = _watch(line, interrupt, can_detach=address is not None)
-            report = run_job(job, client, watch, started, resume == "auto")
+            same = find_same(client, job) if resume == "auto" and address else None
+            if same is None:
+                report = run_job(job, client, watch, started, resume == "auto")
+            else:
+                started(same.name)
+                report, _ = attach_run(same, None, watch)
     show_report(console, report, job.output.folder)
     sys.exit(EXIT[report.status])
 

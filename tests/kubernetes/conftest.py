@@ -78,6 +78,7 @@ def submit(space, image, place, tmp_path):
     started = []
 
     def start(*options, image=image):
+        print()
         started.append(Submitted(space, image, place, tmp_path / "model", *options))
         return started[-1]
 

@@ -80,6 +80,7 @@ def dist_dot(command, *arguments):
     job = [EXAMPLES / "flights.toml"] if command in ("train", "submit") else []
     return subprocess.Popen(
         [PROGRAM, command, *map(str, [*job, *arguments])],
+        env=os.environ | {"PYTHONWARNINGS": "ignore:Kubernetes version:UserWarning"},  # kr8s, of an old one
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

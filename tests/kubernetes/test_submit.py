@@ -2,13 +2,110 @@
 
 import json
 
-from lab import bits, left
+import pytest
+from kr8s.objects import new_class
+from lab import bits, dist_dot, left
+
+ROUND = "round "
 
 
-def test_the_model_has_the_bits_of_a_local_run(submit, space, straight, place):
+def test_the_model_has_the_bits_of_a_local_run(submit, space, straight):
     run = submit()
-    status, errors = run.ends()
-    assert (status, errors) == (3, "")
+    assert run.ends() == (3, "")
     assert bits(run.out) == straight
-    assert json.loads((run.out / "report.json").read_text())["where"].startswith("2 workers")
+    assert json.loads((run.out / "report.json").read_text())["where"].endswith("2 workers")
     assert left(space) == []
+
+
+@pytest.mark.parametrize("grace", [0, 30])
+def test_a_worker_pod_may_go(submit, space, straight, grace):
+    run = submit()
+    run.hears(ROUND)
+    run.kill("worker", grace)
+    assert run.ends() == (3, "")
+    assert bits(run.out) == straight
+    assert left(space) == []
+
+
+@pytest.mark.parametrize("grace", [0, 30])
+def test_the_runner_pod_may_go(submit, space, straight, grace):
+    run = submit()
+    run.hears(ROUND)
+    run.kill("runner", grace)
+    run.hears("runner 2")
+    assert run.ends() == (3, "")
+    assert bits(run.out) == straight
+    assert left(space) == []
+
+
+@pytest.mark.parametrize("grace", [0, 30])
+def test_the_scheduler_pod_may_go(submit, space, straight, grace):
+    run = submit()
+    run.hears("round     ")
+    run.hears(ROUND)  # a checkpoint or more have been written
+    run.kill("scheduler", grace)
+    run.hears("runner 2")
+    assert run.ends() == (3, "")
+    assert bits(run.out) == straight
+    assert left(space) == []
+
+
+def test_workers_may_come(submit, space, straight):
+    run = submit()
+    run.hears(ROUND)
+    cluster = new_class("DaskCluster", "kubernetes.dask.org/v1", asyncio=False)(run.name, namespace=space.name)
+    cluster.patch({"spec": {"worker": {"replicas": 3}}})
+    assert run.ends() == (3, "")
+    assert bits(run.out) == straight
+    assert json.loads((run.out / "report.json").read_text())["where"].endswith("3 workers")
+    assert left(space) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("localhost/no-such-image:1", "image localhost/no-such-image:1 cannot be pulled"),
+        ("No Image", "'No Image' is no image name"),
+    ],
+)
+def test_a_wrong_image_is_named_and_leaves_nothing(submit, space, name, words):
+    run = submit(image=name)
+    status, errors = run.ends()
+    assert status == 2 and words in errors and errors.count("\n") == 1
+    assert run.seconds < 120
+    assert left(space) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--set", "data.numeric=['dep_delai']"), "unknown column 'dep_delai' in [data] numeric: did you mean"),
+        (("--memory", "120Mi"), "more memory than its limit of 120Mi: give it more"),
+    ],
+    ids=["column", "memory"],
+)
+def test_a_mistake_that_the_pods_find_is_named_and_leaves_nothing(submit, space, options, words):
+    run = submit(*options)
+    status, errors = run.ends()
+    assert status == 2 and words in errors and errors.count("\n") == 1
+    assert run.seconds < 120
+    assert left(space) == []
+
+
+def test_a_mistake_in_the_job_file_makes_nothing(space):
+    process = dist_dot("submit", "--namespace", space.name, "--image", "any", "--set", "model.los=squared")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and "unknown key 'los' in [model]: did you mean 'loss'?" in errors
+    assert left(space) == []
+
+
+def test_pending_pods_are_named_and_a_run_can_be_found_and_cancelled(submit, space):
+    run = submit("--cpus", "1000")
+    assert "worker pod" in run.hears("Insufficient cpu")
+    listed = dist_dot("attach", "--cluster", "kubernetes", "--namespace", space.name)
+    assert run.name in listed.communicate(timeout=60)[0]
+    cancelled = dist_dot("attach", run.name[:-2], "--cancel", "--cluster", "kubernetes", "--namespace", space.name)
+    assert "is deleted" in cancelled.communicate(timeout=120)[0]
+    assert left(space) == []
+    status, errors = run.ends()
+    assert status == 2 and "somebody has deleted it" in errors
