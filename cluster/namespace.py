@@ -28,7 +28,8 @@ class Namespace:
         except ImportError:
             raise KubernetesError(INSTALL) from None
         dask = {kind: new_class(kind, DASK, asyncio=False) for kind in ("DaskCluster", "DaskWorkerGroup")}
-        self.kinds: Mapping[str, Any] = {kind: getattr(kr8s.objects, kind) for kind in MADE if kind not in dask} | dask
+        known = {*MADE, "PersistentVolumeClaim"} - dask.keys()
+        self.kinds: Mapping[str, Any] = {kind: getattr(kr8s.objects, kind) for kind in known} | dask
         with _named("no Kubernetes answers"):
             self.name = name or str(kr8s.api().namespace)
 

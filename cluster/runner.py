@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Thread
 from typing import IO, Any
@@ -27,6 +27,7 @@ MESSAGE = Path("/dev/termination-log")
 # Seconds.
 PATIENCE = 900.0  # for scheduler and workers: nodes may have to be started for them, and the image pulled
 ANSWER = 10.0
+PAUSED = 15.0  # that a worker without rows may be paused: its start takes more memory than it keeps
 LOOK = 0.5
 
 
@@ -58,11 +59,8 @@ def run(command: list[str], scheduler: str, workers: int) -> tuple[int, str]:
     """
     terminated: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: terminated.append(number))
-    deadline = time.monotonic() + PATIENCE
-    while (there := workers_at(scheduler)) < workers:
-        if terminated or time.monotonic() > deadline:
-            return FAILURE, f"waited for the scheduler at {scheduler} and {workers} workers: {there} have come"
-        time.sleep(LOOK)
+    if problem := wait_for_workers(scheduler, workers, terminated):
+        return problem
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
         if terminated:
@@ -79,17 +77,38 @@ def run(command: list[str], scheduler: str, workers: int) -> tuple[int, str]:
     return status, lines[-1] if lines and status not in DONE else ""
 
 
-def workers_at(scheduler: str) -> int:
-    """Return how many workers a scheduler has: 0 where there is none."""
+def wait_for_workers(scheduler: str, workers: int, terminated: Sequence[int]) -> tuple[int, str] | None:
+    """Wait until so many workers are there; return the status and the error of a wait in vain.
+
+    A worker that Dask has paused before it holds anything is one whose memory limit is too small: it stays so.
+    """
+    deadline, paused_since = time.monotonic() + PATIENCE, time.monotonic()
+    while True:
+        found = workers_at(scheduler)
+        paused = [each for each in found if each["status"] == "paused" and not each["metrics"]["managed_bytes"]]
+        if len(found) - len(paused) >= workers:
+            return None
+        paused_since = paused_since if paused else time.monotonic()
+        if time.monotonic() - paused_since > PAUSED:
+            limit = paused[0]["memory_limit"] / 2**20
+            words = f"worker {paused[0]['name']} uses more memory than its limit of {limit:.0f} MiB allows"
+            return MISTAKE, f"{words}, before it holds any rows: give it more"
+        if terminated or time.monotonic() > deadline:
+            return FAILURE, f"waited for the scheduler at {scheduler} and {workers} workers: {len(found)} have come"
+        time.sleep(LOOK)
+
+
+def workers_at(scheduler: str) -> list[dict[str, Any]]:
+    """Return what a scheduler knows of its workers: none where there is no scheduler."""
     if not answers(scheduler):
-        return 0
+        return []
     from distributed import Client
 
     try:
         with Client(scheduler, timeout=ANSWER, set_as_default=False) as client:
-            return len(client.scheduler_info(n_workers=-1)["workers"])
+            return list(client.scheduler_info(n_workers=-1)["workers"].values())
     except (OSError, ValueError):
-        return 0
+        return []
 
 
 def answers(scheduler: str) -> bool:

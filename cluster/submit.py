@@ -77,6 +77,9 @@ class Submission:
 
 def submit(namespace: Namespace, submission: Submission) -> None:
     """Create all objects of a run, or none: the runner's pod waits for the job file, and the runner for the cluster."""
+    for volume in submission.pods.volumes:
+        if namespace.get("PersistentVolumeClaim", volume.claim) is None:
+            raise KubernetesError(f"there is no PersistentVolumeClaim {volume.claim} in namespace {namespace.name}")
     account, job, *others = submission.manifests()
     try:
         namespace.create(account)

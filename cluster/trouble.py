@@ -8,7 +8,7 @@ from typing import Any
 from cluster.manifests import COMPONENT, DASK_COMPONENT
 
 # Seconds that a trouble may last before it is taken for good.
-AT_ONCE, RETRIED, PLACED = 0.0, 45.0, 900.0  # no retry mends it; a registry may come back; a node may be on its way
+AT_ONCE, RETRIED, PLACED = 0.0, 30.0, 900.0  # no retry mends it; a registry may come back; a node may be on its way
 KILLS = 3  # of one container for its memory: the first may be bad luck
 PULL = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "RegistryUnavailable", "ImageInspectError")
 START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun")
@@ -66,7 +66,7 @@ def _of_event(event: Mapping[str, Any]) -> Iterator[Trouble]:
     if event.get("type") == "Warning" and event.get("reason") in EVENTS:
         about = event["involvedObject"]
         words = f"{about['kind']} {about['name']}: {event['reason']}: {event.get('message', '')}"
-        yield Trouble((about["name"], event["reason"]), words, 3 * RETRIED)
+        yield Trouble((about["name"], event["reason"]), words, 4 * RETRIED)
 
 
 def _component(pod: Mapping[str, Any]) -> str:

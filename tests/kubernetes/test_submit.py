@@ -80,9 +80,10 @@ def test_a_wrong_image_is_named_and_leaves_nothing(submit, space, name, words):
     ("options", "words"),
     [
         (("--set", "data.numeric=['dep_delai']"), "unknown column 'dep_delai' in [data] numeric: did you mean"),
-        (("--memory", "120Mi"), "more memory than its limit of 120Mi: give it more"),
+        (("--memory", "60Mi"), "more memory than its limit of 60Mi: give it more"),  # it is killed
+        (("--memory", "120Mi"), "more memory than its limit of 120 MiB allows"),  # Dask pauses it
     ],
-    ids=["column", "memory"],
+    ids=["column", "memory", "some memory"],
 )
 def test_a_mistake_that_the_pods_find_is_named_and_leaves_nothing(submit, space, options, words):
     run = submit(*options)
