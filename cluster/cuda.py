@@ -17,7 +17,9 @@ def cuda_cluster() -> Iterator[Client]:
     try:
         from dask_cuda import LocalCUDACluster
     except ImportError as error:
-        raise ClusterWordError(f"the cluster 'cuda' needs dask-cuda ({error}): pip install dask-cuda") from error
+        raise ClusterWordError(
+            f"the cluster 'cuda' needs dask-cuda ({error}): pip install 'dask-cuda[cu12]', or [cu13]"
+        ) from error
     try:
         cluster = LocalCUDACluster(dashboard_address=":0", silence_logs=50)
     except Exception as error:  # of NVML, of CUDA, or a ValueError about devices: dask-cuda raises what it meets

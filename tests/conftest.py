@@ -43,6 +43,8 @@ def notices():
     words = []
     handler = logging.Handler()
     handler.emit = lambda record: words.append(record.getMessage())
-    logging.getLogger("dist_dot").addHandler(handler)
+    for name in ("dist_dot", "cluster"):
+        logging.getLogger(name).addHandler(handler)
     yield words
-    logging.getLogger("dist_dot").removeHandler(handler)
+    for name in ("dist_dot", "cluster"):
+        logging.getLogger(name).removeHandler(handler)

@@ -32,6 +32,13 @@ class Remote:
         arguments = ["--nthreads", "1", "--no-dashboard", "--local-directory", self.folder]
         return self._start("dask_worker", self.address, *arguments, *self.tls)
 
+    def start_other_worker(self, prelude):
+        """Start a worker in a Python that runs this code first, as if it were installed otherwise."""
+        code = f"{prelude}\nfrom distributed.cli.dask_worker import main\nmain()"
+        arguments = ["--nthreads", "1", "--no-dashboard", "--no-nanny", "--local-directory", self.folder]
+        command = [sys.executable, "-c", code, self.address, *map(str, arguments)]
+        return self._own(subprocess.Popen(command, stdout=self.log, stderr=self.log, cwd=self.folder))
+
     def train(self, job, *options, **popen):
         return self.command("train", job, "--cluster", self.address, *options, **popen)
 

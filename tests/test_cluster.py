@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import cluster
-from cluster import ClusterWordError
 from dist_dot import DataError, Objective, Ridge, Status, lay_out, losses, minimise
 from dist_dot.blocks.kernels import Moments
 from dist_dot.blocks.worker import NAME, SMALL, pack, unpack
@@ -166,9 +165,3 @@ def test_a_killed_worker_costs_no_bits(many_blocks):
             there = model.fit(chunked(X, 9_000), chunked(y, 9_000))
         assert deaths and deaths[0] not in client.run(os.getpid).values()
     assert there.coef_.tobytes() == here.coef_.tobytes()
-
-
-def test_unknown_clusters_are_named():
-    for word in ("lokal", "local:none", "local:0"):
-        with pytest.raises(ClusterWordError, match=f"unknown cluster '{word}'"), cluster.open(word):
-            pass

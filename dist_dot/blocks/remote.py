@@ -110,8 +110,18 @@ def sees(client: Client, path: str) -> bool:
 
 
 def install(client: Client) -> None:
-    """Give the scheduler our service, unless it is there."""
-    client.register_plugin(Service())
+    """Give the scheduler our service, unless it is there.
+
+    Raises ClusterError where its operator has blocked plugins and not started the service with it.
+    """
+    try:
+        client.register_plugin(Service())
+    except ValueError as error:
+        if _ask(client, "dist_dot_runs") is None:
+            raise ClusterError(
+                f"the scheduler at {client.scheduler.address} takes no plugins ({error}): whoever starts it "
+                "can have it host the runs, by dask scheduler --preload dist_dot.blocks.service"
+            ) from error
 
 
 def _ask(client: Client, handler: str, **message: Any) -> Any:

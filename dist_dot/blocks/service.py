@@ -35,11 +35,15 @@ GATHER = 0.02  # progress is sent in bundles of this length
 class Service(SchedulerPlugin):
     """The scheduler plugin: start, follow, stop and forget runs.
 
-    It is idempotent, because a second client that registers it must not replace the one that has runs.
+    It is idempotent, because a second client that registers it must not replace the one that has runs. One that stays
+    does not leave when it has none.
     """
 
     name = NAME
     idempotent = True
+
+    def __init__(self, stays: bool = False) -> None:
+        self.stays = stays
 
     async def start(self, scheduler: Any) -> None:
         """Open the handlers."""
@@ -229,7 +233,7 @@ class Service(SchedulerPlugin):
                 self.idle_since = monotonic()
                 self.scheduler.idle_since = None
             self._drop_old()
-            if not self.runs and not self.active and monotonic() - self.idle_since > LINGER:
+            if not self.stays and not self.runs and not self.active and monotonic() - self.idle_since > LINGER:
                 await self._leave()
             on_time = self.loop.time() - before < 2 * TICK + 1.0
             for run in self.active:
@@ -260,3 +264,12 @@ class Service(SchedulerPlugin):
             with suppress(OSError, TimeoutError):
                 async with asyncio.timeout(SILENCE), rpc(nanny, connection_args=self.scheduler.connection_args) as it:
                     await it.kill(reason=f"{NAME}: silent")
+
+
+async def dask_setup(scheduler: Any) -> None:
+    """Start the service with the scheduler: dask scheduler --preload dist_dot.blocks.service.
+
+    For schedulers that take no plugins from clients (`distributed.scheduler.blocked-handlers`). It stays until the
+    scheduler ends.
+    """
+    await scheduler.register_scheduler_plugin(Service(stays=True), idempotent=True)

@@ -138,7 +138,12 @@ def run_job(
         if client is not None:
             _check_shared(plan.checkpoints, client)
         checkpoints = Checkpoints(plan.checkpoints, job.output.checkpoint_every, resume)
-    blocks = _blocks(plan, plan.train, client)
+    cuts = _cuts(plan, plan.train)
+    if client is not None and job.cluster.preflight:
+        from dist_dot.jobs.preflight import check_memory
+
+        check_memory(client, cuts, job.data.weight is not None)
+    blocks = _blocks(plan, plan.train, cuts, client)
     chosen = _solver(job, blocks)
     loop = Loop(
         _loss(job),
@@ -175,9 +180,16 @@ def _check_shared(folder: str, client: Any) -> None:
 
 
 def plan_job(job: Job, client: Any) -> Plan:
-    """Open the table and learn its encoding: one pass over the columns used. Raises DataError."""
+    """Open the table and learn its encoding: one pass over the columns used. Before it, the cluster is looked at.
+
+    Raises DataError, and what `dist_dot.jobs.preflight.check_cluster` does.
+    """
     Path(job.output.folder).mkdir(parents=True, exist_ok=True)
     table = open_table(job.data.source)
+    if client is not None and job.cluster.preflight:
+        from dist_dot.jobs.preflight import check_cluster
+
+        check_cluster(client, sorted({table.files[0], table.files[-1]}))
 
     def each(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
         if client is None:
@@ -199,7 +211,8 @@ def finish(plan: Plan, outcome: Outcome, client: Any) -> Report:
     n_held = plan.held.count()
     held_out = None
     if n_held:
-        held = Objective(_blocks(plan, plan.held, client), _loss(plan.job), 0.0, plan.job.model.fit_intercept)
+        blocks = _blocks(plan, plan.held, _cuts(plan, plan.held), client)
+        held = Objective(blocks, _loss(plan.job), 0.0, plan.job.model.fit_intercept)
         held_out = held.explained(fit.parameters[: held.n_parameters])
     order = np.argsort(-np.abs(fit.w), kind="stable")
     report = Report(
@@ -243,10 +256,14 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "machine": platform.machine()} | {n: version(n) for n in names}
 
 
-def _blocks(plan: Plan, part: Part, client: Any) -> Any:
+def _cuts(plan: Plan, part: Part) -> Cuts:
     cuts = cut(part.count(), len(plan.encoding.names), "float64", plan.job.data.block_rows)
     if not cuts.n_samples:
         raise DataError(f"source {plan.table.url} leaves no rows to train on")
+    return cuts
+
+
+def _blocks(plan: Plan, part: Part, cuts: Cuts, client: Any) -> Any:
     starts = part.positions([number * cuts.block_rows for number in range(cuts.n_blocks)])
     starts[0] = 0
     make = BlockMaker(plan.table, plan.job.data, plan.encoding, part, cuts, (*starts, plan.table.n_rows))
