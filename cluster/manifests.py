@@ -238,7 +238,7 @@ def runner_job(name: str, namespace: str, pods: Pods, store: str, settings: tupl
         "restartPolicy": "Never",
         "serviceAccountName": name,
         "automountServiceAccountToken": True,
-        "terminationGracePeriodSeconds": 60,  # a round ends, and a checkpoint is written
+        "terminationGracePeriodSeconds": 30,  # a round ends, and a checkpoint is written
     }
     pod["volumes"] += [{"name": "job", "configMap": {"name": name}}]
     notes = {STORE: store, PODS: json.dumps(asdict(pods))}
@@ -302,6 +302,7 @@ def _pod(container: Manifest, pods: Pods) -> Manifest:
         "volumes": [{"name": "tmp", "emptyDir": {}}, *claims],
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 10,  # nothing is to be saved: blocks are made again, checkpoints are whole
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
