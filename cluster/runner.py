@@ -3,10 +3,11 @@
 `python -m cluster.runner --name NAME --namespace NAME --scheduler ADDRESS --workers N [--copy FOLDER URL] -- COMMAND`.
 Statuses of the command:
 
-- 0 and 3, done, and 2, a mistake that no retry mends, are final: the cluster is deleted, and a mistake ends the Job.
-- Anything else is retried by the Job, in a new pod, as often as its backoffLimit says; the last one is final.
+- 0 and 3 are done; 2 is a mistake, which no retry mends.
+- Anything else is a failure. It is retried by the Job, in a new pod, as often as its backoffLimit says, where something
+  was lost: this pod, the scheduler, a worker. Where nothing was, the same would happen again.
 
-The status and the last error are the termination message of the container, whoever reads it.
+Once it is over the cluster is deleted. The status and the last error are the termination message of the container.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import IO, Any
@@ -31,9 +33,30 @@ PAUSED = 15.0  # that a worker without rows may be paused: its start takes more 
 LOOK = 0.5
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """What a scheduler says: who it is, and its workers by their addresses."""
+
+    scheduler: str
+    workers: dict[str, dict[str, Any]]
+
+    def is_still(self, other: "Cluster | None") -> bool:
+        """Whether nobody has gone, and nobody has come instead."""
+        return other is not None and self.scheduler == other.scheduler and self.workers.keys() <= other.workers.keys()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the command has ended: its status, the last line that it wrote as an error, and whether to try again."""
+
+    status: int
+    error: str = ""
+    retry: bool = False
+
+
 def main() -> None:
     """Run the command and exit with what the Job is to make of it: 0 for what is done."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description="Run a command beside a Dask cluster on Kubernetes.")
     parser.add_argument("--name", required=True)
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--scheduler", required=True)
@@ -41,28 +64,35 @@ def main() -> None:
     parser.add_argument("--copy", nargs=2, metavar=("FOLDER", "URL"))
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
-    status, error = run(options.command, options.scheduler, options.workers)
-    if status in DONE and options.copy:
+    outcome = run(options.command, options.scheduler, options.workers)
+    if outcome.status in DONE and options.copy:
         try:
             copy(*options.copy)
         except Exception as problem:  # whatever a store raises; the next runner tries again
-            status, error = FAILURE, f"the run is done, but cannot be copied to {options.copy[1]}: {problem}"
-    MESSAGE.write_text(json.dumps({"status": status, "error": error}))
-    conclude(options.name, options.namespace, status)
-    sys.exit(0 if status in DONE else status)
+            words = f"the run is done, but cannot be copied to {options.copy[1]}: {problem}"
+            outcome = Outcome(FAILURE, words, retry=True)
+    MESSAGE.write_text(json.dumps({"status": outcome.status, "error": outcome.error}))
+    conclude(options.name, options.namespace, outcome)
+    sys.exit(0 if outcome.status in DONE else outcome.status)
 
 
-def run(command: list[str], scheduler: str, workers: int) -> tuple[int, str]:
-    """Run the command once all workers are there; return its status and the last line that it wrote as an error.
+def run(command: list[str], scheduler: str, workers: int) -> Outcome:
+    """Run the command once all workers are there; return how it has ended.
 
     SIGTERM is handed on: the command has until the pod's grace period is over.
     """
     terminated: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: terminated.append(number))
-    if problem := wait_for_workers(scheduler, workers, terminated):
-        return problem
+    before = wait_for_workers(scheduler, workers, terminated)
+    if isinstance(before, Outcome):
+        return before
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+
+        def terminate(number: int, frame: object) -> None:
+            terminated.append(number)
+            process.terminate()
+
+        signal.signal(signal.SIGTERM, terminate)
         if terminated:
             process.terminate()
         assert process.stderr is not None
@@ -71,54 +101,51 @@ def run(command: list[str], scheduler: str, workers: int) -> tuple[int, str]:
         reader.start()
         status = process.wait()
         reader.join()
-    if status == MISTAKE and not answers(scheduler):
-        status = FAILURE  # it was no mistake: the scheduler went while the command was looking for it
-    status = status if status >= 0 else FAILURE  # by a signal
-    return status, lines[-1] if lines and status not in DONE else ""
+    if status in DONE:
+        return Outcome(status)
+    error = lines[-1] if lines else f"ended with status {status}"
+    lost = bool(terminated) or status < 0 or not before.is_still(look(scheduler))
+    if status == MISTAKE and not lost:
+        return Outcome(MISTAKE, error)  # else the command was looking for what went
+    return Outcome(FAILURE, error, retry=lost)
 
 
-def wait_for_workers(scheduler: str, workers: int, terminated: Sequence[int]) -> tuple[int, str] | None:
-    """Wait until so many workers are there; return the status and the error of a wait in vain.
+def wait_for_workers(scheduler: str, workers: int, terminated: Sequence[int]) -> Cluster | Outcome:
+    """Return the cluster once it has so many workers, or the outcome of a wait in vain.
 
     A worker that Dask has paused before it holds anything is one whose memory limit is too small: it stays so.
     """
     deadline, paused_since = time.monotonic() + PATIENCE, time.monotonic()
     while True:
-        found = workers_at(scheduler)
-        paused = [each for each in found if each["status"] == "paused" and not each["metrics"]["managed_bytes"]]
-        if len(found) - len(paused) >= workers:
-            return None
+        found = look(scheduler)
+        there = [] if found is None else list(found.workers.values())
+        paused = [each for each in there if each["status"] == "paused" and not each["metrics"]["managed_bytes"]]
+        if found is not None and len(there) - len(paused) >= workers:
+            return found
         paused_since = paused_since if paused else time.monotonic()
-        if time.monotonic() - paused_since > PAUSED:
+        if paused and time.monotonic() - paused_since > PAUSED:
             limit = paused[0]["memory_limit"] / 2**20
             words = f"worker {paused[0]['name']} uses more memory than its limit of {limit:.0f} MiB allows"
-            return MISTAKE, f"{words}, before it holds any rows: give it more"
+            return Outcome(MISTAKE, f"{words}, before it holds any rows: give it more")
         if terminated or time.monotonic() > deadline:
-            return FAILURE, f"waited for the scheduler at {scheduler} and {workers} workers: {len(found)} have come"
+            words = f"waited for the scheduler at {scheduler} and {workers} workers: {len(there)} have come"
+            return Outcome(FAILURE, words, retry=True)
         time.sleep(LOOK)
 
 
-def workers_at(scheduler: str) -> list[dict[str, Any]]:
-    """Return what a scheduler knows of its workers: none where there is no scheduler."""
-    if not answers(scheduler):
-        return []
-    from distributed import Client
-
-    try:
-        with Client(scheduler, timeout=ANSWER, set_as_default=False) as client:
-            return list(client.scheduler_info(n_workers=-1)["workers"].values())
-    except (OSError, ValueError):
-        return []
-
-
-def answers(scheduler: str) -> bool:
-    """Return whether somebody listens there."""
+def look(scheduler: str) -> Cluster | None:
+    """Return what a scheduler says of itself and its workers, None where none answers."""
     place = urlsplit(scheduler)
     try:
-        with socket.create_connection((place.hostname, place.port), timeout=5.0):
-            return True
-    except OSError:
-        return False
+        with socket.create_connection((place.hostname, place.port), timeout=ANSWER):
+            pass  # quicker than Dask's client to say that nobody is there
+        from distributed import Client
+
+        with Client(scheduler, timeout=ANSWER, set_as_default=False) as client:
+            info = client.scheduler_info(n_workers=-1)
+            return Cluster(info["id"], dict(info["workers"]))
+    except (OSError, ValueError):
+        return None
 
 
 def copy(folder: str, url: str) -> None:
@@ -132,18 +159,18 @@ def copy(folder: str, url: str) -> None:
             store.put_file(str(file), f"{path}/{file.name}")
 
 
-def conclude(name: str, namespace: str, status: int) -> None:
-    """Delete the cluster when the run is over, and keep a mistake from being made again."""
+def conclude(name: str, namespace: str, outcome: Outcome) -> None:
+    """Delete the cluster when the run is over, and keep the Job from trying again what cannot end otherwise."""
     import kr8s
     from kr8s.objects import Job, new_class
 
     try:
         job: Any = Job(name, namespace=namespace)
         job.refresh()
-        if status == MISTAKE:
-            job.patch({"spec": {"backoffLimit": 0}})  # podFailurePolicy would say it too, from Kubernetes 1.26
-        elif status not in DONE and job.raw.get("status", {}).get("failed", 0) < job.spec.backoffLimit:
+        if outcome.retry and job.raw.get("status", {}).get("failed", 0) < job.spec.backoffLimit:
             return
+        if outcome.status not in DONE:
+            job.patch({"spec": {"backoffLimit": 0}})  # podFailurePolicy would say it too, from Kubernetes 1.26
         cluster: Any = new_class("DaskCluster", "kubernetes.dask.org/v1", asyncio=False)
         cluster(name, namespace=namespace).delete()
     except (kr8s.NotFoundError, kr8s.ServerError, kr8s.APITimeoutError, OSError) as error:

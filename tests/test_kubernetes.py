@@ -1,11 +1,14 @@
 """What Kubernetes says of pods, in words; the runner in its pod. No cluster."""
 
 import json
+import signal
+import socket
 import sys
 
 import pytest
 
 from cluster import runner
+from cluster.runner import Cluster, Outcome
 from cluster.trouble import KILLS, PLACED, RETRIED, Watch, troubles
 
 
@@ -70,46 +73,74 @@ def test_a_trouble_is_said_once_and_ends_the_wait_when_it_lasts():
     assert watch.look(troubles([error], []), RETRIED + 2)[1] is None  # it had got better: the clock starts again
 
 
+def cluster(status="running", held=0, scheduler="s", name="w"):
+    metrics = {"managed_bytes": held}
+    return Cluster(scheduler, {name: {"name": name, "status": status, "memory_limit": 2**20, "metrics": metrics}})
+
+
 @pytest.fixture
-def listening(monkeypatch):
-    monkeypatch.setattr(runner, "answers", lambda scheduler: True)
-    monkeypatch.setattr(runner, "workers_at", lambda scheduler: [worker()])
-
-
-def worker(status="running", held=0):
-    return {"name": "w", "status": status, "memory_limit": 2**20, "metrics": {"managed_bytes": held}}
+def seen(monkeypatch):
+    """What the runner sees when it looks, one after the other, and the last one for ever."""
+    looks = [cluster()]
+    monkeypatch.setattr(runner, "look", lambda scheduler: looks.pop(0) if len(looks) > 1 else looks[0])
+    monkeypatch.setattr(runner, "LOOK", 0.0)
+    yield looks
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def run(code):
     return runner.run([sys.executable, "-c", f"import sys; {code}"], "tcp://127.0.0.1:1", 1)
 
 
-def test_the_runner_hands_on_the_status_and_the_last_error(listening):
-    assert run("sys.exit(3)") == (3, "")
-    assert run("print('warning: x', file=sys.stderr); sys.exit('error: no such column')") == (1, "no such column")
-    assert run("import os; os.kill(os.getpid(), 9)") == (1, "")
+def test_the_runner_hands_on_the_status_and_the_last_error(seen):
+    assert run("sys.exit(3)") == Outcome(3)
+    assert run("print('warning: x', file=sys.stderr); sys.exit(2)") == Outcome(2, "warning: x")
+    assert run("print('x'); print('error: no such column', file=sys.stderr); sys.exit(2)") == Outcome(
+        2, "no such column"
+    )
 
 
-def test_a_mistake_is_none_when_the_scheduler_has_gone_meanwhile(listening, monkeypatch):
-    assert run("sys.exit(2)")[0] == 2
-    monkeypatch.setattr(runner, "answers", lambda scheduler: False)
-    assert run("sys.exit(2)")[0] == 1
+@pytest.mark.parametrize(
+    ("after", "retry"),
+    [
+        (cluster(), False),  # nothing was lost: the same would happen again
+        (cluster(scheduler="t"), True),
+        (cluster(name="v"), True),
+        (None, True),
+    ],
+    ids=["same", "scheduler", "worker", "nobody"],
+)
+def test_a_failure_is_retried_where_something_was_lost(seen, after, retry):
+    seen[:] = [cluster(), after]
+    assert run("sys.exit('error: oh')") == Outcome(1, "oh", retry)
+    seen[:] = [cluster(), after]
+    assert run("sys.exit(2)") == Outcome(1 if retry else 2, "ended with status 2", retry)
 
 
-def test_workers_that_are_paused_before_they_hold_anything_are_a_mistake(monkeypatch):
+def test_a_command_that_is_killed_is_retried(seen):
+    assert run("import os; os.kill(os.getpid(), 9)") == Outcome(1, "ended with status -9", retry=True)
+
+
+def test_workers_that_are_paused_before_they_hold_anything_are_a_mistake(seen, monkeypatch):
     monkeypatch.setattr(runner, "PAUSED", 0.0)
-    monkeypatch.setattr(runner, "workers_at", lambda scheduler: [worker("paused")])
-    status, error = runner.wait_for_workers("", 1, [])
-    assert status == 2 and "its limit of 1 MiB" in error
-    monkeypatch.setattr(runner, "workers_at", lambda scheduler: [worker("paused", held=1)])
-    assert runner.wait_for_workers("", 1, []) is None  # it holds rows of a run that goes on, and serves it
+    seen[:] = [None, cluster("paused")]
+    outcome = runner.wait_for_workers("", 1, [])
+    assert outcome.status == 2 and "its limit of 1 MiB" in outcome.error and not outcome.retry
+    seen[:] = [cluster("paused", held=1)]
+    assert runner.wait_for_workers("", 1, []) == cluster("paused", held=1)  # of a run that goes on, which it serves
 
 
-def test_the_wait_for_workers_ends(monkeypatch):
+def test_the_wait_for_workers_ends(seen, monkeypatch):
     monkeypatch.setattr(runner, "PATIENCE", 0.0)
-    monkeypatch.setattr(runner, "workers_at", lambda scheduler: [])
-    status, error = runner.wait_for_workers("tcp://s:8786", 2, [])
-    assert status == 1 and error == "waited for the scheduler at tcp://s:8786 and 2 workers: 0 have come"
+    seen[:] = [None]
+    words = "waited for the scheduler at tcp://s:8786 and 2 workers: 0 have come"
+    assert runner.wait_for_workers("tcp://s:8786", 2, []) == Outcome(1, words, retry=True)
+
+
+def test_nobody_answers_where_nobody_is():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert runner.look(f"tcp://127.0.0.1:{port}") is None
 
 
 def test_the_folder_is_copied_to_a_store(tmp_path):

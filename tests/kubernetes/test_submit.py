@@ -77,18 +77,19 @@ def test_a_wrong_image_is_named_and_leaves_nothing(submit, space, name, words):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "status", "words"),
     [
-        (("--set", "data.numeric=['dep_delai']"), "unknown column 'dep_delai' in [data] numeric: did you mean"),
-        (("--memory", "60Mi"), "more memory than its limit of 60Mi: give it more"),  # it is killed
-        (("--memory", "120Mi"), "more memory than its limit of 120 MiB allows"),  # Dask pauses it
+        (("--set", "data.numeric=['dep_delai']"), 2, "unknown column 'dep_delai' in [data] numeric: did you mean"),
+        (("--memory", "30Mi"), 2, "more memory than its limit of 30Mi: give it more"),  # the kernel kills it
+        (("--memory", "120Mi"), 2, "more memory than its limit of 120 MiB allows"),  # Dask pauses it
+        (("--memory", "300Mi"), 1, "use more workers, workers with more memory"),  # it runs, but the rows do not fit
     ],
-    ids=["column", "memory", "some memory"],
+    ids=["column", "memory-kill", "memory-pause", "memory-rows"],
 )
-def test_a_mistake_that_the_pods_find_is_named_and_leaves_nothing(submit, space, options, words):
+def test_a_mistake_that_the_pods_find_is_named_and_leaves_nothing(submit, space, options, status, words):
     run = submit(*options)
-    status, errors = run.ends()
-    assert status == 2 and words in errors and errors.count("\n") == 1
+    found, errors = run.ends()
+    assert found == status and words in errors and errors.count("\n") == 1
     assert run.seconds < 120
     assert left(space) == []
 
