@@ -10,3 +10,7 @@ class ClusterWordError(ValueError):
 
 class KubernetesError(ClusterWordError):
     """Kubernetes does not do what was asked: the message says which object, why, and what to do."""
+
+
+class PodsError(KubernetesError):
+    """Pods that will not run as they are: no image, no memory, no room."""

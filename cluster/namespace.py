@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import Any
 
-from cluster.errors import KubernetesError
+from cluster.errors import KubernetesError, PodsError
 from cluster.manifests import DASK, RUN, Manifest
 from cluster.trouble import Trouble, troubles
 
@@ -131,7 +131,7 @@ class Namespace:
             _, over = watch.look(self.troubles(name, pods), monotonic())
             if over or monotonic() > deadline:
                 reasons = over or "; ".join(watch.words.values()) or _phases(pods)
-                raise KubernetesError(f"waited for {what}: {reasons}")
+                raise PodsError(f"waited for {what}: {reasons}")
             sleep(LOOK)
 
 

@@ -11,7 +11,7 @@ from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 
-from cluster.errors import KubernetesError
+from cluster.errors import KubernetesError, PodsError
 from cluster.manifests import (
     COMPONENT,
     RUN,
@@ -33,6 +33,7 @@ from cluster.namespace import Namespace
 from cluster.trouble import Watch
 
 LOOK = 1.0  # seconds between two looks at a run
+OUTAGE = 120.0  # seconds that the API server may be out of reach
 READER = 120.0  # seconds for a pod to start that reads the volume
 CREDENTIALS = re.compile(r"\w+://[^/\s:@\"']+:[^/\s@\"']+@")
 Say = Callable[[str], None]
@@ -119,16 +120,25 @@ def state(job: Manifest) -> str:
 def follow(namespace: Namespace, name: str, say: Say, log: Say) -> tuple[int, str]:
     """Hand on the run's log until its end; return its status and its error. A request per second.
 
-    `say` hears what happens to its pods. Raises KubernetesError for what will not get better by itself.
+    `say` hears what happens to its pods. Raises PodsError for what will not get better by itself, KubernetesError where
+    the API server does not answer for two minutes: the run goes on then.
     """
     watch = Watch()
     heard: dict[str, Thread] = {}
     last: Manifest | None = None
+    reached = monotonic()
     while True:
-        job = namespace.get("Job", name)
+        try:
+            job, pods = namespace.get("Job", name), namespace.find("Pod", {RUN: name})
+            found = namespace.troubles(name, pods)
+        except KubernetesError:
+            if monotonic() - reached > OUTAGE:
+                raise
+            sleep(LOOK)
+            continue
+        reached = monotonic()
         if job is None:
             raise KubernetesError(f"run {name} is gone: somebody has deleted it")
-        pods = namespace.find("Pod", {RUN: name})
         for pod in _runners(pods):
             if pod["metadata"]["name"] not in heard and _has_started(pod):
                 if heard:
@@ -137,11 +147,11 @@ def follow(namespace: Namespace, name: str, say: Say, log: Say) -> tuple[int, st
             last = pod
         if state(job) != "running":
             break
-        news, over = watch.look(namespace.troubles(name, pods), monotonic())
+        news, over = watch.look(found, monotonic())
         for words in news:
             say(words)
         if over:
-            raise KubernetesError(over)
+            raise PodsError(over)
         sleep(LOOK)
     for thread in heard.values():
         thread.join(timeout=10.0)

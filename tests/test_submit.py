@@ -182,6 +182,27 @@ class _Done:
         pass
 
 
+def test_an_api_server_that_is_away_for_a_while_does_not_end_the_wait(monkeypatch):
+    monkeypatch.setattr("cluster.submit._listen", lambda namespace, pod, log: _Done())
+    monkeypatch.setattr("cluster.submit.LOOK", 0.0)
+    space, away = Fake(), [True, True]
+    submit(space, submission())
+    ended(space, "Complete", json.dumps({"status": 0, "error": ""}))
+
+    def troubles(name, pods):
+        if away:
+            away.pop()
+            raise KubernetesError("no answer")
+        return []
+
+    space.troubles = troubles
+    assert follow(space, "flights-1", print, print) == (0, "")
+    away[:] = [True]
+    monkeypatch.setattr("cluster.submit.OUTAGE", -1.0)
+    with pytest.raises(KubernetesError, match="no answer"):
+        follow(space, "flights-1", print, print)
+
+
 def test_a_run_that_somebody_deletes_ends_the_wait():
     with pytest.raises(KubernetesError, match="is gone: somebody has deleted it"):
         follow(Fake(), "flights-1", print, print)

@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cluster.errors import KubernetesError
+from cluster.errors import PodsError
 from cluster.manifests import STORE, Pods, Volume, run_name, to_yaml
 from cluster.namespace import Namespace
 from cluster.submit import Submission, delete, fetch, find, follow, state, submit, submitted
@@ -78,7 +78,7 @@ def wait(namespace: Namespace, name: str, folder: Path) -> tuple[int, str]:
     name = job["metadata"]["name"]
     try:
         status, error = follow(namespace, name, say=lambda words: click.echo(f"[{name}] {words}"), log=click.echo)
-    except KubernetesError:
+    except PodsError:
         delete(namespace, name)
         raise
     if status in DONE:

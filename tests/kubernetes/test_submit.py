@@ -17,33 +17,42 @@ def test_the_model_has_the_bits_of_a_local_run(submit, space, straight):
     assert left(space) == []
 
 
-@pytest.mark.parametrize("grace", [0, 30])
-def test_a_worker_pod_may_go(submit, space, straight, grace):
+def test_a_worker_pod_may_go(submit, space, straight):
     run = submit()
     run.hears(ROUND)
-    run.kill("worker", grace)
+    run.kill("worker")
     assert run.ends() == (3, "")
     assert bits(run.out) == straight
     assert left(space) == []
 
 
-@pytest.mark.parametrize("grace", [0, 30])
-def test_the_runner_pod_may_go(submit, space, straight, grace):
+def test_the_runner_pod_may_go(submit, space, straight):
     run = submit()
     run.hears(ROUND)
-    run.kill("runner", grace)
+    run.kill("runner", grace=30)
     run.hears("runner 2")
     assert run.ends() == (3, "")
     assert bits(run.out) == straight
     assert left(space) == []
 
 
-@pytest.mark.parametrize("grace", [0, 30])
-def test_the_scheduler_pod_may_go(submit, space, straight, grace):
+def test_the_runner_may_be_lost_without_a_word(submit, space, straight):
     run = submit()
-    run.hears("round     ")
+    run.hears(ROUND)
+    run.kill_program()
+    run.hears("runner 2")
+    assert run.ends() == (3, "")
+    first, second = (line.split()[1] for line in run.said if "--cluster tcp" in line)
+    assert first == second  # the run went on, and the new runner has found it
+    assert bits(run.out) == straight
+    assert left(space) == []
+
+
+def test_the_scheduler_pod_may_go(submit, space, straight):
+    run = submit()
+    run.hears(ROUND)
     run.hears(ROUND)  # a checkpoint or more have been written
-    run.kill("scheduler", grace)
+    run.kill("scheduler")
     run.hears("runner 2")
     assert run.ends() == (3, "")
     assert bits(run.out) == straight
