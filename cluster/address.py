@@ -14,7 +14,7 @@ from distributed.comm import get_address_host_port
 from distributed.utils import silence_logging_cmgr
 
 from cluster.errors import ClusterWordError
-from cluster.tls import WAYS, context
+from cluster.tls import WAYS, context, named
 
 log = logging.getLogger("cluster")
 
@@ -110,8 +110,8 @@ def _listen_encrypted(address: str, place: tuple[str, int], security: Any) -> No
             encrypted.recv(1)  # with TLS 1.3 a refusal comes only after the handshake
     except ssl.SSLCertVerificationError as error:
         raise ClusterWordError(
-            f"the certificate of the scheduler at {address} does not fit the CA of {security.tls_ca_file}: "
-            f"{error.verify_message}; give the CA file that the cluster was started with"
+            f"the certificate of the scheduler at {address} does not fit the CA of {named(security.tls_ca_file)}: "
+            f"{error.verify_message}; give the CA file that the cluster was started with, or renew what has expired"
         ) from error
     except ssl.SSLError as error:
         reason = error.reason or str(error)
@@ -122,7 +122,7 @@ def _listen_encrypted(address: str, place: tuple[str, int], security: Any) -> No
             ) from error
         if "ALERT" in reason:
             raise ClusterWordError(
-                f"the scheduler at {address} refuses the certificate {security.tls_client_cert} "
+                f"the scheduler at {address} refuses the certificate {named(security.tls_client_cert)} "
                 f"({reason.lower().replace('_', ' ')}): give one that its own CA has signed"
             ) from error
 

@@ -37,19 +37,20 @@ def context(security: Any) -> ssl.SSLContext:
     try:
         ssl.create_default_context(**({"cadata": ca_file} if "\n" in ca_file else {"cafile": ca_file}))
     except (ssl.SSLError, OSError) as error:
-        raise ClusterWordError(f"certificates: {_name(ca_file)} holds no certificate in PEM format: {error}") from error
+        raise ClusterWordError(f"certificates: {named(ca_file)} holds no certificate in PEM format: {error}") from error
     try:
         made: ssl.SSLContext = security.get_connection_args("client")["ssl_context"]
     except (ssl.SSLError, OSError) as error:
         reason = getattr(error, "reason", "") or ""
         what = (
-            f"{_name(key or cert)} is not the key of {_name(cert)}"
+            f"{named(key or cert)} is not the key of {named(cert)}"
             if "MISMATCH" in reason
-            else f"{_name(cert)} and its key{f' {_name(key)}' if key else ''} cannot be read in PEM format: {error}"
+            else f"{named(cert)} and its key{f' {named(key)}' if key else ''} cannot be read in PEM format: {error}"
         )
         raise ClusterWordError(f"certificates: {what}") from error
     return made
 
 
-def _name(path: str) -> str:
+def named(path: str) -> str:
+    """Return how to speak of a certificate: its path, but not its text."""
     return "the certificate given as text" if "\n" in path else path

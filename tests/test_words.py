@@ -252,6 +252,10 @@ def test_certificates_that_do_not_fit_are_named(encrypted, empty, files, other_f
     assert f"the certificate of the scheduler at {address} does not fit the CA of {other_files.ca}" in words
     words = refused(address, security=cluster.certificates(files.ca, other_files.cert, other_files.key))
     assert f"refuses the certificate {other_files.cert} (tlsv1 alert unknown ca)" in words
+    texts = (Path(file).read_text() for file in (other_files.ca, other_files.cert, other_files.key))
+    assert "does not fit the CA of the certificate given as text: " in refused(
+        address, security=cluster.certificates(*texts)
+    )
     plain = address.replace("tls", "tcp")
     assert f"what listens at {plain} speaks TLS: write {address}" in refused(plain)
     words = refused(empty.address.replace("tcp", "tls"), security=files.security)
