@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster.errors import KubernetesError, PodsError
 from cluster.manifests import DASK, RUN, Manifest
-from cluster.trouble import Trouble, troubles
+from cluster.trouble import Trouble, Watch, troubles, without_scheduler
 
 INSTALL = 'this needs kr8s and dask-kubernetes: pip install "dist-dot[kubernetes]"'
 MADE = ("Job", "DaskCluster", "DaskWorkerGroup", "Deployment", "Service", "Pod", "NetworkPolicy", "ConfigMap",
@@ -108,7 +108,9 @@ class Namespace:
             about = [event for event in map(dict, events) if event["involvedObject"].get("name", "").startswith(name)]
         here = list(pods)
         running = {pod["metadata"]["name"] for pod in here if pod.get("status", {}).get("phase") != "Pending"}
-        return troubles(here, [e for e in about if _is_recent(e) and e["involvedObject"]["name"] not in running])
+        found = troubles(here, [e for e in about if _is_recent(e) and e["involvedObject"]["name"] not in running])
+        unmade = without_scheduler(name, here)
+        return found + unmade if unmade and self.get("DaskCluster", name) else found
 
     def log(self, pod: str) -> Iterator[str]:
         """Yield the lines of a pod's log as they come, until its container ends."""
@@ -124,8 +126,6 @@ class Namespace:
 
     def wait_for(self, what: str, name: str, ready: Callable[[list[Manifest]], bool], seconds: float) -> None:
         """Wait until the pods of a run or a cluster are as `ready` says; what keeps them is in the error otherwise."""
-        from cluster.trouble import Watch
-
         watch, deadline = Watch(), monotonic() + seconds
         while not ready(pods := self.find("Pod", {RUN: name})):
             _, over = watch.look(self.troubles(name, pods), monotonic())

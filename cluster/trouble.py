@@ -9,6 +9,7 @@ from cluster.manifests import COMPONENT, DASK_COMPONENT
 
 # Seconds that a trouble may last before it is taken for good.
 AT_ONCE, RETRIED, PLACED = 0.0, 30.0, 900.0  # no retry mends it; a registry may come back; a node may be on its way
+MADE = 10.0  # seconds, ample, for the operator to act
 KILLS = 3  # of one container for its memory: the first may be bad luck
 PULL = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "RegistryUnavailable", "ImageInspectError")
 START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun")
@@ -17,17 +18,29 @@ EVENTS = ("FailedCreate", "FailedMount", "FailedAttachVolume")
 
 @dataclass(frozen=True)
 class Trouble:
-    """What keeps a pod: `key` names the pod and the kind of trouble, whose words may change; `patience` in seconds."""
+    """What keeps a pod: `key` names the pod and the kind of trouble, whose words may change.
+
+    It ends the wait after `patience` seconds, and is not worth a word before `quiet` ones.
+    """
 
     key: tuple[str, str]
     words: str
     patience: float
+    quiet: float = 0.0
 
 
 def troubles(pods: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]]) -> list[Trouble]:
     """Return what is wrong with these pods, and what these recent events say of pods that are not even there."""
     found = [trouble for pod in pods for trouble in _of_pod(pod)]
     return found + [trouble for event in events for trouble in _of_event(event)]
+
+
+def without_scheduler(name: str, pods: Iterable[Mapping[str, Any]]) -> list[Trouble]:
+    """Return the trouble of a DaskCluster that has no scheduler pod: nobody has made it."""
+    if any(pod["metadata"].get("labels", {}).get(DASK_COMPONENT) == "scheduler" for pod in pods):
+        return []
+    words = f"DaskCluster {name} has no scheduler pod: does the Dask operator run, and look after this namespace?"
+    return [Trouble((name, "operator"), words, 4 * RETRIED, quiet=MADE)]
 
 
 def _of_pod(pod: Mapping[str, Any]) -> Iterator[Trouble]:
@@ -79,18 +92,26 @@ class Watch:
 
     def __init__(self) -> None:
         self.since: dict[tuple[str, str], float] = {}
-        self.words: dict[tuple[str, str], str] = {}
+        self.words: dict[tuple[str, str], str] = {}  # of what has been said
 
     def look(self, found: Iterable[Trouble], now: float) -> tuple[list[str], str | None]:
         """Return what is new, in words, and the trouble that has gone on for too long, None where none has."""
         here = {trouble.key: trouble for trouble in found}
         for key in self.since.keys() - here.keys():
-            del self.since[key], self.words[key]
+            del self.since[key]
+            self.words.pop(key, None)
         news = []
         for key, trouble in here.items():
-            if key not in self.since or ("Back-off" in self.words[key] and "Back-off" not in trouble.words):
-                self.words[key] = trouble.words  # the kubelet alternates between the error and that it waits
+            lasted = now - self.since.setdefault(key, now)
+            said = self.words.get(key)
+            # The kubelet alternates between the error and that it waits before it tries again.
+            better = said is not None and "Back-off" in said and "Back-off" not in trouble.words
+            if better or (said is None and lasted >= trouble.quiet):
+                self.words[key] = trouble.words
                 news.append(trouble.words)
-            self.since.setdefault(key, now)
-        over = [self.words[key] for key, trouble in here.items() if now - self.since[key] >= trouble.patience]
+        over = [
+            self.words.get(key, trouble.words)
+            for key, trouble in here.items()
+            if now - self.since[key] >= trouble.patience
+        ]
         return news, over[0] if over else None

@@ -9,7 +9,7 @@ import pytest
 
 from cluster import runner
 from cluster.runner import Cluster, Outcome
-from cluster.trouble import KILLS, PLACED, RETRIED, Watch, troubles
+from cluster.trouble import KILLS, MADE, PLACED, RETRIED, Watch, troubles, without_scheduler
 
 
 def pod(name="x-1", component="worker", phase="Pending", limit="1Gi", conditions=(), **container):
@@ -71,6 +71,15 @@ def test_a_trouble_is_said_once_and_ends_the_wait_when_it_lasts():
     assert "not found" in watch.look(troubles([backing_off], []), RETRIED)[1]
     assert watch.look([], RETRIED + 1) == ([], None)
     assert watch.look(troubles([error], []), RETRIED + 2)[1] is None  # it had got better: the clock starts again
+
+
+def test_a_cluster_that_the_operator_does_not_make_is_named():
+    assert without_scheduler("x", [pod(component="scheduler")]) == []
+    found, watch = without_scheduler("x", [pod()]), Watch()
+    assert watch.look(found, 0.0) == ([], None)  # it may be about to
+    (words,), over = watch.look(found, MADE)
+    assert "does the Dask operator run" in words and over is None
+    assert watch.look(found, 4 * RETRIED)[1] == words
 
 
 def cluster(status="running", held=0, scheduler="s", name="w"):

@@ -8,6 +8,7 @@ import yaml
 from click.testing import CliRunner
 from test_manifests import submission
 
+import cluster
 from cluster import KubernetesError
 from cluster.manifests import COMPONENT, RUN, owned_by
 from cluster.namespace import Namespace
@@ -89,6 +90,11 @@ def test_without_the_packages_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "kr8s", None)
     with pytest.raises(KubernetesError, match=r'pip install "dist-dot\[kubernetes\]"'):
         Namespace("lab")
+
+
+def test_the_word_needs_pods():
+    with pytest.raises(cluster.ClusterWordError, match="kubernetes needs pods"), cluster.open("kubernetes"):
+        pass
 
 
 class Fake:
