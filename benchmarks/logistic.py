@@ -22,7 +22,7 @@ from dist_dot.blocks.block import Block, Blocks, Cuts, Report
 from dist_dot.blocks.layout import lay_out_rows
 from dist_dot.jobs.features import BlockMaker
 from dist_dot.training.loop import Loop
-from dist_dot.training.together import Together
+from dist_dot.training.together import CrossValidated, Together
 from dist_dot.typing import Array
 
 LATE = 15.0  # minutes
@@ -118,7 +118,7 @@ def together(client: Any, make: BlockMaker) -> dict[str, Any]:
     folds = WithFolds(LateFlights(make, make.cuts), FOLDS)
     blocks = folds.blocks(client)
     loops = [loop_for(float(alpha), solver, TOL, p) for alpha in ALPHAS for _ in range(FOLDS)]
-    program = Together(tuple(loops), tuple(range(FOLDS)) * len(ALPHAS))
+    program = CrossValidated(Together(tuple(loops), tuple(range(FOLDS)) * len(ALPHAS)))
     (_, scores), seconds = timed(lambda: blocks.run(program, lambda progress: False))
     rounds = blocks.rounds
     kept = int((folds.labels() != FOLDS - 1).sum())

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dist_dot.objective import Objective
     from dist_dot.products import cosine_similarity, dot, gram, inner, top_k
     from dist_dot.training.checkpoint import Checkpoints
+    from dist_dot.training.early_stopping import EarlyStopping
     from dist_dot.training.fit import Fit, Progress, Status
     from dist_dot.training.loop import minimise
 
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Checkpoints": "dist_dot.training.checkpoint",
+    "EarlyStopping": "dist_dot.training.early_stopping",
     "Fit": "dist_dot.training.fit",
     "GammaRegressor": "dist_dot.linear_model",
     "LinearRegression": "dist_dot.linear_model",
@@ -55,6 +57,7 @@ _LAZY = {
 __all__ = [
     "Checkpoints",
     "DataError",
+    "EarlyStopping",
     "Fit",
     "GammaRegressor",
     "LinearRegression",

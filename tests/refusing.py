@@ -71,7 +71,9 @@ def operator(name):
     return method
 
 
-for name in "add radd sub rsub mul rmul truediv rtruediv pow matmul rmatmul or and lt le gt ge eq ne neg abs".split():
+OPERATORS = """add radd sub rsub mul rmul truediv rtruediv floordiv mod pow matmul rmatmul or and lt le gt ge eq ne neg
+abs invert"""
+for name in OPERATORS.split():
     setattr(Array, f"__{name}__", operator(f"__{name}__"))
 
 
@@ -79,7 +81,7 @@ class Library:
     """The functions of the standard that are asked for, on `Array` alone."""
 
     __name__ = "refusing"
-    float32, float64, int8 = np.dtype("float32"), np.dtype("float64"), np.dtype("int8")
+    float32, float64, int8, int64 = map(np.dtype, ("float32", "float64", "int8", "int64"))
     isdtype = staticmethod(np.isdtype)
 
     class linalg:  # noqa: N801
@@ -96,6 +98,10 @@ class Library:
     def zeros(self, shape, dtype=None, device=None):
         assert device == "the device"
         return Array(np.zeros(shape, dtype))
+
+    def arange(self, start, stop=None, dtype=None, device=None):
+        assert device in (None, "the device")
+        return Array(np.arange(start, stop, dtype=dtype))
 
     def __getattr__(self, name):
         function = getattr(np, name)

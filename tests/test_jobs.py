@@ -158,6 +158,15 @@ def test_stopping_short_and_going_on(folder):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_early_stopping(folder):
+    options = ("--set", "solver.name=lbfgs", "--set", "solver.tol=0", "--set", "solver.early_stopping=3")
+    done = train(folder, *options)
+    history = json.loads((folder / "run" / "report.json").read_text())["history"]["validation"]
+    assert done.returncode == 0 and "early_stopped" in done.stdout
+    assert int(np.argmin(history)) == len(history) - 4
+    assert train(folder, "--set", "solver.name=exact", "--set", "solver.early_stopping=3").returncode == 2
+
+
 def nan(folder, frame):
     columns = {name: pa.array(frame[name].tolist()) for name in frame}
     columns["delay"] = pa.array(np.where(frame.index == 17_171, np.nan, frame.delay))
@@ -224,6 +233,7 @@ DATA = {"source": "a.parquet", "target": "y", "numeric": ["x"]}
         ({"data": DATA, "solver": {"memory": 5}}, "memory is an option of lbfgs: name is 'auto'"),
         ({"data": DATA, "solver": {"name": "lbfgs", "memory": 0}}, "memory is 0: expected >= 1"),
         ({"data": DATA, "solver": {"name": "newton", "momentum": "none"}}, "momentum is an option of gradient_descent"),
+        ({"data": DATA, "solver": {"early_stopping": 0}}, "early_stopping is 0: expected >= 1"),
         ({"data": DATA, "model": {"delta": 1.0}}, "delta is an option of huber: loss is 'squared'"),
         ({"data": DATA, "model": {"loss": "huber", "delta": -1.0}}, "delta is -1.0: expected a positive number"),
         ({"data": DATA, "model": {"loss": "poisson"}, "solver": {"name": "exact"}}, "'exact' is for the squared loss"),

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from dist_dot.blocks.arrays import read_only
-from dist_dot.losses import Gamma, Logistic, Poisson, Squared
+from dist_dot.blocks.arrays import is_other, read_only
+from dist_dot.losses import Gamma, Logistic, Loss, Poisson, Squared
 from dist_dot.typing import Array
 
 # Sums may be reordered (that is what makes them vector code); NaN and infinity keep their meaning.
-_reordered: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+reordered: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
 # Where rounding is part of the method, the order of operations stands; a product may be added without rounding it.
-_ordered: Any = njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+ordered: Any = njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 
 SQUARED, LOGISTIC, POISSON, GAMMA = range(4)
 LOSSES: dict[type, int] = {Squared: SQUARED, Logistic: LOGISTIC, Poisson: POISSON, Gamma: GAMMA}
@@ -47,6 +47,11 @@ LOWEST = -708.0
 SQRT_2_LESS_1 = 0.41421356237309515
 
 
+def code_of(loss: Loss, X: Array) -> int | None:
+    """Return the code of a loss that is compiled for such rows; None where array operations have to do."""
+    return None if is_other(X) else LOSSES.get(type(loss))
+
+
 def value_and_gradient(loss: int, X: Array, y: Array, weight: Array | None, parameters: Array) -> Array:
     """X (n, p), y (n,), weight (n,) or None, [w, b] of their dtype -> sums over the rows [loss, X.T r (p), sum r].
 
@@ -56,13 +61,6 @@ def value_and_gradient(loss: int, X: Array, y: Array, weight: Array | None, para
     s = np.empty(0, X.dtype) if weight is None else weight
     rows = tile_rows(p, X.itemsize)
     return np.asarray(_pass(loss, read_only(X), read_only(y), read_only(s), parameters[:p], parameters[p], rows))
-
-
-def elementwise(loss: int, y: Array, z: Array) -> tuple[Array, Array]:
-    """Return the losses (n,), float64, and d loss / dz (n,) of y (n,) at z (n,), all of the dtype of z."""
-    value, residual = np.empty(z.size), np.empty_like(z)
-    OF_ROWS[loss](read_only(y), 0, z.size, z, residual, value, np.empty(z.size))
-    return value, residual
 
 
 def moments(X: Array, y: Array, weight: Array | None, centre: Array) -> Array:
@@ -89,7 +87,7 @@ def compile_for(dtype: str) -> None:
     moments(X, y, None, np.zeros(2))
 
 
-@_reordered
+@reordered
 def _pass(loss: int, X: Array, y: Array, weight: Array, w: Array, b: float, rows: int) -> Array:
     n, p = X.shape
     sums = np.zeros(p + 2)
@@ -103,13 +101,13 @@ def _pass(loss: int, X: Array, y: Array, weight: Array, w: Array, b: float, rows
         m = min(rows, n - start)
         _dot_rows(X, start, m, w, b, z)
         if loss == SQUARED:
-            _squared(y, start, m, z, residual, value, scratch)
+            squared(y, start, m, z, residual, value, scratch)
         elif loss == LOGISTIC:
-            _logistic(y, start, m, z, residual, value, scratch)
+            logistic(y, start, m, z, residual, value, scratch)
         elif loss == POISSON:
-            _poisson(y, start, m, z, residual, value, scratch)
+            poisson(y, start, m, z, residual, value, scratch)
         else:
-            _gamma(y, start, m, z, residual, value, scratch)
+            gamma(y, start, m, z, residual, value, scratch)
         if weight.size:
             for i in range(m):
                 residual[i] *= weight[start + i]
@@ -125,7 +123,7 @@ def _pass(loss: int, X: Array, y: Array, weight: Array, w: Array, b: float, rows
     return sums
 
 
-@_reordered
+@reordered
 def _dot_rows(X: Array, start: int, m: int, w: Array, b: float, z: Array) -> None:
     """Set z = X w + b for the m rows from start. Inside the pass itself this did not become vector code."""
     p = X.shape[1]
@@ -138,7 +136,7 @@ def _dot_rows(X: Array, start: int, m: int, w: Array, b: float, z: Array) -> Non
         z[i] = dot + b
 
 
-@_reordered
+@reordered
 def _add_rows(X: Array, start: int, m: int, residual: Array, gradient: Array) -> None:
     """Add X.T residual over the same rows to gradient."""
     p = X.shape[1]
@@ -155,8 +153,8 @@ def _add_rows(X: Array, start: int, m: int, residual: Array, gradient: Array) ->
             gradient[j] += r * x[j]
 
 
-@_ordered
-def _squared(y: Array, start: int, m: int, z: Array, residual: Array, value: Array, scratch: Array) -> None:
+@ordered
+def squared(y: Array, start: int, m: int, z: Array, residual: Array, value: Array, scratch: Array) -> None:
     """Loss = (z - y)^2 / 2, first derivative = z - y."""
     for i in range(m):
         r = float(z[i]) - float(y[start + i])
@@ -164,7 +162,7 @@ def _squared(y: Array, start: int, m: int, z: Array, residual: Array, value: Arr
         value[i] = 0.5 * r * r
 
 
-@_ordered
+@ordered
 def _exp(m: int, value: Array, scale: Array) -> None:
     """Replace m values between LOWEST and -LOWEST by exp of them; `scale` is room for as many numbers.
 
@@ -198,8 +196,8 @@ def _exp(m: int, value: Array, scale: Array) -> None:
         value[i] = value[i] * scale[i]
 
 
-@_ordered
-def _logistic(y: Array, start: int, m: int, z: Array, residual: Array, value: Array, scratch: Array) -> None:
+@ordered
+def logistic(y: Array, start: int, m: int, z: Array, residual: Array, value: Array, scratch: Array) -> None:
     """Loss = max(z, 0) - y z + log1p(u), first derivative = sigmoid(z) - y, with u = exp(-|z|).
 
     log1p: the series of 2 artanh(s), |s| <= 0.172, with s = u / (2 + u), or of (u - 1) / 2 for a large u; it ends where
@@ -231,8 +229,8 @@ def _logistic(y: Array, start: int, m: int, z: Array, residual: Array, value: Ar
         residual[i] = (1.0 if t >= 0.0 else u) / (1.0 + u) - target
 
 
-@_ordered
-def _poisson(y: Array, start: int, m: int, z: Array, residual: Array, value: Array, scratch: Array) -> None:
+@ordered
+def poisson(y: Array, start: int, m: int, z: Array, residual: Array, value: Array, scratch: Array) -> None:
     """Loss = exp(z) - y z, first derivative = exp(z) - y, by the tangent above the top."""
     top = 80.0 if z.itemsize == 4 else 300.0
     for i in range(m):
@@ -246,8 +244,8 @@ def _poisson(y: Array, start: int, m: int, z: Array, residual: Array, value: Arr
         residual[i] = e - target
 
 
-@_ordered
-def _gamma(y: Array, start: int, m: int, z: Array, residual: Array, value: Array, scratch: Array) -> None:
+@ordered
+def gamma(y: Array, start: int, m: int, z: Array, residual: Array, value: Array, scratch: Array) -> None:
     """Loss = z + y exp(-z), first derivative = 1 - y exp(-z), by the tangent below -top."""
     top = 80.0 if z.itemsize == 4 else 300.0
     for i in range(m):
@@ -260,11 +258,7 @@ def _gamma(y: Array, start: int, m: int, z: Array, residual: Array, value: Array
         residual[i] = 1.0 - scaled
 
 
-# By the codes of LOSSES.
-OF_ROWS = (_squared, _logistic, _poisson, _gamma)
-
-
-@_reordered
+@reordered
 def _moments(X: Array, y: Array, weight: Array, centre: Array) -> Array:
     n, p = X.shape
     sums = np.zeros(1 + 2 * (p + 1))

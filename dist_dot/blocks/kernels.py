@@ -12,7 +12,7 @@ array operations below, in tiles: of 256 KB for NumPy, so that the second produc
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import array_api_compat
 import numpy as np
@@ -20,6 +20,8 @@ import numpy as np
 from dist_dot.blocks import compiled
 from dist_dot.blocks.arrays import Parameters, is_other, itemsize, namespace
 from dist_dot.blocks.block import Block
+from dist_dot.blocks.columns import column_sums
+from dist_dot.blocks.gram import GramSum, tile_rows
 from dist_dot.errors import DataError
 from dist_dot.losses import POSITIVE, Loss, Squared
 from dist_dot.typing import Array
@@ -87,8 +89,7 @@ class Curvature:
     """Parameters [w, b] (p + 1) -> [X, 1].T D [X, 1], D = diag(s d2 loss / dz2), unpenalised: the Hessian in [w, b].
 
     Flat: X.T D X (p * p), X.T D 1 (p), 1.T D 1. With several outputs these three of each pair of outputs that the loss
-    couples, in the order of `coupled`. n p^2 operations for each, in BLAS: NumPy's product of a matrix with its own
-    transpose is a syrk.
+    couples, in the order of `coupled`. n p^2 operations for each, in BLAS.
     """
 
     loss: Loss
@@ -99,27 +100,23 @@ class Curvature:
         at = xp.reshape(parameters.like(block.X), (-1, p + 1))
         W, b = at[:, :p].T, at[:, p]
         pairs = coupled(self.loss, at.shape[0])
-        sums = TileSums(block, len(pairs) * (p * p + p + 1))
-        # So many rows that adding up the p x p numbers of a tile costs little beside making them.
-        for x, y, s in tiles(block, 8 * p):
-            if type(self.loss) is Squared and s is None:
-                one = xp.ones_like(x[:, 0])
-                sums.add(*[part for _ in pairs for part in (x.T @ x, one @ x, total(one))])
-                continue
-            z = x @ W + b
-            several = self.loss.outputs > 1
-            second = self.loss.second(y if several else column(y), z)
-            parts: list[Any] = []
-            for c, other in pairs:
-                d = second[:, c, other] if several else second[:, c]
-                d = d if s is None else s * d
-                if c == other:
-                    scaled = x * column(xp.sqrt(d))
-                    parts += [scaled.T @ scaled, d @ x, total(d)]
+        grams = [GramSum(p, block.X, symmetric=c == other) for c, other in pairs]
+        linear = [TileSums(block, p + 1) for _ in pairs]
+        several = self.loss.outputs > 1
+        plain = type(self.loss) is Squared and block.weight is None
+        for x, y, s in tiles(block, tile_rows(p * itemsize(block.X))):
+            second = None if plain else self.loss.second(y if several else column(y), x @ W + b)
+            for (c, other), gram, sums in zip(pairs, grams, linear, strict=True):
+                if second is None:
+                    d = xp.ones_like(x[:, 0])
                 else:
-                    parts += [(x * column(d)).T @ x, d @ x, total(d)]
-            sums.add(*parts)
-        return sums.total
+                    d = second[:, c, other] if several else second[:, c]
+                    d = d if s is None else s * d
+                sums.add(d @ x, total(d))
+                gram.add(x, None if plain else d)
+        parts = [part for gram, sums in zip(grams, linear, strict=True) for part in (gram.total, sums.total)]
+        flat: Array = xp.concat([xp.reshape(part, (-1,)) for part in parts])
+        return flat
 
 
 @dataclass(frozen=True)
@@ -127,6 +124,7 @@ class Expansion:
     """Parameters -> the sums of `ValueAndGradient`, then those of `Curvature`: all of F up to second order."""
 
     loss: Loss
+    points: ClassVar[int] = 1
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X twice: the second time costs little beside the curvature, and the first has the bits of a pass."""
@@ -221,8 +219,8 @@ def _pass(loss: Loss, block: Block, parameters: Parameters, points: int = 1) -> 
     p = block.X.shape[1]
     if at.shape[0] > p + 1:
         return _pass_columns(loss, points, block, at)
-    code = compiled.LOSSES.get(type(loss))
-    if code is not None and not is_other(block.X):
+    code = compiled.code_of(loss, block.X)
+    if code is not None:
         return compiled.value_and_gradient(code, block.X, block.y, block.weight, at)
     sums = TileSums(block, p + 2)
     for x, y, s in tiles(block):
@@ -235,11 +233,17 @@ def _pass(loss: Loss, block: Block, parameters: Parameters, points: int = 1) -> 
 
 
 def _pass_columns(loss: Loss, points: int, block: Block, at: Any) -> Array:
-    """As above for several points or outputs: two matrix products per tile, faster than loops of ours from two on."""
+    """As above for several points or outputs."""
     xp, p = namespace(block.X), block.X.shape[1]
     columns = xp.reshape(at, (-1, p + 1))
-    W, b = columns[:, :p].T, columns[:, p]
     width = columns.shape[0] // points
+    code = compiled.code_of(loss, block.X)
+    if code is not None:
+        targets = np.tile(np.arange(width) if block.y.ndim == 2 else np.zeros(width, int), points)
+        each = column_sums(code, block.X, block.y, block.weight, columns, targets)
+        value = each[:, 0].reshape(points, width).sum(axis=1)
+        return np.column_stack([value, each[:, 1:].reshape(points, -1)]).ravel()
+    W, b = columns[:, :p].T, columns[:, p]
     sums = TileSums(block, points * (1 + width * (p + 1)))
     for x, y, s in tiles(block):
         m = x.shape[0]

@@ -19,12 +19,11 @@ import numpy as np
 
 from dist_dot.blocks.arrays import Parameters, is_other, namespace
 from dist_dot.blocks.block import Block
+from dist_dot.blocks.gram import GramSum, tile_rows
 from dist_dot.typing import Array
 
-# Bytes of float64 rows that are centred at a time: enough that the second product finds them in the L2 cache.
-HOST_TILE, DEVICE_TILE = 512 << 10, 64 << 20
-# A tile has this many rows for each column, so that what is done to the d x d numbers once per tile weighs little.
-ROWS_PER_COLUMN = 8
+# Bytes of float64 rows that are centred at a time on a device; in NumPy see `dist_dot.blocks.gram`.
+DEVICE_TILE = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -34,16 +33,11 @@ class CentredMoments:
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X twice: for the means, then for the moments."""
         rows = _CentredRows(block)
-        xp, d = rows.xp, rows.mean.shape[0]
-        total = rows.zeros(d, d)
-        for dx, dy in rows:
-            # Three products, not one of [dx, dy]: that would copy the tile. NumPy's first is a syrk.
-            cross = dx.T @ dy
-            upper = xp.concat([dx.T @ dx, cross], axis=1)
-            total = total + xp.concat([upper, xp.concat([cross.T, dy.T @ dy], axis=1)], axis=0)
+        gram = GramSum(rows.mean.shape[0], rows.mean)
+        for tile in rows:
+            gram.add(tile)
         left = rows.left_over / rows.divisor  # of the means, by their rounding
-        total = total - rows.weight * (left[:, None] * left[None, :])
-        return rows.summary(left, total)
+        return rows.summary(left, gram.total - rows.weight * (left[:, None] * left[None, :]))
 
     def merge(self, left: Array, right: Array) -> Array:
         """Return the summary of the rows of both."""
@@ -96,8 +90,8 @@ class CentredTriangle:
         rows = _CentredRows(block)
         xp, d = rows.xp, rows.mean.shape[0]
         R = rows.zeros(d, d)
-        for dx, dy in rows:
-            R = triangle(xp.concat([R, xp.concat([dx, dy], axis=1)], axis=0))
+        for tile in rows:
+            R = triangle(xp.concat([R, tile], axis=0))
         return rows.summary(rows.left_over / rows.divisor, R)
 
     def merge(self, left: Array, right: Array) -> Array:
@@ -151,7 +145,7 @@ def triangle(rows: Array) -> Array:
 
 
 class _CentredRows:
-    """[X, y] less their means, times the root of the weight: pairs of tiles (m, p) and (m, k)."""
+    """[X, y] less their means, times the root of the weight: tiles (m, d), each to be used before the next is made."""
 
     def __init__(self, block: Block) -> None:
         self.xp = xp = namespace(block.X)
@@ -168,16 +162,29 @@ class _CentredRows:
         self.mean = total / self.divisor
         self.left_over = self.zeros(p + k)
 
-    def __iter__(self) -> Iterator[tuple[Array, Array]]:
-        xp, p = self.xp, self._block.X.shape[1]
-        self.left_over = self.zeros(self.mean.shape[0])
+    def __iter__(self) -> Iterator[Array]:
+        d = self.mean.shape[0]
+        self.left_over = self.zeros(d)
+        room = None if is_other(self._block.X) else np.empty((0, d))
         for x, y, s in tiles(self._block):
-            dx, dy = x - self.mean[:p], y - self.mean[p:]
-            root = xp.ones_like(dy[:, 0]) if s is None else xp.sqrt(s)
-            if s is not None:
-                dx, dy = dx * root[:, None], dy * root[:, None]
-            self.left_over = self.left_over + xp.concat([root @ dx, root @ dy])
-            yield dx, dy
+            root = None if s is None else self.xp.sqrt(s)
+            if room is None:
+                tile = self.xp.concat([x, y], axis=1) - self.mean
+                tile = tile if root is None else tile * root[:, None]
+            else:
+                room = np.empty((len(x), d)) if len(room) < len(x) else room
+                tile = self._centred(x, y, root, room[: len(x)])
+            self.left_over = self.left_over + (self.xp.sum(tile, axis=0) if root is None else root @ tile)
+            yield tile
+
+    def _centred(self, x: Array, y: Array, root: Array | None, tile: Array) -> Array:
+        """Put the rows into `tile`: for NumPy, where new memory for each tile costs as much as the product."""
+        p = x.shape[1]
+        np.subtract(x, self.mean[:p], out=tile[:, :p])
+        np.subtract(y, self.mean[p:], out=tile[:, p:])
+        if root is not None:
+            tile *= root[:, None]
+        return tile
 
     def summary(self, left: Array, matrix: Array) -> Array:
         """Return the flat summary, the means put right by what was left over."""
@@ -193,7 +200,7 @@ def tiles(block: Block) -> Iterator[tuple[Any, Any, Any]]:
     """Yield X (m, p), y (m, k) and weight (m,) or None of some rows at a time, in float64."""
     xp, (n, p) = namespace(block.X), block.X.shape
     d = p + (block.y.shape[1] if block.y.ndim == 2 else 1)
-    rows = max(ROWS_PER_COLUMN * d, (DEVICE_TILE if is_other(block.X) else HOST_TILE) // (8 * d))
+    rows = max(1, DEVICE_TILE // (8 * d)) if is_other(block.X) else tile_rows(8 * d)
     for start in range(0, n, rows):
         part = slice(start, min(start + rows, n))
         x, y = block.X[part, :], block.y[part] if block.y.ndim == 1 else block.y[part, :]

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from dist_dot.blocks import compiled
 from dist_dot.blocks.arrays import Parameters, is_other, namespace
-from dist_dot.blocks.block import Block, Kernel
+from dist_dot.blocks.block import Block, Kernel, merge_of
+from dist_dot.blocks.columns import column_sums
+from dist_dot.blocks.compiled import code_of
 from dist_dot.blocks.kernels import TileSums, ValueAndGradient, column, gradient_sums, tiles, total
 from dist_dot.losses import Loss
 from dist_dot.typing import Array
 
 ALL = -1
-# The products of two columns took as long as 3.9 reads of X, of eight 7.9, of a hundred some 32.
+# Array operations on two columns took as long as 3.9 reads of X, on eight 7.9, on a hundred some 32.
 FEW = 8
 # So many rows that adding up the fits' gradients costs little beside making them.
 ROWS = 384
@@ -38,6 +39,10 @@ class WithoutFold:
             weight = kept if weight is None else weight * kept
         return self.kernel(Block(block.X, y, weight, block.start), parameters)
 
+    def merge(self, left: Array, right: Array) -> Array:
+        """Return the sums over the rows of both, as the kernel has them."""
+        return merge_of(self.kernel)(left, right)
+
 
 @dataclass(frozen=True)
 class ValuesAndGradients:
@@ -49,6 +54,11 @@ class ValuesAndGradients:
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once; few fits read it each, which is faster while a block is in the cache."""
         xp, p, fits = namespace(block.X), block.X.shape[1], len(self.folds)
+        code = code_of(self.loss, block.X)
+        if code is not None:
+            columns = parameters.like(block.X).reshape(fits, p + 1)
+            folds = np.array(self.folds, block.X.dtype)
+            return column_sums(code, block.X, block.y, block.weight, columns, np.zeros(fits, int), folds).ravel()
         if fits < FEW and not is_other(block.X):
             parts = np.split(parameters.like(block.X, "float64"), fits)
             kernels = (WithoutFold(ValueAndGradient(self.loss), fold) for fold in self.folds)
@@ -60,7 +70,9 @@ class ValuesAndGradients:
         folds = xp.asarray(list(self.folds), dtype=block.X.dtype)
         for x, y, s in tiles(block, ROWS):
             m = x.shape[0]
-            value, residual = _losses(self.loss, y[:, 0], xp.reshape(x @ W + b, (m, fits, width)))
+            z = xp.reshape(x @ W + b, (m, fits, width))
+            target = spread(self.loss, y[:, 0])
+            value, residual = xp.reshape(self.loss.value(target, z), (m, fits)), self.loss.first(target, z)
             kept = xp.astype(column(y[:, 1]) != folds, x.dtype)
             kept = kept if s is None else kept * column(s)
             residual = xp.reshape(residual * xp.expand_dims(kept, axis=2), (m, fits * width))
@@ -71,10 +83,14 @@ class ValuesAndGradients:
 
 @dataclass(frozen=True)
 class FoldScores:
-    """Parameters of each fit -> [sum s, losses, sum s of rows predicted right] of each, over the rows of its fold."""
+    """Parameters of each fit -> [sum s, losses, sum s of rows predicted right] of each, over the rows of its fold.
+
+    With class_weight (k,) the weights of rows are divided by that of their class.
+    """
 
     loss: Loss
     folds: tuple[int, ...]
+    class_weight: tuple[float, ...] | None = None
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
@@ -85,21 +101,18 @@ class FoldScores:
         folds = xp.asarray(list(self.folds), dtype=block.X.dtype)
         for x, y, s in tiles(block):
             z = xp.reshape(x @ W + b, (x.shape[0], fits, -1))
-            value = _losses(self.loss, y[:, 0], z)[0]
+            value = xp.reshape(self.loss.value(spread(self.loss, y[:, 0]), z), (x.shape[0], fits))
             predicted = z[:, :, 0] > 0 if self.loss.outputs == 1 else xp.argmax(z, axis=2)
             right = xp.astype(xp.astype(predicted, x.dtype) == column(y[:, 0]), x.dtype)
             held = xp.astype(column(y[:, 1]) == folds, x.dtype)
             held = held if s is None else held * column(s)
+            if self.class_weight is not None:
+                inverse = xp.asarray([1.0 / w if w > 0 else 0.0 for w in self.class_weight], dtype=x.dtype)
+                held = held * column(xp.take(inverse, xp.astype(y[:, 0], xp.int64)))
             sums.add(xp.stack([total(held, 0), total(held * value, 0), total(held * right, 0)], axis=1))
         return sums.total
 
 
-def _losses(loss: Loss, y: Any, z: Any) -> tuple[Any, Any]:
-    """Return the losses (m, fits) and their slopes (m, fits, width) of y (m,) at z (m, fits, width)."""
-    xp = namespace(z)
-    code = compiled.LOSSES.get(type(loss))
-    if code is not None and not is_other(z):
-        value, first = compiled.elementwise(code, y.repeat(z.shape[1]), z.reshape(-1))
-        return value.reshape(z.shape[:2]), first.reshape(z.shape)
-    y = column(y) if loss.outputs > 1 else xp.reshape(y, (-1, 1, 1))
-    return xp.reshape(loss.value(y, z), z.shape[:2]), loss.first(y, z)
+def spread(loss: Loss, y: Any) -> Any:
+    """Return y (m,) in the shape that meets z (m, fits, outputs)."""
+    return column(y) if loss.outputs > 1 else namespace(y).reshape(y, (-1, 1, 1))

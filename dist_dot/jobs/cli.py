@@ -32,7 +32,14 @@ TLS = (
     click.option("--tls-cert", type=click.Path(), help="The client's own certificate."),
     click.option("--tls-key", type=click.Path(), help="Its key, unless --tls-cert holds it too."),
 )
-EXIT = {Status.CONVERGED: 0, Status.AT_ROUNDING: 0, Status.MAX_ITER: 3, Status.DIVERGED: 1, Status.STOPPED: 1}
+EXIT = {
+    Status.CONVERGED: 0,
+    Status.AT_ROUNDING: 0,
+    Status.EARLY_STOPPED: 0,
+    Status.MAX_ITER: 3,
+    Status.DIVERGED: 1,
+    Status.STOPPED: 1,
+}
 MISTAKE, FAILURE = 2, 1
 
 

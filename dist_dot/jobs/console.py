@@ -63,8 +63,9 @@ class ProgressLine:
         first = self.first or progress
         rounds, seconds = progress.rounds - first.rounds, progress.seconds - first.seconds
         rate = f"{rounds * progress.nbytes / seconds / 1e9:.1f} GB/s" if seconds > 0 else ""
+        held = "" if progress.validation is None else f"held out {progress.validation:.6g}   "
         return Text(
-            f"round {progress.rounds:6d}   loss {progress.value:.9g}   "
+            f"round {progress.rounds:6d}   loss {progress.value:.9g}   {held}"
             f"gradient {progress.relative:.2e} of its start   {rate}"
         )
 

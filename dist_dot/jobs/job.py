@@ -62,6 +62,8 @@ class Solver:
     max_iter: int = 500
     tol: float = 1e-6
     """Stop when the gradient is this small a part of that at 0 (see dist_dot.minimise)."""
+    early_stopping: int | None = None
+    """Steps after which the run ends, if the loss of one training row in ten, held out, has reached no new low."""
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,12 @@ def _check(job: Job) -> None:
             "'auto' or a positive number",
         ),
         ("[solver] memory", job.solver.memory, job.solver.memory is None or job.solver.memory > 0, ">= 1"),
+        (
+            "[solver] early_stopping",
+            job.solver.early_stopping,
+            job.solver.early_stopping is None or job.solver.early_stopping > 0,
+            ">= 1",
+        ),
         (
             "[model] delta",
             job.model.delta,

@@ -23,6 +23,7 @@ from dist_dot.objective import Objective
 from dist_dot.solvers import LBFGS, Choice, GradientDescent, choose
 from dist_dot.solvers.choice import MEMORY
 from dist_dot.training.checkpoint import Checkpoints, write_atomically
+from dist_dot.training.early_stopping import EarlyStopping
 from dist_dot.training.fit import Fit, Progress, Status
 from dist_dot.training.loop import Loop
 
@@ -154,6 +155,7 @@ def run_job(
         job.solver.max_iter,
         checkpoints,
         np.zeros(blocks.cuts.n_features + job.model.fit_intercept),
+        early_stopping=None if job.solver.early_stopping is None else EarlyStopping(job.solver.early_stopping),
     )
     if client is None:
         return finish(plan, blocks.run(Training(loop, str(chosen)), watch), None)

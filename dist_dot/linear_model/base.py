@@ -15,6 +15,7 @@ from dist_dot.blocks.layout import lay_out
 from dist_dot.errors import InputError
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
+from dist_dot.training.early_stopping import EarlyStopping
 from dist_dot.training.fit import Fit, Status
 from dist_dot.training.loop import minimise
 from dist_dot.typing import Array
@@ -53,7 +54,13 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
                 sample_weight = np.broadcast_to(np.asarray(sample_weight, X.dtype), y.shape)
         return X, y, sample_weight
 
-    def _minimise(self, objective: Objective, dtype: str, start: Array | None = None) -> None:
+    def _minimise(
+        self,
+        objective: Objective,
+        dtype: str,
+        start: Array | None = None,
+        early_stopping: EarlyStopping | None = None,
+    ) -> None:
         """Minimise F and set the fitted attributes, with coefficients of this dtype."""
         fit: Fit = minimise(
             objective,
@@ -62,6 +69,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
             max_iter=self.max_iter,
             callbacks=tuple(self.callbacks),
             start=start,
+            early_stopping=early_stopping,
         )
         if fit.status in (Status.MAX_ITER, Status.DIVERGED):
             warnings.warn(f"after {fit.n_iter} steps: {fit.status.value}", ConvergenceWarning, stacklevel=3)

@@ -10,6 +10,7 @@ from dist_dot.linear_model.base import LinearModel, apply
 from dist_dot.losses import Gamma, Loss, Poisson
 from dist_dot.objective import Objective
 from dist_dot.solvers import Solver
+from dist_dot.training.early_stopping import EarlyStopping
 from dist_dot.training.fit import Callback
 
 
@@ -28,6 +29,7 @@ class GeneralizedLinearRegressor(RegressorMixin, LinearModel):  # type: ignore[m
         max_iter: int = 1000,
         tol: float = 1e-6,
         warm_start: bool = False,
+        early_stopping: EarlyStopping | None = None,
         callbacks: tuple[Callback, ...] = (),
     ) -> None:
         self.alpha = alpha
@@ -37,6 +39,7 @@ class GeneralizedLinearRegressor(RegressorMixin, LinearModel):  # type: ignore[m
         self.max_iter = max_iter
         self.tol = tol
         self.warm_start = warm_start
+        self.early_stopping = early_stopping
         self.callbacks = callbacks
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -54,7 +57,7 @@ class GeneralizedLinearRegressor(RegressorMixin, LinearModel):  # type: ignore[m
         objective = replace(objective, alpha=objective.alpha * weight)
         objective = objective.standardized() if self.standardize else objective
         warm = self._warm_start(objective)
-        self._minimise(objective, float_dtype(X), start if warm is None else warm)
+        self._minimise(objective, float_dtype(X), start if warm is None else warm, self.early_stopping)
         return self
 
     def predict(self, X: Any) -> Any:
@@ -100,6 +103,7 @@ class PoissonRegressor(GeneralizedLinearRegressor):
     max_iter : the largest number of steps.
     tol : stop when the gradient is this small a part of that at 0; see `dist_dot.minimise`.
     warm_start : whether a fit starts from the coefficients of the one before.
+    early_stopping : None, or a `dist_dot.EarlyStopping`, which holds out some rows and stops by their loss.
     callbacks : called with a `dist_dot.Progress` after each step; see `dist_dot.minimise`.
 
     Attributes

@@ -32,13 +32,13 @@ def encoded(y: Any, classes: Array) -> Any:
     return _codes(np.asarray(to_host(y)), classes)
 
 
-def weighted(codes: Any, sample_weight: Any, class_weight: Any, classes: Array) -> Any:
-    """Return the weights of rows times those of their classes: class_weight has scikit-learn's meaning.
+def class_weights(codes: Any, sample_weight: Any, class_weight: Any, classes: Array) -> Array | None:
+    """Return the weight of each class (k,), None for None: class_weight has scikit-learn's meaning.
 
     One pass over the codes for "balanced", where they are a Dask collection.
     """
     if class_weight is None:
-        return sample_weight
+        return None
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise InputError(f"class_weight is {class_weight!r}: give None, 'balanced', or a dict of weights by label")
@@ -46,9 +46,14 @@ def weighted(codes: Any, sample_weight: Any, class_weight: Any, classes: Array) 
         sums: Any = np.stack([(s * (codes == code)).sum() for code in range(classes.size)])
         counts = np.asarray(sums.compute() if _is_lazy(sums) else sums, np.float64)
         # A class without weight has no rows to weigh.
-        of_class = counts.sum() / (classes.size * np.where(counts > 0, counts, 1.0))
-    else:
-        of_class = compute_class_weight(class_weight, classes=classes, y=classes)
+        return np.asarray(counts.sum() / (classes.size * np.where(counts > 0, counts, 1.0)))
+    return np.asarray(compute_class_weight(class_weight, classes=classes, y=classes), np.float64)
+
+
+def weighted(codes: Any, sample_weight: Any, of_class: Array | None) -> Any:
+    """Return the weights of rows times those of their classes (k,)."""
+    if of_class is None:
+        return sample_weight
     if _is_lazy(codes):
         of_row = codes.map_blocks(_taken, of_class=of_class, dtype=np.float64)
     else:

@@ -13,11 +13,12 @@ from dist_dot.blocks.arrays import is_other, namespace, to_host
 from dist_dot.blocks.layout import float_dtype, lay_out
 from dist_dot.errors import InputError
 from dist_dot.linear_model.base import LinearModel, apply, is_plain
-from dist_dot.linear_model.labels import classes_of, encoded, weighted
+from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
 from dist_dot.linear_model.scores import accuracy, area_under_curve, mean_loss
 from dist_dot.losses import Logistic, Loss, Softmax
 from dist_dot.objective import Objective
 from dist_dot.solvers import Solver
+from dist_dot.training.early_stopping import EarlyStopping
 from dist_dot.training.fit import Callback
 from dist_dot.typing import Array
 
@@ -38,6 +39,7 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
     max_iter : the largest number of steps. 1,000 instead of scikit-learn's 100: steps may be cheaper than theirs.
     tol : stop when the gradient is this small a part of that at 0; see `dist_dot.minimise`. scikit-learn's tol differs.
     warm_start : whether a fit starts from the coefficients of the one before.
+    early_stopping : None, or a `dist_dot.EarlyStopping`, which holds out some rows and stops by their loss.
     callbacks : called with a `dist_dot.Progress` after each step; see `dist_dot.minimise`.
 
     Attributes
@@ -59,6 +61,7 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
         max_iter: int = 1000,
         tol: float = 1e-6,
         warm_start: bool = False,
+        early_stopping: EarlyStopping | None = None,
         callbacks: tuple[Callback, ...] = (),
     ) -> None:
         self.C = C
@@ -69,6 +72,7 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
         self.max_iter = max_iter
         self.tol = tol
         self.warm_start = warm_start
+        self.early_stopping = early_stopping
         self.callbacks = callbacks
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -83,10 +87,10 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
         X, y, sample_weight = self._checked(X, y, sample_weight)
         self.classes_ = classes_of(y)
         codes = encoded(y, self.classes_)
-        weight = weighted(codes, sample_weight, self.class_weight, self.classes_)
+        weight = weighted(codes, sample_weight, class_weights(codes, sample_weight, self.class_weight, self.classes_))
         objective = Objective(lay_out(X, codes, weight), self._loss, 1.0 / self.C, self.fit_intercept)
         objective = objective.standardized() if self.standardize else objective
-        self._minimise(objective, float_dtype(X), self._warm_start(objective))
+        self._minimise(objective, float_dtype(X), self._warm_start(objective), self.early_stopping)
         self._shape()
         return self
 

@@ -51,11 +51,12 @@ def named(solver: str | Solver[Any]) -> Solver[Any]:
     return known
 
 
-def choose(solver: str | Solver[Any], objective: Objective) -> Choice:
+def choose(solver: str | Solver[Any], objective: Objective, shared: bool = False) -> Choice:
     """Return the solver that a word stands for; a solver stands for itself. No round.
 
     "auto" is Exact for the squared loss of up to 1,000 columns; else Newton where its few Hessians cost no more than
-    the many passes of L-BFGS, or no more than a second; else L-BFGS. Raises SolverError for an unknown word.
+    the many passes of L-BFGS, or no more than a second; else L-BFGS. Where several fits share the reads of X, Newton is
+    left out. Raises SolverError for an unknown word.
     """
     if solver != AUTO:
         return Choice(named(solver), "as given")
@@ -63,6 +64,8 @@ def choose(solver: str | Solver[Any], objective: Objective) -> Choice:
     sizes = f"n = {cuts.n_samples:,}, p = {cuts.n_features:,}, k = {k}"
     if objective.loss == Squared() and cuts.n_features <= WIDEST:
         return Choice(Exact(), f"{sizes}: the squared loss is solved from one round")
+    if shared:
+        return Choice(LBFGS(MEMORY), f"{sizes}: several fits share the reads of X, but no Hessians")
     if objective.n_parameters > LARGEST:
         return Choice(LBFGS(MEMORY), f"{sizes}: {objective.n_parameters:,} parameters are too many to factorise")
     pairs = k * (k + 1) // 2 if objective.loss.outputs > 1 else k

@@ -154,8 +154,12 @@ def _backtracked(objective: Objective, state: GradientState, g: Array, x: Array,
         values, gradients = np.array([value, value]), np.array([gradient, gradient])
     else:
         values, gradients = objective.values_and_gradients(parameters)
-    promised = g @ g / (2.0 * state.curvature)
-    if not values[1] <= state.value - promised + _rounding(objective, state, values[1]):
+    promised, rounding = g @ g / (2.0 * state.curvature), _rounding(objective, state, values[1])
+    descended = values[1] <= state.value - promised + rounding
+    if promised <= rounding:
+        # Too little to see in the values; what the slopes show is whether the step went beyond the lowest point.
+        descended &= to_scaled_gradient(gradients[1], state.scale, state.mean) @ g >= 0
+    if not descended:
         return replace(state, curvature=2.0 * state.curvature)
     # Momentum may climb, but not out of sight: the point without it is known as well.
     far = not values[0] - state.value <= abs(state.value)

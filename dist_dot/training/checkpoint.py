@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from safetensors.numpy import load, save
 
 from dist_dot.errors import InputError
 from dist_dot.objective import Objective
+from dist_dot.training.early_stopping import EarlyStopping, Validation
 from dist_dot.training.fit import Progress
 from dist_dot.typing import Array
 
@@ -34,9 +35,10 @@ class Checkpoint:
     rounds: int
     seconds: float
     history: tuple[Progress, ...]
+    validation: Validation = field(default_factory=Validation)
 
 
-def fingerprint(objective: Objective, solver: Any) -> str:
+def fingerprint(objective: Objective, solver: Any, early_stopping: EarlyStopping | None) -> str:
     """Return a text that names the data, F and the solver: a checkpoint of another run is refused by it. No round.
 
     The data are named by their cuts and by the checksum of all blocks.
@@ -49,6 +51,7 @@ def fingerprint(objective: Objective, solver: Any) -> str:
             "fit_intercept": objective.fit_intercept,
             "scale": None if objective.scale is None else hashlib.sha256(objective.scale.tobytes()).hexdigest(),
             "solver": repr(solver),
+            "early stopping": repr(early_stopping),
         },
         sort_keys=True,
     )
@@ -153,13 +156,16 @@ def _encode(checkpoint: Checkpoint) -> bytes:
     state = {field.name: getattr(checkpoint.state, field.name) for field in fields(checkpoint.state)}
     arrays = {f"state.{name}": np.asarray(value) for name, value in state.items() if isinstance(value, np.ndarray)}
     history = [list(asdict(progress).values()) for progress in checkpoint.history]
-    arrays["history"] = np.asarray(history, np.float64).reshape(len(history), len(fields(Progress)))
+    arrays["history"] = np.array(history, np.float64).reshape(len(history), len(fields(Progress)))  # None is NaN
+    course = checkpoint.validation
+    arrays["validation"] = course.parameters
     header = {
         "fingerprint": checkpoint.fingerprint,
         "iteration": checkpoint.iteration,
         "reference": checkpoint.reference,
         "rounds": checkpoint.rounds,
         "seconds": checkpoint.seconds,
+        "validation": {"latest": course.latest, "lowest": course.lowest, "iteration": course.iteration},
         "state": {name: value for name, value in state.items() if not isinstance(value, np.ndarray)},
     }
     text = json.dumps(header)
@@ -173,9 +179,7 @@ def _decode(content: bytes, state: type[Any]) -> Checkpoint:
     if metadata["digest"] != _digest(metadata["header"], arrays):
         raise ValueError("its checksum differs")
     header = json.loads(metadata["header"])
-    kinds: list[Any] = [field.type for field in fields(Progress)]
-    rows: list[list[Any]] = [[kind(x) for kind, x in zip(kinds, row, strict=True)] for row in arrays["history"]]
-    history = tuple(Progress(*row) for row in rows)
+    history = tuple(_progress(row) for row in arrays["history"])
     values = {name.removeprefix("state."): array for name, array in arrays.items() if name.startswith("state.")}
     return Checkpoint(
         header["fingerprint"],
@@ -185,7 +189,14 @@ def _decode(content: bytes, state: type[Any]) -> Checkpoint:
         header["rounds"],
         header["seconds"],
         history,
+        Validation(**header["validation"], parameters=arrays["validation"]),
     )
+
+
+def _progress(row: Array) -> Progress:
+    kinds: list[Any] = [int if field.type is int else float for field in fields(Progress)]
+    numbers: list[Any] = [None if np.isnan(x) else kind(x) for kind, x in zip(kinds, row, strict=True)]
+    return Progress(*numbers)
 
 
 def _digest(header: str, arrays: dict[str, Array]) -> str:

@@ -20,6 +20,7 @@ class Status(Enum):
     DIVERGED = "the objective grows without end: lower the learning rate, or use learning_rate='auto'"
     AT_ROUNDING = "the gradient is as small as rounding lets the solver make it"
     STOPPED = "a callback asked to stop"
+    EARLY_STOPPED = "the loss of the rows held out no longer falls; the coefficients are those of its lowest"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Progress:
 
     `gradient` is the largest absolute entry of its gradient, `relative` the larger of the two ratios to its
     size at 0 that tol is compared with (see `dist_dot.minimise`), `seconds` since the run began, `nbytes` what a round
-    reads of X.
+    reads of X, `validation` with early stopping the mean loss of the rows held out.
     """
 
     iteration: int
@@ -38,6 +39,7 @@ class Progress:
     relative: float
     seconds: float
     nbytes: int
+    validation: float | None = None
 
 
 Callback = Callable[[Progress], bool | None]

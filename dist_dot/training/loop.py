@@ -8,12 +8,15 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from dist_dot.blocks.block import Blocks, Report
-from dist_dot.errors import ClusterError, InputError
+from dist_dot.blocks.held_out import HeldOut
+from dist_dot.errors import ClusterError, InputError, SolverError
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
 from dist_dot.solvers.base import Solver
 from dist_dot.solvers.choice import choose
+from dist_dot.solvers.exact import Exact
 from dist_dot.training.checkpoint import Checkpoint, Checkpoints, fingerprint
+from dist_dot.training.early_stopping import EarlyStopping
 from dist_dot.training.fit import Callback, Fit, Progress, Status
 from dist_dot.typing import Array
 
@@ -32,21 +35,22 @@ def minimise(
     callbacks: tuple[Callback, ...] = (),
     checkpoint: Checkpoints | None = None,
     start: Array | None = None,
+    early_stopping: EarlyStopping | None = None,
 ) -> Fit:
     """Minimise F and return the Fit. A solver is one of `dist_dot.solvers`, its name, or "auto", see `solvers.choose`.
 
     Stops when max |gradient of F(w)| <= tol * max |gradient of F(0)| and the same holds for its Euclidean norm in the
     coordinates that the solver moves in, where columns that are rare or small count as much as others; or after
     max_iter steps (all of them with tol = 0), or when a callback returns True, or when the solver can come no closer.
-    `start` is the flat vector to begin at,
-    0 where none is given; a start elsewhere costs one round for the gradient at 0. With `checkpoint` the state is
-    saved every so many steps and at the end, by the process that hosts the loop, and a run may go on from there with
-    the same bits.
+    `start` is the flat vector to begin at, 0 where none is given; a start elsewhere costs one round for the gradient at
+    0. With `checkpoint` the state is saved every so many steps and at the end, by the process that hosts the loop, and
+    a run may go on from there with the same bits. With `early_stopping` F is that of the rows which are not held out,
+    with the whole alpha.
 
     The loop runs in this process for blocks of this process, and beside the scheduler for those of a cluster.
 
-    Raises InputError for a tol or max_iter that is negative, SolverError where the solver cannot minimise this F,
-    ClusterError where the cluster fails for longer than it may.
+    Raises InputError for a tol or max_iter that is negative, SolverError where the solver cannot minimise this F or
+    end early, ClusterError where the cluster fails for longer than it may.
     """
     if not tol >= 0:
         raise InputError(f"tol is {tol!r}: give a number >= 0")
@@ -55,7 +59,7 @@ def minimise(
     begin = np.zeros(objective.n_parameters) if start is None else np.asarray(start, np.float64)
     chosen = choose(solver, objective)
     of_f = objective.loss, objective.alpha, objective.fit_intercept
-    loop = Loop(*of_f, chosen.solver, tol, max_iter, checkpoint, begin, objective.scale)
+    loop = Loop(*of_f, chosen.solver, tol, max_iter, checkpoint, begin, objective.scale, early_stopping)
 
     def report(progress: Progress) -> bool:
         # Each one is called, also after another one has asked to stop.
@@ -77,14 +81,24 @@ class Loop:
     checkpoints: Checkpoints | None
     start: Array
     scale: Array | None = None
+    early_stopping: EarlyStopping | None = None
+    standardize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.early_stopping is not None and self.solver.name == Exact.name:
+            raise SolverError("early stopping is for solvers that take many steps, and exact takes one: name another")
 
     def __str__(self) -> str:
         return f"{self.loss.name} loss by {self.solver.name}"
 
     def __call__(self, blocks: Blocks, report: Report) -> Fit:
         """Iterate to the end. BLAS keeps to one thread, or the bits of a step would depend on the machine."""
+        if self.early_stopping is not None:
+            kept: Any = HeldOut(blocks, self.early_stopping.one_in)
+            blocks = kept
         with threadpool_limits(1):
-            return self._iterate(Objective(blocks, self.loss, self.alpha, self.fit_intercept, self.scale), report)
+            objective = Objective(blocks, self.loss, self.alpha, self.fit_intercept, self.scale)
+            return self._iterate(objective.standardized() if self.standardize else objective, report)
 
     def _iterate(self, objective: Objective, report: Report) -> Fit:
         objective.check_target()
@@ -104,10 +118,13 @@ class Loop:
                 relative=self._relative(state, now.reference),
                 seconds=now.seconds + perf_counter() - begin,
                 nbytes=blocks.cuts.nbytes,
+                validation=now.validation.latest if self.early_stopping else None,
             )
             history.append(progress)
             stop = report(progress)
             status = self._status(history, stop, ROUNDING * float(np.finfo(blocks.cuts.dtype).eps))
+            if self.early_stopping and status is None and self.early_stopping.ends(now.validation, now.iteration):
+                status = Status.EARLY_STOPPED
             if status or self._due(now.iteration):
                 self._save(now, history)
             if status:
@@ -121,8 +138,10 @@ class Loop:
                 status = Status.AT_ROUNDING
                 self._save(now, history)
                 break
-            now = replace(now, state=moved, iteration=now.iteration + 1)
-        w, intercept = objective.split(state.parameters)
+            now = self._scored(objective, replace(now, state=moved, iteration=now.iteration + 1))
+        w, intercept = objective.split(
+            now.validation.parameters if status is Status.EARLY_STOPPED else state.parameters
+        )
         one = objective.n_outputs == 1
         return Fit(
             w[:, 0] if one else w,
@@ -134,6 +153,14 @@ class Loop:
             blocks.recovery,
             state,
         )
+
+    def _scored(self, objective: Objective, now: Checkpoint) -> Checkpoint:
+        """Return where the run stands, with the loss of the rows held out, which came with the last evaluation."""
+        if self.early_stopping is None:
+            return now
+        kept: Any = objective.blocks
+        loss = kept.loss_at(self.loss, objective.padded(now.state.parameters))
+        return replace(now, validation=now.validation.after(loss, now.iteration, now.state.parameters))
 
     def _due(self, iteration: int) -> bool:
         return self.checkpoints is not None and self.checkpoints.due(iteration)
@@ -147,15 +174,16 @@ class Loop:
         """Return the newest checkpoint of this run, or its very beginning."""
         mark = ""
         if self.checkpoints is not None:
-            mark = fingerprint(objective, self.solver)
+            mark = fingerprint(objective, self.solver, self.early_stopping)
             found = self.checkpoints.newest(mark, self.solver.state, objective.blocks.notice)
             if found is not None:
                 return found
         state = self.solver.init(objective, self.start)
+        fresh = self._scored(objective, Checkpoint(mark, state, 0, (0.0, 0.0), 0, 0.0, ()))
         at_zero = state.gradient if not np.any(self.start) else None
         if at_zero is None:
             at_zero = objective.value_and_gradient(np.zeros(objective.n_parameters))[1]
-        return Checkpoint(mark, state, 0, self._sizes(state, at_zero), 0, 0.0, ())
+        return replace(fresh, reference=self._sizes(state, at_zero))
 
     def _sizes(self, state: Any, gradient: Array) -> tuple[float, float]:
         """Return the two sizes of a gradient that must both become small: in w, and in the solver's coordinates."""

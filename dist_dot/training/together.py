@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from threading import Condition, Thread
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -12,44 +13,104 @@ from threadpoolctl import threadpool_limits
 from dist_dot.blocks.block import Blocks, Kernel, Recovery, Report
 from dist_dot.blocks.kernels import ValueAndGradient
 from dist_dot.blocks.together import FoldScores, ValuesAndGradients, WithoutFold
-from dist_dot.training.fit import Fit
+from dist_dot.errors import InputError
+from dist_dot.objective import Objective
+from dist_dot.solvers.base import Solver
+from dist_dot.solvers.choice import choose
+from dist_dot.training.fit import Callback, Fit, Progress
 from dist_dot.training.loop import Loop
 from dist_dot.typing import Array
 
 
 @dataclass(frozen=True)
 class Together:
-    """A program (see `dist_dot.blocks.block`): loops of one loss, each on all rows but those of its fold.
+    """A program (see `dist_dot.blocks.block`): loops of one loss, each on all rows, or on all but those of its fold.
 
-    The last column of y is the number of each row's fold; a loop with fold -1 leaves none out. Every loop is the one
-    of `minimise`, and takes the steps that it would take alone, to rounding; each runs in a thread, and a round is made
-    when all that still run have asked for one. Their evaluations of F are then one read of X, with a product of
-    matrices where a single fit has one of a matrix and a vector. Hessians are not shared. No progress is reported, and
-    no checkpoint is written.
+    With folds the last column of y is the number of each row's fold; a loop with fold -1 leaves none out. Every loop is
+    the one of `minimise`, and takes the steps that it would take alone, to rounding; each runs in a thread, and a round
+    is made when all that still run have asked for one. Their evaluations of F are then one read of X, with a product of
+    matrices where a single fit has one of a matrix and a vector. Hessians are not shared. Progress is that of all: the
+    sum of F, the largest gradient, the most steps. No checkpoint is written.
     """
 
     loops: tuple[Loop, ...]
-    folds: tuple[int, ...]
+    folds: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        return f"{len(self.loops)} fits, {self.loops[0]}"
+
+    def __call__(self, blocks: Blocks, report: Report) -> list[Fit]:
+        """Return the Fit of each loop."""
+        with threadpool_limits(1):  # see `Loop`
+            return _Meeting(blocks, self.folds or (None,) * len(self.loops), report).hold(self.loops)
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """A program: loops together, and their scores on the rows that they have left out.
+
+    class_weight (k,) is what the weights of rows were multiplied by for each class, which the scores take back.
+    """
+
+    together: Together
+    class_weight: tuple[float, ...] | None = None
+
+    def __str__(self) -> str:
+        return str(self.together)
 
     def __call__(self, blocks: Blocks, report: Report) -> tuple[list[Fit], Array]:
-        """Return the Fit of each loop and its scores (loops, 3): see `FoldScores`."""
-        with threadpool_limits(1):  # see `Loop`
-            fits = _Meeting(blocks, self.folds).hold(self.loops)
-            W = [np.vstack([fit.w.reshape(blocks.cuts.n_features, -1), fit.intercept]).T.ravel() for fit in fits]
-            scores = blocks.reduce(FoldScores(self.loops[0].loss, self.folds), np.concatenate(W))
-        return fits, scores.reshape(len(self.loops), 3)
+        """Return the Fit of each loop and its scores (loops, 3): see `FoldScores`, which is one round more."""
+        fits = self.together(blocks, report)
+        W = [np.vstack([fit.w.reshape(blocks.cuts.n_features, -1), fit.intercept]).T.ravel() for fit in fits]
+        kernel = FoldScores(self.together.loops[0].loss, self.together.folds or (), self.class_weight)
+        return fits, blocks.reduce(kernel, np.concatenate(W)).reshape(len(fits), 3)
+
+
+def minimise_path(
+    objective: Objective,
+    alphas: Sequence[float],
+    solver: str | Solver[Any] = "auto",
+    *,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    callbacks: tuple[Callback, ...] = (),
+    start: Array | None = None,
+) -> tuple[Fit, ...]:
+    """Minimise F for each of the alphas, instead of the objective's own, and return their Fits.
+
+    All are fitted together: a round evaluates F for all that have not converged, in one read of X. The other parameters
+    are those of `dist_dot.minimise`; callbacks get the progress of all: see `Together`. "auto" is L-BFGS, since fits
+    share no Hessians, and for the squared loss exact.
+
+    Cost: the rounds of the longest fit, and some where line searches fall apart. Raises InputError for no alphas, and
+    what `dist_dot.minimise` raises.
+    """
+    if not len(alphas):
+        raise InputError("alphas is empty: give the L2 strengths to try")
+    begin = np.zeros(objective.n_parameters) if start is None else np.asarray(start, np.float64)
+    chosen = choose(solver, objective, shared=True)
+    loops = tuple(
+        Loop(each.loss, each.alpha, each.fit_intercept, chosen.solver, tol, max_iter, None, begin, each.scale)
+        for each in (replace(objective, alpha=float(alpha)) for alpha in alphas)
+    )
+    fits = objective.blocks.run(Together(loops), lambda progress: any([bool(each(progress)) for each in callbacks]))
+    return tuple(replace(fit, solver=str(chosen)) for fit in fits)
 
 
 class _Meeting:
     """Where the loops' threads wait for each other: this thread makes the rounds."""
 
-    def __init__(self, blocks: Blocks, folds: Sequence[int]) -> None:
-        self.blocks, self.folds = blocks, folds
+    def __init__(self, blocks: Blocks, folds: Sequence[int | None], report: Report) -> None:
+        self.blocks, self.folds, self.report = blocks, folds, report
+        self.begin, self.before = perf_counter(), blocks.rounds
+        self.latest: dict[int, Progress] = {}
+        self.reported: list[Progress] = []
+        self.stopped = False
         self.changed = Condition()
         self.present = len(folds)
         self.asked: dict[int, tuple[Kernel, Array]] = {}
         self.answers: list[SimpleQueue[Any]] = [SimpleQueue() for _ in folds]
-        self.known: dict[tuple[Kernel, int, bytes], Array] = {}  # what several loops ask, such as moments
+        self.known: dict[tuple[Kernel, bytes], Array] = {}  # what several loops ask, such as moments
 
     def hold(self, loops: Sequence[Loop]) -> list[Fit]:
         """Run the loops to their ends; raise what the first of them has raised."""
@@ -80,12 +141,35 @@ class _Meeting:
     def _attend(self, loop: Loop, number: int, outcomes: list[Any]) -> None:
         member: Any = _Member(self, number)
         try:
-            outcomes[number] = loop(member, lambda progress: False)
+            outcomes[number] = replace(loop(member, lambda progress: self._heard(number, progress)), state=None)
         except Exception as error:  # raised again by the thread that holds the meeting
             outcomes[number] = error
         with self.changed:
             self.present -= 1
             self._tell()
+
+    def _heard(self, number: int, progress: Progress) -> bool:
+        """Remember how far a loop is; return whether it is to stop."""
+        self.latest[number] = progress
+        return self.stopped
+
+    def _report(self) -> None:
+        """Report the progress of all as one, once each has some, and where it is news."""
+        each = [self.latest[number] for number in sorted(self.latest)]
+        if len(each) < len(self.folds) or each == self.reported:
+            return
+        self.reported = each
+        self.stopped |= self.report(
+            Progress(
+                iteration=max(progress.iteration for progress in each),
+                rounds=self.blocks.rounds - self.before,
+                value=sum(progress.value for progress in each),
+                gradient=max(progress.gradient for progress in each),
+                relative=max(progress.relative for progress in each),
+                seconds=perf_counter() - self.begin,
+                nbytes=self.blocks.cuts.nbytes,
+            )
+        )
 
     def _tell(self) -> None:
         """Wake the thread that makes the rounds, once it is its turn."""
@@ -98,6 +182,7 @@ class _Meeting:
             self.changed.wait_for(lambda: len(self.asked) == self.present)
             asked = dict(sorted(self.asked.items()))
             self.asked.clear()
+            self._report()
         try:
             answers: dict[int, Any] = self._answered(asked)
         except Exception as error:  # it belongs to everybody who has asked
@@ -113,15 +198,19 @@ class _Meeting:
         if together:
             kernels = [kernel for kernel, _ in together.values() if isinstance(kernel, ValueAndGradient)]
             folds = [self.folds[n] for n, kernel in zip(together, kernels, strict=True) for _ in range(kernel.points)]
+            known = tuple(fold for fold in folds if fold is not None)
+            of_all: Kernel = ValueAndGradient(kernels[0].loss, len(folds))
             parameters = np.concatenate([parameters for _, parameters in together.values()])
-            sums = self.blocks.reduce(ValuesAndGradients(kernels[0].loss, tuple(folds)), parameters)
+            sums = self.blocks.reduce(ValuesAndGradients(kernels[0].loss, known) if known else of_all, parameters)
             ends = np.cumsum([len(sums) // len(folds) * kernel.points for kernel in kernels])
             answers |= zip(together, np.split(sums, ends[:-1]), strict=True)
         for n, (kernel, parameters) in asked.items():
             if n not in together:
-                key = kernel, self.folds[n], parameters.tobytes()
+                fold = self.folds[n]
+                kernel = kernel if fold is None else WithoutFold(kernel, fold)
+                key = kernel, parameters.tobytes()
                 if key not in self.known:
-                    self.known[key] = self.blocks.reduce(WithoutFold(kernel, self.folds[n]), parameters)
+                    self.known[key] = self.blocks.reduce(kernel, parameters)
                 answers[n] = self.known[key]
         return answers
 
@@ -131,7 +220,8 @@ class _Member:
 
     def __init__(self, meeting: _Meeting, number: int) -> None:
         self._meeting, self._number = meeting, number
-        self.cuts = replace(meeting.blocks.cuts, n_targets=1)
+        cuts = meeting.blocks.cuts
+        self.cuts = cuts if meeting.folds[number] is None else replace(cuts, n_targets=cuts.n_targets - 1)
         self.rounds, self.recovery = 0, Recovery()
 
     @property

@@ -1,0 +1,49 @@
+"""Early stopping: when the loss of rows that are held out no longer falls."""
+
+from dataclasses import dataclass, field
+from math import inf
+
+import numpy as np
+
+from dist_dot.errors import InputError
+from dist_dot.typing import Array
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Hold out one row in `one_in`; end the run once their mean loss has not reached a new low for `patience` steps.
+
+    The Fit then has the coefficients of the lowest one. A run that converges before that, or reaches max_iter, has
+    those of its end, as without. The rows are drawn by their number: see `dist_dot.blocks.held_out`. They are scored in
+    the rounds that train, so a step costs no round more; a round costs what reading one row in `one_in` twice does.
+    Raises InputError for numbers that make no sense.
+    """
+
+    patience: int = 10
+    one_in: int = 10
+
+    def __post_init__(self) -> None:
+        if self.patience < 1:
+            raise InputError(f"patience is {self.patience!r}: give a number of steps >= 1")
+        if self.one_in < 2:
+            raise InputError(f"one_in is {self.one_in!r}: hold out one row in 2, or fewer")
+
+    def ends(self, course: "Validation", iteration: int) -> bool:
+        """Whether a run has gone on for long enough."""
+        return iteration - course.iteration >= self.patience
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The course of the mean loss of the rows held out: the latest, the lowest, and where that was."""
+
+    latest: float = inf
+    lowest: float = inf
+    iteration: int = 0
+    parameters: Array = field(default_factory=lambda: np.empty(0))
+
+    def after(self, loss: float, iteration: int, parameters: Array) -> "Validation":
+        """Return the course one step further."""
+        if loss < self.lowest:
+            return Validation(loss, loss, iteration, parameters)
+        return Validation(loss, self.lowest, self.iteration, self.parameters)
