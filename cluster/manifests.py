@@ -255,7 +255,7 @@ def runner_job(name: str, namespace: str, pods: Pods, store: str, settings: tupl
 
 
 def runner_account(name: str) -> Manifest:
-    """Return the account of the runner. It is there before the Job, whose pod would be refused without it."""
+    """Return the account of the runner. The Job's pod would be refused without it."""
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "labels": labels(name)}}
 
 

@@ -65,27 +65,31 @@ class Submission:
             )
 
     def manifests(self) -> list[Manifest]:
-        """Return all objects in the order in which they are made: the account, the Job, which owns all, the others."""
+        """Return all objects in the order in which they are made.
+
+        What the runner's pod cannot start without, the Job, which is to own all, and what the runner waits for.
+        """
         job = runner_job(self.name, self.namespace, self.pods, self.store, self.settings, self.retries)
         others = [
             *runner_rights(self.name, self.namespace),
-            config_map(self.name, self.job_file),
             network_policy(self.name, self.pods),
             dask_cluster(self.name, self.pods),
         ]
-        return [runner_account(self.name), job, *others]
+        return [runner_account(self.name), config_map(self.name, self.job_file), job, *others]
 
 
 def submit(namespace: Namespace, submission: Submission) -> None:
-    """Create all objects of a run, or none: the runner's pod waits for the job file, and the runner for the cluster."""
+    """Create all objects of a run, or none."""
     for volume in submission.pods.volumes:
         if namespace.get("PersistentVolumeClaim", volume.claim) is None:
             raise KubernetesError(f"there is no PersistentVolumeClaim {volume.claim} in namespace {namespace.name}")
-    account, job, *others = submission.manifests()
+    account, job_file, job, *others = submission.manifests()
     try:
-        namespace.create(account)
+        for manifest in (account, job_file):
+            namespace.create(manifest)
         owner = namespace.create(job)
-        namespace.change("ServiceAccount", submission.name, {"metadata": ownership(owner)})
+        for manifest in (account, job_file):
+            namespace.change(manifest["kind"], submission.name, {"metadata": ownership(owner)})
         for manifest in others:
             namespace.create(owned_by(owner, manifest))
     except BaseException:
@@ -188,7 +192,8 @@ def fetch(namespace: Namespace, job: Manifest, folder: Path) -> None:
 def delete(namespace: Namespace, name: str) -> None:
     """Delete a run with all that was made for it, and wait until it is gone. Volumes, and what is on them, stay."""
     namespace.delete("Job", name)
-    namespace.delete("ServiceAccount", name)  # whose owner a submission that was cut short has not named
+    for kind in ("ServiceAccount", "ConfigMap"):  # which do not know their owner if the submission was cut short
+        namespace.delete(kind, name)
     namespace.wait_until_gone(name)
 
 

@@ -67,9 +67,9 @@ def _of_pod(pod: Mapping[str, Any]) -> Iterator[Trouble]:
             yield Trouble((name, "start"), f"{who} cannot be started: {said}", RETRIED)
         if ended.get("reason") == "OOMKilled":
             limit = limits.get(container["name"], {}).get("memory", "none")
-            times = max(restarts, 1)
-            words = f"{who} was killed {times} times for using more memory than its limit of {limit}: give it more"
-            yield Trouble((name, "memory"), words, AT_ONCE if times >= KILLS else inf)
+            often = "again and again" if restarts >= KILLS else "by the kernel"
+            words = f"{who} was killed {often} for using more memory than its limit of {limit}: give it more"
+            yield Trouble((name, "memory"), words, AT_ONCE if restarts >= KILLS else inf)
         elif reason == "CrashLoopBackOff" and restarts >= KILLS:
             words = f"{who} ends again and again, with status {ended.get('exitCode')}: its log says why"
             yield Trouble((name, "crash"), words, RETRIED)

@@ -43,7 +43,7 @@ QUOTA = {
         (waiting("ErrImagePull", "not found"), "image a/b:1 cannot be pulled: not found", RETRIED),
         (waiting("InvalidImageName", "couldn't parse"), "'a/b:1' is no image name: couldn't parse", 0.0),
         (waiting("CreateContainerConfigError", 'secret "s" not found'), 'secret "s" not found', RETRIED),
-        (waiting("CrashLoopBackOff", restarts=KILLS, last=KILLED), f"killed {KILLS} times for using more memory", 0.0),
+        (waiting("CrashLoopBackOff", restarts=KILLS, last=KILLED), "killed again and again for using more memory", 0.0),
         (waiting("CrashLoopBackOff", restarts=1, last=KILLED), "its limit of 1Gi", float("inf")),
         (waiting("CrashLoopBackOff", restarts=KILLS, last={"exitCode": 127}), "with status 127", RETRIED),
     ],

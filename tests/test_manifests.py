@@ -38,8 +38,8 @@ def submission(pods=PODS, **options):
 def everything():
     owner = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "flights-1", "uid": "1-2-3"}}
     for pods in (PODS, EVERYTHING):
-        account, job, *others = submission(pods, settings=("solver.tol=0",)).manifests()
-        yield from (account, job)
+        account, job_file, job, *others = submission(pods, settings=("solver.tol=0",)).manifests()
+        yield from (account, job_file, job)
         yield from (owned_by(owner, other) for other in (*others, reader_pod("flights-1", pods)))
 
 
@@ -96,7 +96,7 @@ def test_the_operator_knows_every_field():
 
 
 def pod_specs(pods):
-    _, job, *others = submission(pods).manifests()
+    _, _, job, *others = submission(pods).manifests()
     cluster = others[-1]["spec"]
     return {
         "runner": job["spec"]["template"]["spec"],
@@ -157,7 +157,7 @@ def test_the_runner_may_touch_its_own_run_alone():
 
 
 def test_a_run_is_retried_so_often_and_goes_on_where_it_was():
-    job = submission(retries=7, settings=("solver.tol=0", "model.alpha=2")).manifests()[1]
+    job = submission(retries=7, settings=("solver.tol=0", "model.alpha=2")).manifests()[2]
     assert job["spec"]["backoffLimit"] == 7 and job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
     arguments = " ".join(job["spec"]["template"]["spec"]["containers"][0]["args"])
     assert "--namespace lab --scheduler tcp://flights-1-scheduler.lab.svc:8786 --workers 2" in arguments
@@ -168,14 +168,14 @@ def test_a_run_is_retried_so_often_and_goes_on_where_it_was():
 
 
 def test_a_store_that_is_a_url_gets_checkpoints_at_once_and_the_folder_at_the_end():
-    job = submission(Pods("image"), store="s3://bucket/run").manifests()[1]
+    job = submission(Pods("image"), store="s3://bucket/run").manifests()[2]
     arguments = " ".join(job["spec"]["template"]["spec"]["containers"][0]["args"])
     assert "--copy /tmp/run s3://bucket/run --" in arguments and "--out /tmp/run" in arguments
     assert arguments.endswith("--set output.checkpoints=s3://bucket/run/checkpoint")
 
 
 def test_the_options_come_back_from_the_job():
-    job = submission(EVERYTHING).manifests()[1]
+    job = submission(EVERYTHING).manifests()[2]
     assert pods_of(json.loads(json.dumps(job))) == EVERYTHING
 
 
