@@ -31,6 +31,7 @@ PATIENCE = 900.0  # for scheduler and workers: nodes may have to be started for 
 ANSWER = 10.0
 PAUSED = 15.0  # that a worker without rows may be paused: its start takes more memory than it keeps
 LOOK = 0.5
+GLANCE = 5.0  # between two looks while the command runs
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,11 @@ def run(command: list[str], scheduler: str, workers: int) -> Outcome:
         lines: list[str] = []
         reader = Thread(target=_tee, args=(process.stderr, sys.stderr, lines.append))
         reader.start()
+        stuck = watch_over(process, scheduler)
         status = process.wait()
         reader.join()
+    if stuck:
+        return Outcome(MISTAKE, stuck)
     if status in DONE:
         return Outcome(status)
     error = lines[-1] if lines else f"ended with status {status}"
@@ -119,18 +123,47 @@ def wait_for_workers(scheduler: str, workers: int, terminated: Sequence[int]) ->
     while True:
         found = look(scheduler)
         there = [] if found is None else list(found.workers.values())
-        paused = [each for each in there if each["status"] == "paused" and not each["metrics"]["managed_bytes"]]
+        paused = paused_for_good(there)
         if found is not None and len(there) - len(paused) >= workers:
             return found
         paused_since = paused_since if paused else time.monotonic()
         if paused and time.monotonic() - paused_since > PAUSED:
-            limit = paused[0]["memory_limit"] / 2**20
-            words = f"worker {paused[0]['name']} uses more memory than its limit of {limit:.0f} MiB allows"
-            return Outcome(MISTAKE, f"{words}, before it holds any rows: give it more")
+            return Outcome(MISTAKE, _too_little(paused[0]))
         if terminated or time.monotonic() > deadline:
             words = f"waited for the scheduler at {scheduler} and {workers} workers: {len(there)} have come"
             return Outcome(FAILURE, words, retry=True)
         time.sleep(LOOK)
+
+
+def watch_over(process: "subprocess.Popen[str]", scheduler: str) -> str:
+    """Wait for the end of the command; end it where all workers are paused for good, and return that in words."""
+    paused_since = time.monotonic()
+    while True:
+        try:
+            process.wait(timeout=GLANCE)
+            return ""
+        except subprocess.TimeoutExpired:
+            found = look(scheduler)
+        there = [] if found is None else list(found.workers.values())
+        paused = paused_for_good(there)
+        if not paused or len(paused) < len(there):
+            paused_since = time.monotonic()
+        elif time.monotonic() - paused_since > PAUSED:
+            process.kill()  # it waits for workers that do nothing; there is no state to be saved
+            return _too_little(paused[0])
+
+
+def paused_for_good(workers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the workers that Dask has paused although they hold nothing that they could let go of."""
+    return [each for each in workers if each["status"] == "paused" and not each["metrics"]["managed_bytes"]]
+
+
+def _too_little(worker: dict[str, Any]) -> str:
+    limit = worker["memory_limit"] / 2**20
+    return (
+        f"worker {worker['name']} uses more memory than its limit of {limit:.0f} MiB allows, before it holds any rows: "
+        "give it more"
+    )
 
 
 def look(scheduler: str) -> Cluster | None:

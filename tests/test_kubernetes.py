@@ -139,6 +139,16 @@ def test_workers_that_are_paused_before_they_hold_anything_are_a_mistake(seen, m
     assert runner.wait_for_workers("", 1, []) == cluster("paused", held=1)  # of a run that goes on, which it serves
 
 
+def test_a_command_whose_workers_are_all_paused_is_ended(seen, monkeypatch):
+    monkeypatch.setattr(runner, "PAUSED", 0.0)
+    monkeypatch.setattr(runner, "GLANCE", 0.05)
+    seen[:] = [cluster(), cluster(), cluster("paused")]
+    outcome = run("import time; time.sleep(60)")
+    assert outcome.status == 2 and "its limit of 1 MiB allows" in outcome.error and not outcome.retry
+    seen[:] = [cluster(), cluster("paused", held=1)]
+    assert run("import time; time.sleep(0.5); sys.exit(3)") == Outcome(3)
+
+
 def test_the_wait_for_workers_ends(seen, monkeypatch):
     monkeypatch.setattr(runner, "PATIENCE", 0.0)
     seen[:] = [None]
