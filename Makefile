@@ -1,17 +1,22 @@
-# make demo: train on real data. make test, make lint: what the checks run. make bench: the tables of figures. Each makes
-# what it needs.
+# make demo: train on real data. make test, make lint: what the checks run. make test-kubernetes: the same on real pods.
+# make bench: the tables of figures. Each makes what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench chaos lint format clean
+.PHONY: demo test test-kubernetes bench chaos lint format clean
 
 demo: $(VENV)/demo examples/flights.parquet
 	$(BIN)/dist-dot train examples/flights.toml
 
 test: $(VENV)/dev examples/flights.parquet
 	$(BIN)/python -m pytest
+
+# On whatever Kubernetes KUBECONFIG names, with the image IMAGE of cluster/Dockerfile: see tests/kubernetes/conftest.py.
+test-kubernetes: $(VENV)/dev examples/flights.parquet
+	$(BIN)/python -m pytest tests/kubernetes -o 'norecursedirs=.*' -v --durations 0 --log-level ERROR \
+		-W "ignore:Kubernetes version:UserWarning" -W ignore::pytest.PytestUnraisableExceptionWarning $(TESTS)
 
 bench: $(VENV)/bench examples/flights.parquet
 	$(BIN)/python -m benchmarks.roofline

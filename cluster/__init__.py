@@ -7,8 +7,9 @@
     with cluster.open("local:4") as client: ...
 """
 
-from cluster.errors import ClusterWordError
+from cluster.errors import ClusterWordError, KubernetesError
+from cluster.manifests import Pods, Volume
 from cluster.tls import certificates
 from cluster.words import open
 
-__all__ = ["ClusterWordError", "certificates", "open"]
+__all__ = ["ClusterWordError", "KubernetesError", "Pods", "Volume", "certificates", "open"]

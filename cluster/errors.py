@@ -6,3 +6,11 @@ class ClusterWordError(ValueError):
 
     The message says what to do about it, in one line.
     """
+
+
+class KubernetesError(ClusterWordError):
+    """Kubernetes does not do what was asked: the message says which object, why, and what to do."""
+
+
+class PodsError(KubernetesError):
+    """Pods that will not run as they are: no image, no memory, no room."""

@@ -9,14 +9,23 @@ from distributed import Client
 from cluster.address import scheduler_at
 from cluster.cuda import cuda_cluster
 from cluster.errors import ClusterWordError
+from cluster.kubernetes import existing_cluster, operator_cluster
 from cluster.local import local_cluster
+from cluster.manifests import Pods
 
-WORDS = "'none', 'local', 'local:4', 'cuda', 'tcp://host:8786' or 'tls://host:8786'"
+WORDS = "'none', 'local', 'local:4', 'cuda', 'tcp://host:8786', 'tls://host:8786', 'kubernetes' or 'kubernetes:NAME'"
 
 
 @contextmanager
 def open(
-    word: str, workers: int | None = None, threads: int = 1, *, security: Any = None, patience: float = 60.0
+    word: str,
+    workers: int | None = None,
+    threads: int = 1,
+    *,
+    security: Any = None,
+    patience: float = 60.0,
+    pods: Pods | None = None,
+    namespace: str | None = None,
 ) -> Iterator[Client | None]:
     """Yield a client of the cluster that the word names; what the word has started is gone afterwards.
 
@@ -27,6 +36,8 @@ def open(
     - "tcp://..." and "tls://..." are the address of a running scheduler, whoever has started it. It is waited for until
       it has `workers` workers, 1 where no number is given, up to `patience` seconds; 0 waits for none. security is
       Dask's `Security` for tls:// (see `certificates`); without, Dask's configuration has the certificates.
+    - "kubernetes" has the Dask operator make a cluster of `pods`, and deletes it afterwards; "kubernetes:NAME" is a
+      DaskCluster that exists. namespace is that of the kubeconfig where none is given.
 
     Raises ClusterWordError for another word, for a cluster that cannot be started, and for a scheduler that does not
     answer within 30 s, has no workers or refuses the certificates.
@@ -44,6 +55,14 @@ def open(
             yield client
     elif kind in ("tcp", "tls") and rest.startswith("//"):
         with scheduler_at(word, security, 1 if workers is None else workers, patience) as client:
+            yield client
+    elif word == "kubernetes":
+        if pods is None:
+            raise ClusterWordError("kubernetes needs pods: give their image, pods=cluster.Pods(image=...)")
+        with operator_cluster(pods, namespace) as client:
+            yield client
+    elif kind == "kubernetes" and rest:
+        with existing_cluster(rest, namespace) as client:
             yield client
     else:
         raise ClusterWordError(f"unknown cluster {word!r}: give {WORDS}")

@@ -69,6 +69,17 @@ def test_a_run_outlives_its_client(cluster, job, tmp_path):
     assert status == 2 and f"no runs begin with '{name}'" in errors
 
 
+def test_resume_follows_the_run_that_goes_on(cluster, job, tmp_path):
+    process, name = start(cluster, job, tmp_path)
+    process.kill()
+    process.wait()
+    process, again = start(cluster, job, tmp_path, "--resume", "auto")
+    assert again == name
+    status, _, errors = finished(process)
+    assert (status, errors) == (3, "")
+    assert bits(tmp_path) == bits(job / "straight")
+
+
 def test_a_signal_stops_the_run_which_leaves_a_checkpoint(cluster, job, tmp_path):
     process, _ = start(cluster, job, tmp_path)
     process.send_signal(signal.SIGTERM)

@@ -6,6 +6,7 @@ from typing import Any
 
 from dist_dot.blocks.remote import RemoteRun, RunSummary, runs
 from dist_dot.errors import JobError
+from dist_dot.jobs.job import Job
 from dist_dot.jobs.run import Plan, Report, finish
 from dist_dot.training.fit import Progress
 
@@ -23,6 +24,15 @@ def find_run(client: Any, name: str) -> RemoteRun:
         there = ", ".join(found or names) or "none"
         raise JobError(f"{len(found) or 'no'} runs begin with {name!r}; the scheduler has: {there}")
     return RemoteRun(client, found[0])
+
+
+def find_same(client: Any, job: Job) -> RemoteRun | None:
+    """Return the run of this very job that a scheduler has, or whose outcome it keeps; None where it has none."""
+    for summary in list_runs(client):
+        run = RemoteRun(client, summary.run)
+        if summary.state != "error" and isinstance(plan := run.extra, Plan) and plan.job == job:
+            return run
+    return None
 
 
 def attach_run(run: RemoteRun, folder: str | None, watch: Callable[[Progress], bool]) -> tuple[Report, str]:

@@ -1,4 +1,4 @@
-"""The command line: dist-dot train, attach."""
+"""The command line: dist-dot train, submit, attach."""
 
 import logging
 import sys
@@ -14,13 +14,17 @@ from rich.logging import RichHandler
 
 import cluster
 from cluster import ClusterWordError
+from cluster.namespace import Namespace
 from dist_dot import __version__
 from dist_dot.errors import DistDotError, InputError, JobError, RunDetached, SolverError
-from dist_dot.jobs.attach import attach_run, find_run, list_runs
+from dist_dot.jobs.attach import attach_run, find_run, find_same, list_runs
 from dist_dot.jobs.console import ProgressLine, show_report, show_runs
 from dist_dot.jobs.interrupt import Interrupt
 from dist_dot.jobs.job import Cluster, read_job
 from dist_dot.jobs.run import run_job
+from dist_dot.jobs.submit import attach as attach_submitted
+from dist_dot.jobs.submit import plan_submission, pods_of_job, print_plan, start
+from dist_dot.jobs.submit import wait as wait_for
 from dist_dot.training.fit import Progress, Status
 
 TLS = (
@@ -47,12 +51,16 @@ def main() -> None:
 
 @main.command()
 @click.argument("job_file", metavar="JOB.toml", type=click.Path(path_type=Path))
-@click.option("--cluster", "word", help="none, local, local:4, cuda, tcp://host:8786 or tls://host:8786.")
+@click.option(
+    "--cluster",
+    "word",
+    help="none, local, local:4, cuda, tcp://host:8786, tls://host:8786, kubernetes or kubernetes:NAME.",
+)
 @TLS[0]
 @TLS[1]
 @TLS[2]
 @click.option("--resume", type=click.Choice(["auto", "never"]), default="never", show_default=True,
-              help="auto: go on from the newest checkpoint of this job.")  # fmt: skip
+              help="auto: go on from the newest checkpoint of this job, or follow its run if it goes on.")  # fmt: skip
 @click.option("--out", "folder", type=click.Path(), help="The folder to write, instead of the job's own.")
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key of the job.")
 def train(
@@ -88,17 +96,92 @@ def train(
                     line.say(f"run {run}: dist-dot attach {run} --cluster {address}{files}")
 
             watch = _watch(line, interrupt, can_detach=address is not None)
-            report = run_job(job, client, watch, started, resume == "auto")
+            same = find_same(client, job) if resume == "auto" and address else None
+            if same is None:
+                report = run_job(job, client, watch, started, resume == "auto")
+            else:
+                started(same.name)
+                report, _ = attach_run(same, None, watch)
     show_report(console, report, job.output.folder)
     sys.exit(EXIT[report.status])
 
 
 @main.command()
+@click.argument("job_file", metavar="JOB.toml", type=click.Path(path_type=Path))
+@click.option("--image", help="It has dask and dist-dot: see cluster/Dockerfile.")
+@click.option("--workers", type=int, help="Worker pods.  [default: 2]")
+@click.option("--cpus", type=float, help="Of each worker.  [default: 1]")
+@click.option("--memory", help="Of each worker, such as 8Gi.  [default: 4Gi]")
+@click.option("--gpus-per-worker", type=int, help="0 or 1.  [default: 0]")
+@click.option("--volume", "volumes", multiple=True, metavar="CLAIM:/PATH",
+              help="A PersistentVolumeClaim, and where all pods see it.")  # fmt: skip
+@click.option("--env-from", multiple=True, metavar="SECRET", help="Its keys are environment variables of all pods.")
+@click.option("--pull-secret", "pull_secrets", multiple=True, metavar="SECRET", help="To pull the image with.")
+@click.option("--namespace", help="[default: that of the kubeconfig]")
+@click.option("--store", help="Where the run is kept: a path on a volume, or a URL.  [default: the first volume]")
+@click.option("--retries", type=int, default=5, show_default=True, help="Runners that may be lost.")
+@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key of the job.")
+@click.option("--dry-run", is_flag=True, help="Print the objects, and make none.")
+@click.option("--wait", is_flag=True, help="Follow the run, fetch its folder, delete what was made.")
+@click.option("--out", "folder", type=click.Path(), help="With --wait: the folder to write, instead of the job's own.")
+def submit(
+    job_file: Path,
+    image: str | None,
+    workers: int | None,
+    cpus: float | None,
+    memory: str | None,
+    gpus_per_worker: int | None,
+    volumes: tuple[str, ...],
+    env_from: tuple[str, ...],
+    pull_secrets: tuple[str, ...],
+    namespace: str | None,
+    store: str | None,
+    retries: int,
+    settings: tuple[str, ...],
+    dry_run: bool,
+    wait: bool,
+    folder: str | None,
+) -> None:
+    """Run the job on Kubernetes, by the Dask operator, without this machine.
+
+    The options of pods stand for those of the job's [cluster]. Exit status: 0 when the run is made; with --wait as for
+    train.
+    """
+    options = {
+        "image": image,
+        "workers": workers,
+        "cpus": cpus,
+        "memory": memory,
+        "gpus_per_worker": gpus_per_worker,
+        "volumes": volumes,
+        "env_from": env_from,
+        "pull_secrets": pull_secrets,
+        "namespace": namespace,
+    }
+    given: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, ())}
+    with _mistakes_named():
+        job = read_job(job_file, settings)
+        job = replace(job, cluster=replace(job.cluster, **given))
+        where = None if dry_run else Namespace(job.cluster.namespace)
+        name = where.name if where else job.cluster.namespace or "default"
+        submission = plan_submission(job_file, job, settings, name, store, retries)
+        if where is None:
+            print_plan(submission)
+            return
+        start(where, submission)
+        if not wait:
+            return
+        status, error = wait_for(where, submission.name, Path(folder or job.output.folder))
+    _exit(status, error)
+
+
+@main.command()
 @click.argument("run", required=False)
-@click.option("--cluster", "word", required=True, help="tcp://host:8786 or tls://host:8786.")
+@click.option("--cluster", "word", required=True, help="tcp://host:8786, tls://host:8786, or kubernetes.")
 @TLS[0]
 @TLS[1]
 @TLS[2]
+@click.option("--namespace", help="Of the runs on Kubernetes.  [default: that of the kubeconfig]")
 @click.option("--cancel", is_flag=True, help="End the run; it leaves a checkpoint.")
 @click.option("--out", "folder", type=click.Path(), help="The folder to write, instead of the job's own.")
 def attach(
@@ -107,14 +190,20 @@ def attach(
     tls_ca_file: str | None,
     tls_cert: str | None,
     tls_key: str | None,
+    namespace: str | None,
     cancel: bool,
     folder: str | None,
 ) -> None:
-    """Follow a run that goes on without its client, or fetch its result; without RUN, list the runs of a scheduler.
+    """Follow a run that goes on without its client, or fetch its result; without RUN, list the runs there are.
 
-    RUN is its name or the beginning of it. Exit status as for train.
+    RUN is its name or the beginning of it. On Kubernetes the runs are those that `submit` has made, and --cancel
+    deletes all that was made for one. Exit status as for train.
     """
     console = Console()
+    if word == "kubernetes":
+        with _mistakes_named():
+            status, error = attach_submitted(Namespace(namespace), run, folder, cancel)
+        _exit(status, error)
     place = Cluster(word, workers=0, tls_ca_file=tls_ca_file, tls_cert=tls_cert, tls_key=tls_key)
     with _mistakes_named(), _open(place) as client:
         if client is None:
@@ -133,6 +222,13 @@ def attach(
     sys.exit(EXIT[report.status])
 
 
+def _exit(status: int, error: str) -> NoReturn:
+    """End as a run elsewhere has ended."""
+    if error:
+        _end(status, error)
+    sys.exit(status)
+
+
 def _place(place: Cluster, word: str | None, ca_file: str | None, cert: str | None, key: str | None) -> Cluster:
     """Return where the command line says the job runs, and the job itself where it says nothing."""
     if word is not None:
@@ -147,7 +243,16 @@ def _place(place: Cluster, word: str | None, ca_file: str | None, cert: str | No
 @contextmanager
 def _open(place: Cluster) -> Iterator[Any]:
     security = cluster.certificates(place.tls_ca_file, place.tls_cert, place.tls_key) if place.tls_files else None
-    with cluster.open(place.kind, place.workers, place.threads, security=security, patience=place.patience) as client:
+    on_kubernetes = place.kind.partition(":")[0] == "kubernetes"
+    with cluster.open(
+        place.kind,
+        place.workers,
+        place.threads,
+        security=security,
+        patience=place.patience,
+        pods=pods_of_job(place) if place.kind == "kubernetes" else None,
+        namespace=place.namespace if on_kubernetes else None,
+    ) as client:
         yield client
 
 

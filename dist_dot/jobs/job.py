@@ -88,6 +88,18 @@ class Cluster:
     """The client's own certificate."""
     tls_key: str | None = None
     """Its key; none: tls_cert holds it."""
+    image: str | None = None
+    """On Kubernetes, of all pods. The next ones are theirs too: see cluster.Pods."""
+    cpus: float = 1.0
+    memory: str = "4Gi"
+    gpus_per_worker: int = 0
+    volumes: tuple[str, ...] = ()
+    """CLAIM:/PATH, the name of a PersistentVolumeClaim and where all pods see it."""
+    env_from: tuple[str, ...] = ()
+    pull_secrets: tuple[str, ...] = ()
+    namespace: str | None = None
+    """Where they are; none: where the kubeconfig says."""
+    operator_namespace: str = "dask-operator"
 
     @property
     def tls_files(self) -> dict[str, str]:
