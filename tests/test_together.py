@@ -1,5 +1,7 @@
 """Many fits that share each read of X are the fits one by one."""
 
+import threading
+import weakref
 from dataclasses import replace
 
 import array_api_strict
@@ -114,6 +116,50 @@ def test_a_callback_stops_all_fits():
         minimise_path(objective, [])
     with pytest.raises(InputError, match="alpha is -1.0"):
         minimise_path(objective, [-1])
+    with pytest.raises(InputError, match="tol is -1.0: give a number >= 0"):
+        minimise_path(objective, [1], tol=-1.0)
+    with pytest.raises(InputError, match="max_iter is -1: give a number >= 0"):
+        minimise_path(objective, [1], max_iter=-1)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("place", ["callback", "round"])
+def test_no_thread_is_left_behind(error, place, monkeypatch):
+    X, y, _, _ = data(losses.Logistic())
+    objective = Objective(lay_out(X, y), losses.Logistic())
+
+    def interrupted(*arguments):
+        raise error("enough")
+
+    if place == "round":
+        monkeypatch.setattr(objective.blocks, "reduce", interrupted)
+    before = set(threading.enumerate())
+    with pytest.raises(error, match="enough"):
+        minimise_path(objective, [1.0, 2.0, 3.0], callbacks=(interrupted,) if place == "callback" else ())
+    assert set(threading.enumerate()) == before
+
+
+def test_what_loops_ask_is_not_kept(monkeypatch):
+    """The Hessians of all fits and steps would be much more than the rows."""
+    X, y, _, _ = data(losses.Logistic())
+    objective = Objective(lay_out(X, y), losses.Logistic())
+    answers = []
+    reduce = objective.blocks.reduce
+
+    def watched(kernel, parameters):
+        answers.append(weakref.ref(sums := reduce(kernel, parameters)))
+        return sums
+
+    monkeypatch.setattr(objective.blocks, "reduce", watched)
+    kept = []
+    alphas = np.logspace(-3, 0, 4)
+    minimise_path(
+        objective,
+        alphas,
+        Newton(),
+        callbacks=(lambda progress: kept.append(sum(sums() is not None for sums in answers)),),
+    )
+    assert len(answers) >= 8 and kept[-1] <= 2
 
 
 def test_many_targets_of_many_alphas_share_the_rounds_too(rows):

@@ -52,10 +52,6 @@ def minimise(
     Raises InputError for a tol or max_iter that is negative, SolverError where the solver cannot minimise this F or
     end early, ClusterError where the cluster fails for longer than it may.
     """
-    if not tol >= 0:
-        raise InputError(f"tol is {tol!r}: give a number >= 0")
-    if max_iter < 0:
-        raise InputError(f"max_iter is {max_iter!r}: give a number >= 0")
     begin = np.zeros(objective.n_parameters) if start is None else np.asarray(start, np.float64)
     chosen = choose(solver, objective)
     of_f = objective.loss, objective.alpha, objective.fit_intercept
@@ -85,6 +81,10 @@ class Loop:
     standardize: bool = False
 
     def __post_init__(self) -> None:
+        if not self.tol >= 0:
+            raise InputError(f"tol is {self.tol!r}: give a number >= 0")
+        if self.max_iter < 0:
+            raise InputError(f"max_iter is {self.max_iter!r}: give a number >= 0")
         if self.early_stopping is not None and self.solver.name == Exact.name:
             raise SolverError("early stopping is for solvers that take many steps, and exact takes one: name another")
 
