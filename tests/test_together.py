@@ -250,5 +250,10 @@ def test_mistakes_are_named():
     X, y, _, _ = data(losses.Logistic())
     with pytest.raises(InputError, match="Cs is \\[0.0\\]: give positive numbers"):
         LogisticRegressionCV(Cs=[0.0]).fit(X, y)
+    with pytest.raises(InputError, match="Cs is -1: give positive numbers"):
+        LogisticRegressionCV(Cs=-1).fit(X, y)
+    folds = np.arange(len(y)) // 100
+    with pytest.raises(InputError, match="no row of fold 2 has a weight"):
+        LogisticRegressionCV(Cs=2, cv=folds).fit(X, y, folds != 2)
     with pytest.warns(ConvergenceWarning, match="11 of 11 fits stopped"):
         LogisticRegressionCV(Cs=2, max_iter=1).fit(X, y)
