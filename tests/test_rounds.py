@@ -3,19 +3,21 @@
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from distributed import KilledWorker
+from distributed.protocol.pickle import dumps
 
-from dist_dot.blocks import cluster, rounds
+from dist_dot.blocks import cluster, remote, rounds
 from dist_dot.blocks.block import cut
 from dist_dot.blocks.rounds import Rounds, RunSpec
 from dist_dot.blocks.run import SchedulerBlocks
 from dist_dot.blocks.service import KEPT, Service
-from dist_dot.blocks.worker import pack
+from dist_dot.blocks.worker import NAME, KernelPlugin, pack, unpack
 from dist_dot.errors import DeadlineError
 
 CUTS = cut(50, 3, "float64", 10)
@@ -151,3 +153,81 @@ def test_runs_that_nobody_fetches_or_wants_are_dropped():
     assert set(service.runs) == {"on"} and cancelled == ["off"]
     asyncio.run(service.before_close())
     assert cancelled == ["off", "on"] and service.gone
+
+
+def test_silent_are_those_that_owe_an_answer_and_send_no_heartbeat():
+    workers = {name: SimpleNamespace(last_seen=seen) for name, seen in {"frozen": 970, "slow": 999, "new": 970}.items()}
+    owing = {"frozen": 5.0, "slow": 5.0, "new": 35.0, "gone": 5.0}
+    assert rounds.silent(owing, workers, now=40.0, wall=1000.0, limit=20.0) == ["frozen"]
+
+
+def test_no_block_is_moved_while_a_worker_is_paused():
+    """It serves rounds, but it is not among those that may be given more."""
+
+    async def go():
+        workers = [SimpleNamespace(address=name, nthreads=1, memory_limit=0) for name in ("here", "new", "paused")]
+        asked = []
+        scheduler = SimpleNamespace(
+            running=workers[:2],
+            workers={worker.address: worker for worker in workers},
+            tasks={key: SimpleNamespace(nbytes=1, who_has=tuple(workers)) for key in SPEC.keys},
+            bandwidth=1e9,
+            request_acquire_replicas=lambda address, keys, stimulus_id: asked.append(address),
+            request_remove_replicas=lambda *rest, stimulus_id: None,
+        )
+        asking = Rounds("run", SPEC, scheduler, lambda words: None)
+        asking.began -= 100.0
+        asking.placement = {"here": [(0, 3)], "paused": [(3, 5)]}
+        await asking.even_out()
+        assert not asked
+        asking.placement, asking.next_move = {"here": [(0, 5)]}, 0.0
+        await asking.even_out()
+        assert asked == ["new"]
+
+    asyncio.run(go())
+
+
+def part_of(executors, held):
+    """Return what a worker with these blocks answers when it is asked for blocks 0 .. 3 of 5."""
+    plugin = KernelPlugin()
+    plugin.worker = SimpleNamespace(
+        state=SimpleNamespace(nthreads=1), executors=executors, data={f"block-{number}": number for number in held}
+    )
+    message = {"kernel": dumps(lambda number, parameters: np.array([2.0**number])), "parameters": pack(np.zeros(1))}
+    stamp = ["run", 1, 1]
+    return asyncio.run(plugin.round(stamp, prefix="block", ranges=[(0, 3)], leaves=5, verify=[], **message))
+
+
+def test_a_worker_names_the_blocks_that_it_lacks():
+    with ThreadPoolExecutor(1) as pool:
+        reply = part_of({NAME: pool}, [0, 2])
+    assert reply["missing"] == [1] and reply["nodes"] == [(0, 0), (0, 2)]
+    assert unpack(reply["sums"]).tolist() == [1.0, 4.0]
+    assert part_of({NAME: pool}, [0]) is None  # it is about to close, and takes no work any more
+    assert part_of({}, [0]) is None
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_what_goes_wrong_in_the_client_cancels_the_run(monkeypatch, error):
+    asked = []
+
+    def ask(client, handler, **message):
+        asked.append(handler)
+        return {"reports": dumps([("progress", 1)]), "result": None}
+
+    def interrupted(progress):
+        raise error
+
+    monkeypatch.setattr(remote, "_ask", ask)
+    with pytest.raises(error):
+        remote.RemoteRun(None, "run").follow(interrupted)
+    assert asked == ["dist_dot_follow", "dist_dot_forget"]
+
+
+def test_a_service_that_is_needed_stays_and_one_that_leaves_starts_nothing():
+    service = Service()
+    service.lock, service.gone, service.runs, service.active = asyncio.Lock(), False, {}, {"a run"}
+    asyncio.run(service._leave())
+    assert not service.gone
+    service.gone = True
+    assert asyncio.run(service.start_run("run", dumps(SPEC))) is None and not service.runs
