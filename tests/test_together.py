@@ -25,6 +25,7 @@ from dist_dot.blocks.layout import beside
 from dist_dot.blocks.together import ALL, FEW, FoldScores, ValuesAndGradients
 from dist_dot.errors import InputError
 from dist_dot.solvers import LBFGS, GradientDescent, Newton
+from dist_dot.training import together
 from dist_dot.training.loop import Loop
 from dist_dot.training.together import CrossValidated, Together, minimise_path
 
@@ -123,7 +124,7 @@ def test_a_callback_stops_all_fits():
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-@pytest.mark.parametrize("place", ["callback", "round"])
+@pytest.mark.parametrize("place", ["start", "callback", "round"])
 def test_no_thread_is_left_behind(error, place, monkeypatch):
     X, y, _, _ = data(losses.Logistic())
     objective = Objective(lay_out(X, y), losses.Logistic())
@@ -133,6 +134,9 @@ def test_no_thread_is_left_behind(error, place, monkeypatch):
 
     if place == "round":
         monkeypatch.setattr(objective.blocks, "reduce", interrupted)
+    if place == "start":
+        started = iter([threading.Thread.start, threading.Thread.start, interrupted])
+        monkeypatch.setattr(together.Thread, "start", lambda thread: next(started)(thread))
     before = set(threading.enumerate())
     with pytest.raises(error, match="enough"):
         minimise_path(objective, [1.0, 2.0, 3.0], callbacks=(interrupted,) if place == "callback" else ())

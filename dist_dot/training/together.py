@@ -117,9 +117,9 @@ class _Meeting:
         threads = [
             Thread(target=self._attend, args=(loop, number, outcomes), daemon=True) for number, loop in enumerate(loops)
         ]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             while self._round():
                 pass
         except BaseException as error:  # a callback's, or Ctrl-C: nobody makes rounds any more, so all go home
@@ -128,7 +128,8 @@ class _Meeting:
             raise
         finally:
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:
+                    thread.join()
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
