@@ -20,9 +20,10 @@ from dist_dot import (
     losses,
     minimise,
 )
-from dist_dot.blocks.arrays import to_host
+from dist_dot.blocks.arrays import Parameters, to_host
 from dist_dot.blocks.block import Block
-from dist_dot.blocks.held_out import held_out
+from dist_dot.blocks.held_out import KeptAndScored, held_out
+from dist_dot.blocks.kernels import ValueAndGradient
 from dist_dot.errors import InputError
 from dist_dot.solvers import LBFGS, GradientDescent, Newton
 
@@ -132,6 +133,34 @@ def test_the_same_bits_on_a_cluster(clients):
         chunks = da.from_array(X, (80, -1)), da.from_array(y, 80)
         there = LogisticRegression(1e3, tol=0, early_stopping=EarlyStopping(5)).fit(*chunks)
     assert there.coef_.tobytes() == here.coef_.tobytes() and there.fit_.rounds == here.fit_.rounds
+
+
+def test_a_step_that_was_refused_costs_a_resumed_run_no_round(tmp_path):
+    random = np.random.default_rng(2)
+    X = random.standard_normal((240, 60))
+    y = random.poisson(np.exp(3 + X[:, 0])).astype(float)
+    objective = Objective(lay_out(X, y, block_rows=48), losses.Poisson(), 1e-3)
+    options = {"tol": 0, "early_stopping": EarlyStopping()}
+    straight = minimise(objective, GradientDescent(), max_iter=8, **options)
+    assert straight.history[1].value == straight.history[2].value  # refused, the second time in a row
+    checkpoints = Checkpoints(str(tmp_path))
+    minimise(objective, GradientDescent(), max_iter=1, checkpoint=checkpoints, **options)
+    again = replace(checkpoints, resume=True)
+    resumed = minimise(objective, GradientDescent(), max_iter=8, checkpoint=again, **options)
+    assert [(p.rounds, p.validation) for p in resumed.history] == [(p.rounds, p.validation) for p in straight.history]
+
+
+@pytest.mark.parametrize("library", [np, array_api_strict, refusing.library])
+@pytest.mark.parametrize("targets", [1, 2])
+def test_a_block_may_hold_nothing_out(library, targets):
+    """As the last one of many does, where it is short."""
+    X, y, _ = noisy(losses.Huber())
+    number = int(np.argmin(drawn(len(y))))
+    Y = y if targets == 1 else np.column_stack([y, -y])
+    block = Block(*(library.asarray(part[number : number + 1]) for part in (X, Y)), None, number)
+    kernel, at = ValueAndGradient(losses.Huber()), Parameters(np.ones(targets * 61) / 9)
+    found = to_host(KeptAndScored(kernel, 10)(block, at))
+    np.testing.assert_array_equal(found, np.append(to_host(kernel(block, at)), [0.0, 0.0]))
 
 
 def test_estimators_pass_it_on():

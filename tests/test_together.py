@@ -1,5 +1,7 @@
 """Many fits that share each read of X are the fits one by one."""
 
+import threading
+import weakref
 from dataclasses import replace
 
 import array_api_strict
@@ -23,6 +25,7 @@ from dist_dot.blocks.layout import beside
 from dist_dot.blocks.together import ALL, FEW, FoldScores, ValuesAndGradients
 from dist_dot.errors import InputError
 from dist_dot.solvers import LBFGS, GradientDescent, Newton
+from dist_dot.training import together
 from dist_dot.training.loop import Loop
 from dist_dot.training.together import CrossValidated, Together, minimise_path
 
@@ -114,6 +117,53 @@ def test_a_callback_stops_all_fits():
         minimise_path(objective, [])
     with pytest.raises(InputError, match="alpha is -1.0"):
         minimise_path(objective, [-1])
+    with pytest.raises(InputError, match="tol is -1.0: give a number >= 0"):
+        minimise_path(objective, [1], tol=-1.0)
+    with pytest.raises(InputError, match="max_iter is -1: give a number >= 0"):
+        minimise_path(objective, [1], max_iter=-1)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("place", ["start", "callback", "round"])
+def test_no_thread_is_left_behind(error, place, monkeypatch):
+    X, y, _, _ = data(losses.Logistic())
+    objective = Objective(lay_out(X, y), losses.Logistic())
+
+    def interrupted(*arguments):
+        raise error("enough")
+
+    if place == "round":
+        monkeypatch.setattr(objective.blocks, "reduce", interrupted)
+    if place == "start":
+        started = iter([threading.Thread.start, threading.Thread.start, interrupted])
+        monkeypatch.setattr(together.Thread, "start", lambda thread: next(started)(thread))
+    before = set(threading.enumerate())
+    with pytest.raises(error, match="enough"):
+        minimise_path(objective, [1.0, 2.0, 3.0], callbacks=(interrupted,) if place == "callback" else ())
+    assert set(threading.enumerate()) == before
+
+
+def test_what_loops_ask_is_not_kept(monkeypatch):
+    """The Hessians of all fits and steps would be much more than the rows."""
+    X, y, _, _ = data(losses.Logistic())
+    objective = Objective(lay_out(X, y), losses.Logistic())
+    answers = []
+    reduce = objective.blocks.reduce
+
+    def watched(kernel, parameters):
+        answers.append(weakref.ref(sums := reduce(kernel, parameters)))
+        return sums
+
+    monkeypatch.setattr(objective.blocks, "reduce", watched)
+    kept = []
+    alphas = np.logspace(-3, 0, 4)
+    minimise_path(
+        objective,
+        alphas,
+        Newton(),
+        callbacks=(lambda progress: kept.append(sum(sums() is not None for sums in answers)),),
+    )
+    assert len(answers) >= 8 and kept[-1] <= 2
 
 
 def test_many_targets_of_many_alphas_share_the_rounds_too(rows):
@@ -204,5 +254,10 @@ def test_mistakes_are_named():
     X, y, _, _ = data(losses.Logistic())
     with pytest.raises(InputError, match="Cs is \\[0.0\\]: give positive numbers"):
         LogisticRegressionCV(Cs=[0.0]).fit(X, y)
+    with pytest.raises(InputError, match="Cs is -1: give positive numbers"):
+        LogisticRegressionCV(Cs=-1).fit(X, y)
+    folds = np.arange(len(y)) // 100
+    with pytest.raises(InputError, match="no row of fold 2 has a weight"):
+        LogisticRegressionCV(Cs=2, cv=folds).fit(X, y, folds != 2)
     with pytest.warns(ConvergenceWarning, match="11 of 11 fits stopped"):
         LogisticRegressionCV(Cs=2, max_iter=1).fit(X, y)

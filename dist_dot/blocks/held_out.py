@@ -72,7 +72,7 @@ class KeptAndScored:
         m, p = X.shape
         columns = xp.reshape(parameters.like(block.X), (-1, p + 1))
         z = xp.reshape(X @ columns[:, :p].T + columns[:, p], (m, points, columns.shape[0] // points))
-        y = xp.reshape(y, (m, 1) if loss.outputs > 1 else (m, 1, -1))
+        y = column(y) if loss.outputs > 1 else xp.expand_dims(column(y), axis=1)  # m may be 0
         value = xp.sum(xp.reshape(loss.value(y, z), (m, points, z.shape[2] // loss.outputs)), axis=2)
         s = xp.ones_like(value[:, 0]) if block.weight is None else xp.take(block.weight, rows)
         scores = xp.concat([xp.reshape(total(s), (1,)), total(column(s) * value, 0)])

@@ -132,7 +132,10 @@ class LogisticRegressionCV(LogisticRegression):
         return any([bool(callback(progress)) for callback in self.callbacks])
 
     def _scores(self, sums: Array) -> Array:
-        """Return the score of each fit from its sums (fits, 3): see `FoldScores`."""
+        """Return the score of each fit from its sums (fits, 3): see `FoldScores`. The folds of one C come first."""
+        if not np.all(sums[:, 0] > 0):
+            number = int(np.argmin(sums[:, 0] > 0))
+            raise InputError(f"no row of fold {number} has a weight, so that it scores nothing: give other folds")
         of_rows = sums[:, 2] if self.scoring in (None, ACCURACY) else -sums[:, 1]
         scores: Array = of_rows / sums[:, 0]
         return scores
@@ -148,7 +151,7 @@ class LogisticRegressionCV(LogisticRegression):
 
 
 def _checked_strengths(Cs: Any) -> Array:
-    values = np.logspace(-4, 4, Cs) if isinstance(Cs, int | np.integer) else np.asarray(Cs, np.float64)
+    values = np.logspace(-4, 4, max(Cs, 0)) if isinstance(Cs, int | np.integer) else np.asarray(Cs, np.float64)
     if values.ndim != 1 or not values.size or not np.all(values > 0):
         raise InputError(f"Cs is {Cs!r}: give positive numbers, or how many to try")
     return values

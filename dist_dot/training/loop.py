@@ -52,10 +52,6 @@ def minimise(
     Raises InputError for a tol or max_iter that is negative, SolverError where the solver cannot minimise this F or
     end early, ClusterError where the cluster fails for longer than it may.
     """
-    if not tol >= 0:
-        raise InputError(f"tol is {tol!r}: give a number >= 0")
-    if max_iter < 0:
-        raise InputError(f"max_iter is {max_iter!r}: give a number >= 0")
     begin = np.zeros(objective.n_parameters) if start is None else np.asarray(start, np.float64)
     chosen = choose(solver, objective)
     of_f = objective.loss, objective.alpha, objective.fit_intercept
@@ -85,6 +81,10 @@ class Loop:
     standardize: bool = False
 
     def __post_init__(self) -> None:
+        if not self.tol >= 0:
+            raise InputError(f"tol is {self.tol!r}: give a number >= 0")
+        if self.max_iter < 0:
+            raise InputError(f"max_iter is {self.max_iter!r}: give a number >= 0")
         if self.early_stopping is not None and self.solver.name == Exact.name:
             raise SolverError("early stopping is for solvers that take many steps, and exact takes one: name another")
 
@@ -138,7 +138,7 @@ class Loop:
                 status = Status.AT_ROUNDING
                 self._save(now, history)
                 break
-            now = self._scored(objective, replace(now, state=moved, iteration=now.iteration + 1))
+            now = self._scored(objective, replace(now, state=moved, iteration=now.iteration + 1), state)
         w, intercept = objective.split(
             now.validation.parameters if status is Status.EARLY_STOPPED else state.parameters
         )
@@ -154,12 +154,19 @@ class Loop:
             state,
         )
 
-    def _scored(self, objective: Objective, now: Checkpoint) -> Checkpoint:
-        """Return where the run stands, with the loss of the rows held out, which came with the last evaluation."""
+    def _scored(self, objective: Objective, now: Checkpoint, before: Any = None) -> Checkpoint:
+        """Return where the run stands, with the loss of the rows held out, which came with the last evaluation.
+
+        A step that was refused stays where `before` was, and so does the loss: asking again would be a round more
+        in a run that was resumed in between, which does not remember it.
+        """
         if self.early_stopping is None:
             return now
         kept: Any = objective.blocks
-        loss = kept.loss_at(self.loss, objective.padded(now.state.parameters))
+        if before is not None and np.array_equal(now.state.parameters, before.parameters):
+            loss = now.validation.latest
+        else:
+            loss = kept.loss_at(self.loss, objective.padded(now.state.parameters))
         return replace(now, validation=now.validation.after(loss, now.iteration, now.state.parameters))
 
     def _due(self, iteration: int) -> bool:

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from dist_dot.blocks.block import Blocks, Kernel, Recovery, Report
 from dist_dot.blocks.kernels import ValueAndGradient
 from dist_dot.blocks.together import FoldScores, ValuesAndGradients, WithoutFold
-from dist_dot.errors import InputError
+from dist_dot.errors import InputError, RunCancelled
 from dist_dot.objective import Objective
 from dist_dot.solvers.base import Solver
 from dist_dot.solvers.choice import choose
@@ -110,20 +110,28 @@ class _Meeting:
         self.present = len(folds)
         self.asked: dict[int, tuple[Kernel, Array]] = {}
         self.answers: list[SimpleQueue[Any]] = [SimpleQueue() for _ in folds]
-        self.known: dict[tuple[Kernel, bytes], Array] = {}  # what several loops ask, such as moments
 
     def hold(self, loops: Sequence[Loop]) -> list[Fit]:
-        """Run the loops to their ends; raise what the first of them has raised."""
+        """Run the loops to their ends; raise what the first of them has raised. No thread is left behind."""
         outcomes: list[Any] = [None] * len(loops)
         threads = [
             Thread(target=self._attend, args=(loop, number, outcomes), daemon=True) for number, loop in enumerate(loops)
         ]
-        for thread in threads:
-            thread.start()
-        while self._round():
-            pass
+        try:
+            for thread in threads:
+                thread.start()
+            while self._round():
+                pass
+        except BaseException as error:  # a callback's, or Ctrl-C: nobody makes rounds any more, so all go home
+            for answer in self.answers:
+                answer.put(RunCancelled(f"the fits have ended with {error!r}"))
+            raise
+        finally:
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
         for outcome in outcomes:
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, BaseException):
                 raise outcome
         return outcomes
 
@@ -142,7 +150,7 @@ class _Meeting:
         member: Any = _Member(self, number)
         try:
             outcomes[number] = replace(loop(member, lambda progress: self._heard(number, progress)), state=None)
-        except Exception as error:  # raised again by the thread that holds the meeting
+        except BaseException as error:  # raised again by the thread that holds the meeting
             outcomes[number] = error
         with self.changed:
             self.present -= 1
@@ -192,16 +200,21 @@ class _Meeting:
         return bool(asked)
 
     def _answered(self, asked: dict[int, tuple[Kernel, Array]]) -> dict[int, Any]:
-        """Return the sums: one round for all evaluations of F, one for each other question that is not known yet."""
+        """Return the sums: one round for all evaluations of F, one for each other question, whoever has asked it.
+
+        Loops begin with the same questions, such as moments, and so at the same meeting: nothing is kept for the next
+        one, where the Hessians of many fits would be much to keep.
+        """
         answers: dict[int, Any] = {}
+        known: dict[tuple[Kernel, bytes], Array] = {}
         together = {n: both for n, both in asked.items() if isinstance(both[0], ValueAndGradient)}
         if together:
             kernels = [kernel for kernel, _ in together.values() if isinstance(kernel, ValueAndGradient)]
             folds = [self.folds[n] for n, kernel in zip(together, kernels, strict=True) for _ in range(kernel.points)]
-            known = tuple(fold for fold in folds if fold is not None)
+            left_out = tuple(fold for fold in folds if fold is not None)
             of_all: Kernel = ValueAndGradient(kernels[0].loss, len(folds))
             parameters = np.concatenate([parameters for _, parameters in together.values()])
-            sums = self.blocks.reduce(ValuesAndGradients(kernels[0].loss, known) if known else of_all, parameters)
+            sums = self.blocks.reduce(ValuesAndGradients(kernels[0].loss, left_out) if left_out else of_all, parameters)
             ends = np.cumsum([len(sums) // len(folds) * kernel.points for kernel in kernels])
             answers |= zip(together, np.split(sums, ends[:-1]), strict=True)
         for n, (kernel, parameters) in asked.items():
@@ -209,9 +222,9 @@ class _Meeting:
                 fold = self.folds[n]
                 kernel = kernel if fold is None else WithoutFold(kernel, fold)
                 key = kernel, parameters.tobytes()
-                if key not in self.known:
-                    self.known[key] = self.blocks.reduce(kernel, parameters)
-                answers[n] = self.known[key]
+                if key not in known:
+                    known[key] = self.blocks.reduce(kernel, parameters)
+                answers[n] = known[key]
         return answers
 
 

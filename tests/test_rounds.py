@@ -1,0 +1,233 @@
+"""What a round does about answers that do not come, and whom a death is blamed on: with no cluster, and at once."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from distributed import KilledWorker
+from distributed.protocol.pickle import dumps
+
+from dist_dot.blocks import cluster, remote, rounds
+from dist_dot.blocks.block import cut
+from dist_dot.blocks.rounds import Rounds, RunSpec
+from dist_dot.blocks.run import SchedulerBlocks
+from dist_dot.blocks.service import KEPT, Service
+from dist_dot.blocks.worker import NAME, KernelPlugin, pack, unpack
+from dist_dot.errors import DeadlineError
+
+CUTS = cut(50, 3, "float64", 10)
+SPEC = RunSpec(b"", CUTS, "block", ("",) * 5, "the rows", 0.3, "", b"")
+KILLED = KilledWorker("block-2", None, 3)
+
+
+@contextmanager
+def answering(*answers):
+    """Yield blocks whose rounds are answered by these blocks, one attempt after the other, and what they ask for."""
+    loop, asked = asyncio.new_event_loop(), []
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def ask(number, message, missing):
+        asked.append(missing)
+        await asyncio.sleep(0.2)
+        found = answers[len(asked) - 1] if len(asked) <= len(answers) else []
+        sums = np.array([[float(2**number)] for number in found])
+        return [{"nodes": [(0, number) for number in found], "sums": pack(sums)}]
+
+    try:
+        host = SimpleNamespace(ask=ask, cancelled=False, lost=0, node_bytes=0)
+        yield SchedulerBlocks(SimpleNamespace(name="run", spec=SPEC, loop=loop, rounds=host)), asked
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def add(block, parameters):
+    """Stand for a kernel: what is sent back here was made up."""
+
+
+def test_a_round_is_repeated_for_the_missing_blocks_alone():
+    with answering([0, 1, 4], [], [2], [3]) as (blocks, asked):
+        assert blocks.reduce(add, np.zeros(1)) == 31.0
+    assert asked == [None, [2, 3], [2, 3], [3]] and blocks.recovery.repeated == 1
+
+
+def test_a_round_ends_when_nobody_answers_any_more():
+    # Each answer is a reason to go on waiting: four attempts take more than twice the patience.
+    with answering([0], [1], [2], [3]) as (blocks, asked), pytest.raises(DeadlineError) as caught:
+        begin = time.monotonic()
+        blocks.reduce(add, np.zeros(1))
+    assert "for 0 s no worker answered for blocks [4] of the rows" in str(caught.value)
+    assert len(asked) in (5, 6) and time.monotonic() - begin < 5
+
+
+def with_rounds(check):
+    """Run check(rounds, task of block 2, keys that were retried) on an event loop."""
+
+    async def go():
+        tasks = {f"block-{number}": SimpleNamespace(state="memory", who_has=()) for number in range(5)}
+        retried = []
+        scheduler = SimpleNamespace(tasks=tasks, workers={}, stimulus_retry=lambda keys: retried.extend(keys))
+        check(Rounds("run", SPEC, scheduler, print), tasks["block-2"], retried)
+
+    asyncio.run(go())
+
+
+def test_a_block_that_dask_gave_up_on_is_made_again(monkeypatch):
+    monkeypatch.setattr(rounds, "DEATHS", 2)
+
+    def check(asking, task, retried):
+        task.state, task.exception_blame, task.exception = "erred", None, KILLED
+        for _ in range(3):  # no matter how often, where it was there in between
+            for _ in range(2):
+                assert asking._holders(2) == frozenset()
+            asking.block_changed("block-2", "processing", "memory")
+        assert retried == ["block-2"] * 6
+        assert asking.unverified == {2}
+        for _ in range(2):
+            asking._holders(2)
+        with pytest.raises(KilledWorker):
+            asking._holders(2)
+
+    with_rounds(check)
+
+
+def test_an_error_of_the_task_itself_is_not_tried_again():
+    def check(asking, task, retried):
+        blamed = SimpleNamespace(exception=OSError("no such file"))
+        task.state, task.exception_blame, task.exception = "erred", blamed, None
+        with pytest.raises(OSError, match="no such file"):
+            asking._holders(2)
+        assert not retried
+
+    with_rounds(check)
+
+
+def test_deaths_while_rows_are_laid_out_are_tried_again(monkeypatch):
+    class Deadly:
+        def __init__(self, deaths):
+            self.deaths = deaths
+
+        @property
+        def status(self):
+            return "error" if self.deaths else "finished"
+
+        def exception(self):
+            return KILLED
+
+    def retry(futures):
+        for future in futures:
+            future.deaths -= 1
+
+    monkeypatch.setattr(cluster, "wait", lambda pending, **rest: (pending, set()))
+    client = SimpleNamespace(retry=retry)
+    cluster._arrive(client, [Deadly(cluster.DEATHS), Deadly(0)])
+    with pytest.raises(KilledWorker):
+        cluster._arrive(client, [Deadly(cluster.DEATHS + 1), Deadly(0)])
+
+
+def test_runs_that_nobody_fetches_or_wants_are_dropped():
+    service, cancelled = Service(), []
+
+    def run(name, ended):
+        return SimpleNamespace(
+            name=name, ended=ended, result=b"" if ended else None, cancel=lambda: cancelled.append(name)
+        )
+
+    now = time.monotonic()
+    service.runs = {
+        name: run(name, ended)
+        for name, ended in {"old": now - KEPT - 1, "new": now - 1, "on": None, "off": None}.items()
+    }
+    service._drop_old()
+    assert set(service.runs) == {"new", "on", "off"} and not cancelled
+    asyncio.run(service.forget_run("new"))
+    assert not cancelled
+    asyncio.run(service.forget_run("off"))
+    assert set(service.runs) == {"on"} and cancelled == ["off"]
+    asyncio.run(service.before_close())
+    assert cancelled == ["off", "on"] and service.gone
+
+
+def test_silent_are_those_that_owe_an_answer_and_send_no_heartbeat():
+    workers = {name: SimpleNamespace(last_seen=seen) for name, seen in {"frozen": 970, "slow": 999, "new": 970}.items()}
+    owing = {"frozen": 5.0, "slow": 5.0, "new": 35.0, "gone": 5.0}
+    assert rounds.silent(owing, workers, now=40.0, wall=1000.0, limit=20.0) == ["frozen"]
+
+
+def test_no_block_is_moved_while_a_worker_is_paused():
+    """It serves rounds, but it is not among those that may be given more."""
+
+    async def go():
+        workers = [SimpleNamespace(address=name, nthreads=1, memory_limit=0) for name in ("here", "new", "paused")]
+        asked = []
+        scheduler = SimpleNamespace(
+            running=workers[:2],
+            workers={worker.address: worker for worker in workers},
+            tasks={key: SimpleNamespace(nbytes=1, who_has=tuple(workers)) for key in SPEC.keys},
+            bandwidth=1e9,
+            request_acquire_replicas=lambda address, keys, stimulus_id: asked.append(address),
+            request_remove_replicas=lambda *rest, stimulus_id: None,
+        )
+        asking = Rounds("run", SPEC, scheduler, lambda words: None)
+        asking.began -= 100.0
+        asking.placement = {"here": [(0, 3)], "paused": [(3, 5)]}
+        await asking.even_out()
+        assert not asked
+        asking.placement, asking.next_move = {"here": [(0, 5)]}, 0.0
+        await asking.even_out()
+        assert asked == ["new"]
+
+    asyncio.run(go())
+
+
+def part_of(executors, held):
+    """Return what a worker with these blocks answers when it is asked for blocks 0 .. 3 of 5."""
+    plugin = KernelPlugin()
+    plugin.worker = SimpleNamespace(
+        state=SimpleNamespace(nthreads=1), executors=executors, data={f"block-{number}": number for number in held}
+    )
+    message = {"kernel": dumps(lambda number, parameters: np.array([2.0**number])), "parameters": pack(np.zeros(1))}
+    stamp = ["run", 1, 1]
+    return asyncio.run(plugin.round(stamp, prefix="block", ranges=[(0, 3)], leaves=5, verify=[], **message))
+
+
+def test_a_worker_names_the_blocks_that_it_lacks():
+    with ThreadPoolExecutor(1) as pool:
+        reply = part_of({NAME: pool}, [0, 2])
+    assert reply["missing"] == [1] and reply["nodes"] == [(0, 0), (0, 2)]
+    assert unpack(reply["sums"]).tolist() == [1.0, 4.0]
+    assert part_of({NAME: pool}, [0]) is None  # it is about to close, and takes no work any more
+    assert part_of({}, [0]) is None
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_what_goes_wrong_in_the_client_cancels_the_run(monkeypatch, error):
+    asked = []
+
+    def ask(client, handler, **message):
+        asked.append(handler)
+        return {"reports": dumps([("progress", 1)]), "result": None}
+
+    def interrupted(progress):
+        raise error
+
+    monkeypatch.setattr(remote, "_ask", ask)
+    with pytest.raises(error):
+        remote.RemoteRun(None, "run").follow(interrupted)
+    assert asked == ["dist_dot_follow", "dist_dot_forget"]
+
+
+def test_a_service_that_is_needed_stays_and_one_that_leaves_starts_nothing():
+    service = Service()
+    service.lock, service.gone, service.runs, service.active = asyncio.Lock(), False, {}, {"a run"}
+    asyncio.run(service._leave())
+    assert not service.gone
+    service.gone = True
+    assert asyncio.run(service.start_run("run", dumps(SPEC))) is None and not service.runs
