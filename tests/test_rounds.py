@@ -187,6 +187,32 @@ def test_no_block_is_moved_while_a_worker_is_paused():
     asyncio.run(go())
 
 
+def test_moved_blocks_are_dropped_where_they_were_once_they_have_arrived():
+    """Not left to Dask, which drops one of two copies as well, but the one that it likes."""
+
+    async def go():
+        here, new = (SimpleNamespace(address=name, nthreads=1) for name in ("here", "new"))
+        task = SimpleNamespace(who_has=(here,))
+        removed = []
+
+        def acquire(address, keys, stimulus_id):
+            asyncio.get_running_loop().call_later(0.1, lambda: setattr(task, "who_has", (here, new)))
+
+        def remove(address, keys, stimulus_id):
+            removed.append((address, keys, task.who_has))
+
+        scheduler = SimpleNamespace(
+            workers={"here": here, "new": new},
+            tasks={"block-3": task},
+            request_acquire_replicas=acquire,
+            request_remove_replicas=remove,
+        )
+        await Rounds("run", SPEC, scheduler, print)._move("new", [(3, "here")])
+        assert removed == [("here", ["block-3"], (here, new))]
+
+    asyncio.run(go())
+
+
 def part_of(executors, held):
     """Return what a worker with these blocks answers when it is asked for blocks 0 .. 3 of 5."""
     plugin = KernelPlugin()
