@@ -13,6 +13,7 @@ import cluster
 from dist_dot import DataError, Objective, Ridge, Status, lay_out, losses, minimise
 from dist_dot.blocks.kernels import Moments
 from dist_dot.blocks.worker import NAME, SMALL, pack, unpack
+from dist_dot.errors import ClusterError
 from dist_dot.solvers import Exact, GradientDescent
 
 # The arrays of these tests travel inside their graph, which is what Dask warns of.
@@ -61,6 +62,17 @@ def test_a_single_round_and_moments(clients, many_blocks):
         there = blocks.reduce(Moments(), np.zeros(41))
     assert blocks.rounds == 1
     assert there.tobytes() == lay_out(X, y).reduce(Moments(), np.zeros(41)).tobytes()
+
+
+def test_a_program_that_exits_ends_its_run(clients, many_blocks):
+    with clients(2).as_current():
+        blocks = lay_out(*(chunked(array, 9_000) for array in many_blocks))
+        with pytest.raises(ClusterError, match=r"ended by SystemExit\(7\)"):
+            blocks.run(leave, lambda progress: False)
+
+
+def leave(blocks, report):
+    raise SystemExit(7)
 
 
 @pytest.mark.parametrize("size", [3, SMALL, SMALL + 1])

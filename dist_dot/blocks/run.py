@@ -77,6 +77,8 @@ class Run:
             outcome = "done", (program(blocks, self._report), blocks.rounds)
         except Exception as error:  # all of them belong to the client
             outcome = "error", error
+        except BaseException as error:  # of a loss that exits, say: the run is over, and the client is not to exit too
+            outcome = "error", ClusterError(f"the run was ended by {error!r}")
         try:
             result = dumps(outcome)
         except Exception as error:
