@@ -48,6 +48,9 @@ def test_a_dry_run_prints_the_objects(job):
     assert objects["ConfigMap"]["data"]["job.toml"] == JOB
     worker = objects["DaskCluster"]["spec"]["worker"]
     assert worker["replicas"] == 5  # an option of the command line
+    (runner,) = objects["Job"]["spec"]["template"]["spec"]["containers"]
+    command = runner.get("command", []) + runner["args"]
+    assert command[command.index("cluster.workers=5") - 1] == "--set"  # and as many are waited for
     (container,) = worker["spec"]["containers"]
     assert container["resources"]["limits"]["memory"] == "2Gi"  # a key of the job file
     assert container["envFrom"] == [{"secretRef": {"name": "store"}}]  # by its name

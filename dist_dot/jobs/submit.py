@@ -46,7 +46,9 @@ def plan_submission(
     if store is None:
         store = f"{pods.volumes[0].path}/{name}" if pods.volumes else ""
     _check_seen(job, pods)
-    return Submission(name, namespace, pods, path.read_text(encoding="utf-8"), store, tuple(settings), retries)
+    # As many as there will be: the program in the pod waits for the workers that the job names.
+    changes = (*settings, f"cluster.workers={pods.workers}")
+    return Submission(name, namespace, pods, path.read_text(encoding="utf-8"), store, changes, retries)
 
 
 def _check_seen(job: Job, pods: Pods) -> None:
