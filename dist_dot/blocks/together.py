@@ -52,7 +52,7 @@ class ValuesAndGradients:
     folds: tuple[int, ...]
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
-        """Read X once; few fits read it each, which is faster while a block is in the cache."""
+        """Read X once; few fits of a loss that is not compiled read it each, which is faster in the cache."""
         xp, p, fits = namespace(block.X), block.X.shape[1], len(self.folds)
         code = code_of(self.loss, block.X)
         if code is not None:
