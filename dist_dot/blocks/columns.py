@@ -1,22 +1,21 @@
 """The pass over NumPy rows for several columns of parameters at once: targets, candidate points, or fits.
 
-X goes by in tiles. For few columns all of it is compiled: the dot products of a row with four columns at a time, the
-losses, and the axpy of eight rows while they are in the L1 cache. For many, the two products are BLAS's, which packs a
-tile as if there were many columns, whatever their number. Nothing of a tile's size is made anew for each tile (see
-`dist_dot.blocks.gram`). Measured on one core of an AMD EPYC at p = 160, float64, as reads of X: 8 columns 5.4 (BLAS
-7.1), 16 columns 9.7 (BLAS 9.5), 32 columns 15.7 (BLAS 14.4); 100 columns of the logistic loss 0.018 ns a product.
+X goes by in tiles, which are read as one stream into the cache: the dot products of four rows with two columns at a
+time, the losses, and the axpy of a tile into two columns, whose sums stay in registers from row to row. The next tile
+is asked for in between. The same products by BLAS, which packs its matrices at each call, took 1.1 .. 6 times as long,
+for 2 .. 400 columns at p = 28 .. 3000, on an AMD EPYC with AVX-512.
 """
 
 import numpy as np
 
 from dist_dot.blocks.arrays import read_only
-from dist_dot.blocks.compiled import LOGISTIC, POISSON, SQUARED, gamma, logistic, poisson, reordered, squared
+from dist_dot.blocks.compiled import FLUSH, REACH, end_of, ordered
+from dist_dot.blocks.elementwise import add_losses, in_place, room
+from dist_dot.blocks.vectors import fma, in_order, lanes, load, prefetch, read, spread, store, store_totals, zeros
 from dist_dot.typing import Array
 
-# Columns from which on BLAS makes the products.
-MANY = 16
-# Rows of a tile for BLAS; bytes of a tile of the compiled pass, and the most rows that it has: see `compiled.FLUSH`.
-ROWS, TILE, MOST_ROWS = 512, 96 << 10, 64
+# Bytes of a tile, which with the columns' sums outgrows the L1 cache anyway, and of a cache line.
+TILE, LINE = 64 << 10, 64
 
 
 def column_sums(
@@ -27,136 +26,151 @@ def column_sums(
     `targets` (k,) is the column of y of each column of parameters. With `folds` (k,) the last column of y is the fold
     of each row, and each column leaves out the rows of its own. All but targets in the dtype of X.
     """
-    n, p = X.shape
-    k = len(columns)
+    p = X.shape[1]
     s = read_only(np.empty(0, X.dtype) if weight is None else weight)
     of = np.empty(0, X.dtype) if folds is None else folds
     y = read_only(y if y.ndim == 2 else y[:, None])
-    if k < MANY:
-        padded = np.zeros((-(-k // 4) * 4, p + 1), X.dtype)
-        padded[:k] = columns
-        rows = min(max(TILE // max(1, p * X.itemsize) // 8 * 8, 8), MOST_ROWS)
-        return np.asarray(_compiled_pass(loss, read_only(X), y, s, padded, targets, of, rows))
-    W, b = np.ascontiguousarray(columns[:, :p]), columns[:, p:]
-    sums = np.zeros((k, p + 2))
-    z, residual = (np.empty(k * ROWS, X.dtype) for _ in range(2))
-    gradient = np.empty((k, p), X.dtype)
-    for start in range(0, n, ROWS):
-        x = X[start : start + ROWS]
-        m = len(x)
-        of_tile, r = (room[: k * m].reshape(k, m) for room in (z, residual))
-        np.matmul(W, x.T, out=of_tile)
-        of_tile += b
-        _losses(loss, y, start, m, s, targets, of, of_tile, r, sums)
-        np.matmul(r, x, out=gradient)
-        sums[:, 1:-1] += gradient
-    return sums
+    rows = min(max(TILE // max(1, p * X.itemsize) // 8 * 8, 8), FLUSH)
+    return np.asarray(_pass(loss, read_only(X), y, s, columns, targets, of, rows))
 
 
-@reordered
-def _compiled_pass(
+@ordered
+def _pass(
     loss: int, X: Array, y: Array, weight: Array, columns: Array, targets: Array, folds: Array, rows: int
 ) -> Array:
     n, p = X.shape
     k = len(targets)
+    flat = X.reshape(n * p)
+    width = -(-p // lanes(flat)) * lanes(flat)
+    pairs = -(-k // 2) * 2
+    W, gradient = np.zeros(pairs * width, X.dtype), np.zeros(pairs * width, X.dtype)
+    for c in range(k):
+        W[c * width : c * width + p] = columns[c, :p]
+    z, residual = np.zeros(pairs * rows, X.dtype), np.zeros(pairs * rows, X.dtype)
     sums = np.zeros((k, p + 2))
-    z = np.empty((len(columns), rows), X.dtype)
-    residual = np.empty((k, rows), X.dtype)
-    gradient = np.zeros((k, p), X.dtype)
+    whole = max(n - REACH, 0) // rows * rows
+    last = end_of(flat, whole * p, -(-(n - whole) // rows) * rows * p)
+    share = rows * p // pairs  # of the next tile, which is asked for between the products of this one
     for start in range(0, n, rows):
         m = min(rows, n - start)
-        for c in range(0, len(columns), 4):
-            _dot_columns(X, start, m, columns, c, z)
-        _losses(loss, y, start, m, weight, targets, folds, z, residual, sums)
-        _add_columns(X, start, m, residual, gradient)
+        tile, at = (flat, start * p) if start < whole else (last, (start - whole) * p)
+        ahead = at + rows * p
+        for j in range(at, ahead, LINE // X.itemsize):
+            read(tile, j)
+        for c in range(0, pairs, 2):
+            _ask_for(tile, ahead + c // 2 * share, share)
+            _dot_rows(tile, at, p, rows, W, c * width, width, z, c * rows)
         for c in range(k):
-            for j in range(p):
-                sums[c, 1 + j] += gradient[c, j]
-                gradient[c, j] = 0
+            for i in range(rows):
+                z[c * rows + i] += columns[c, p]
+        _losses(loss, y, weight, start, m, rows, targets, folds, z, residual, sums)
+        for c in range(0, pairs, 2):
+            _ask_for(tile, ahead + (pairs + c) // 2 * share, share)
+            _add_rows(tile, at, p, rows, residual, c * rows, gradient, c * width, width)
+        if start % FLUSH + rows >= FLUSH or start + m == n:
+            for c in range(k):
+                for j in range(p):
+                    sums[c, 1 + j] += gradient[c * width + j]
+            gradient[:] = 0
     return sums
 
 
-@reordered
-def _dot_columns(X: Array, start: int, m: int, columns: Array, c: int, z: Array) -> None:
-    """Set z = X w + b for the m rows from start and the four columns from c."""
-    p = X.shape[1]
-    zero = X.dtype.type(0)
-    for i in range(m):
-        d0 = d1 = d2 = d3 = zero
-        for j in range(p):
-            x = X[start + i, j]
-            d0 += x * columns[c, j]
-            d1 += x * columns[c + 1, j]
-            d2 += x * columns[c + 2, j]
-            d3 += x * columns[c + 3, j]
-        z[c, i] = d0 + columns[c, p]
-        z[c + 1, i] = d1 + columns[c + 1, p]
-        z[c + 2, i] = d2 + columns[c + 2, p]
-        z[c + 3, i] = d3 + columns[c + 3, p]
+@in_place
+def _ask_for(X: Array, at: int, count: int) -> None:
+    for j in range(at, at + count, LINE // X.itemsize):
+        prefetch(X, j)
+        in_order()
 
 
-@reordered
+@in_place
+def _dot_rows(X: Array, at: int, p: int, rows: int, W: Array, w0: int, width: int, z: Array, z0: int) -> None:
+    """Set z = X w for the rows of p numbers from X[at], for the columns at W[w0] and after it."""
+    step = lanes(X)
+    w1 = w0 + width
+    for i in range(0, rows, 4):
+        x0 = at + i * p
+        x1, x2, x3 = x0 + p, x0 + 2 * p, x0 + 3 * p
+        a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zeros(X)
+        for j in range(0, width, step):
+            a, b = load(W, w0 + j), load(W, w1 + j)
+            x = load(X, x0 + j)
+            a0, b0 = fma(x, a, a0), fma(x, b, b0)
+            x = load(X, x1 + j)
+            a1, b1 = fma(x, a, a1), fma(x, b, b1)
+            x = load(X, x2 + j)
+            a2, b2 = fma(x, a, a2), fma(x, b, b2)
+            x = load(X, x3 + j)
+            a3, b3 = fma(x, a, a3), fma(x, b, b3)
+            in_order()
+        store_totals(z, z0 + i, a0, a1, a2, a3)
+        store_totals(z, z0 + rows + i, b0, b1, b2, b3)
+
+
+@ordered
 def _losses(
     loss: int,
     y: Array,
+    weight: Array,
     start: int,
     m: int,
-    weight: Array,
+    rows: int,
     targets: Array,
     folds: Array,
     z: Array,
     residual: Array,
     sums: Array,
 ) -> None:
-    """Set the residuals (k, m) at z (k, m), and add the losses and the residuals to the ends of the sums (k, p + 2)."""
-    value, scratch, s = np.empty(m), np.empty(m), np.empty(m)
-    target = np.empty(m, z.dtype)
+    """Set the residuals (k, rows) at z (k, rows), of the m rows from start, 0 for the others; both are flat.
+
+    Add the losses and the residuals to the ends of the sums (k, p + 2).
+    """
+    target, mask, none = room(rows, z.dtype), room(rows, z.dtype), np.empty(0, z.dtype)
     last = sums.shape[1] - 1
     for c in range(len(targets)):
-        for i in range(m):
-            target[i] = y[start + i, targets[c]]
-        r = residual[c]  # another array than z: where arrays may overlap the loops are no vector code
-        if loss == SQUARED:
-            squared(target, 0, m, z[c], r, value, scratch)
-        elif loss == LOGISTIC:
-            logistic(target, 0, m, z[c], r, value, scratch)
-        elif loss == POISSON:
-            poisson(target, 0, m, z[c], r, value, scratch)
-        else:
-            gamma(target, 0, m, z[c], r, value, scratch)
-        if weight.size or folds.size:
+        if c == 0 or targets[c] != targets[c - 1]:
             for i in range(m):
-                s[i] = weight[start + i] if weight.size else 1.0
-            if folds.size:
-                for i in range(m):
-                    s[i] = 0.0 if y[start + i, y.shape[1] - 1] == folds[c] else s[i]
+                target[i] = y[start + i, targets[c]]
+        if c == 0 or folds.size:
             for i in range(m):
-                value[i] *= s[i]
-                r[i] *= s[i]
-        total, slope = 0.0, 0.0
-        for i in range(m):
-            total += value[i]
-            slope += r[i]
-        sums[c, 0] += total
+                mask[i] = weight[start + i] if weight.size else 1
+                if folds.size and y[start + i, y.shape[1] - 1] == folds[c]:
+                    mask[i] = 0
+        value, slope = add_losses(loss, rows, target, none, 0, mask, z, residual, c * rows)
+        sums[c, 0] += value
         sums[c, last] += slope
 
 
-@reordered
-def _add_columns(X: Array, start: int, m: int, residual: Array, gradient: Array) -> None:
-    """Add X.T r over the same rows to the gradient (k, p) of each column."""
-    p = X.shape[1]
-    whole = m // 8 * 8
-    for i in range(0, whole, 8):
-        a = start + i
-        for c in range(len(gradient)):
-            r0, r1, r2, r3 = residual[c, i], residual[c, i + 1], residual[c, i + 2], residual[c, i + 3]
-            r4, r5, r6, r7 = residual[c, i + 4], residual[c, i + 5], residual[c, i + 6], residual[c, i + 7]
-            for j in range(p):
-                first = (r0 * X[a, j] + r1 * X[a + 1, j]) + (r2 * X[a + 2, j] + r3 * X[a + 3, j])
-                other = (r4 * X[a + 4, j] + r5 * X[a + 5, j]) + (r6 * X[a + 6, j] + r7 * X[a + 7, j])
-                gradient[c, j] += first + other
-    for i in range(whole, m):
-        for c in range(len(gradient)):
-            r = residual[c, i]
-            for j in range(p):
-                gradient[c, j] += r * X[start + i, j]
+@in_place
+def _add_rows(X: Array, at: int, p: int, rows: int, residual: Array, r0: int, G: Array, g0: int, width: int) -> None:
+    """Add X.T r over the same rows to the gradients at G[g0] and after it."""
+    step = lanes(X)
+    g1, r1 = g0 + width, r0 + rows
+    whole = width // (4 * step) * (4 * step)
+    for j in range(0, whole, 4 * step):
+        a0, a1 = load(G, g0 + j), load(G, g0 + j + step)
+        a2, a3 = load(G, g0 + j + 2 * step), load(G, g0 + j + 3 * step)
+        b0, b1 = load(G, g1 + j), load(G, g1 + j + step)
+        b2, b3 = load(G, g1 + j + 2 * step), load(G, g1 + j + 3 * step)
+        for i in range(rows):
+            x = at + i * p + j
+            a, b = spread(residual, r0 + i), spread(residual, r1 + i)
+            x0, x1, x2, x3 = load(X, x), load(X, x + step), load(X, x + 2 * step), load(X, x + 3 * step)
+            a0, a1, a2, a3 = fma(a, x0, a0), fma(a, x1, a1), fma(a, x2, a2), fma(a, x3, a3)
+            b0, b1, b2, b3 = fma(b, x0, b0), fma(b, x1, b1), fma(b, x2, b2), fma(b, x3, b3)
+            in_order()
+        store(G, g0 + j, a0)
+        store(G, g0 + j + step, a1)
+        store(G, g0 + j + 2 * step, a2)
+        store(G, g0 + j + 3 * step, a3)
+        store(G, g1 + j, b0)
+        store(G, g1 + j + step, b1)
+        store(G, g1 + j + 2 * step, b2)
+        store(G, g1 + j + 3 * step, b3)
+    for j in range(whole, width, step):
+        a0, b0 = load(G, g0 + j), load(G, g1 + j)
+        for i in range(rows):
+            x0 = load(X, at + i * p + j)
+            a0, b0 = fma(spread(residual, r0 + i), x0, a0), fma(spread(residual, r1 + i), x0, b0)
+            in_order()
+        store(G, g0 + j, a0)
+        store(G, g1 + j, b0)

@@ -21,6 +21,7 @@ from dist_dot.blocks import compiled
 from dist_dot.blocks.arrays import Parameters, is_other, itemsize, namespace
 from dist_dot.blocks.block import Block
 from dist_dot.blocks.columns import column_sums
+from dist_dot.blocks.elementwise import code_of
 from dist_dot.blocks.gram import GramSum, tile_rows
 from dist_dot.errors import DataError
 from dist_dot.losses import POSITIVE, Loss, Squared
@@ -219,7 +220,7 @@ def _pass(loss: Loss, block: Block, parameters: Parameters, points: int = 1) -> 
     p = block.X.shape[1]
     if at.shape[0] > p + 1:
         return _pass_columns(loss, points, block, at)
-    code = compiled.code_of(loss, block.X)
+    code = code_of(loss, block.X)
     if code is not None:
         return compiled.value_and_gradient(code, block.X, block.y, block.weight, at)
     sums = TileSums(block, p + 2)
@@ -237,7 +238,7 @@ def _pass_columns(loss: Loss, points: int, block: Block, at: Any) -> Array:
     xp, p = namespace(block.X), block.X.shape[1]
     columns = xp.reshape(at, (-1, p + 1))
     width = columns.shape[0] // points
-    code = compiled.code_of(loss, block.X)
+    code = code_of(loss, block.X)
     if code is not None:
         targets = np.tile(np.arange(width) if block.y.ndim == 2 else np.zeros(width, int), points)
         each = column_sums(code, block.X, block.y, block.weight, columns, targets)

@@ -11,7 +11,7 @@ import numpy as np
 from dist_dot.blocks.arrays import Parameters, is_other, namespace
 from dist_dot.blocks.block import Block, Kernel, merge_of
 from dist_dot.blocks.columns import column_sums
-from dist_dot.blocks.compiled import code_of
+from dist_dot.blocks.elementwise import code_of
 from dist_dot.blocks.kernels import TileSums, ValueAndGradient, column, gradient_sums, tiles, total
 from dist_dot.losses import Loss
 from dist_dot.typing import Array
