@@ -87,7 +87,7 @@ def load(typing: Any, array: Any, index: Any) -> Any:
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = context.get_value_type(signature.return_type)
-        pointer = _pointer(context, builder, array, *args, vector)
+        pointer = _pointer(context, builder, array, args[0], args[1], vector)
         return builder.load(pointer, align=array.dtype.bitwidth // 8)
 
     return _of(array)(array, types.intp), code
@@ -111,7 +111,7 @@ def spread(typing: Any, array: Any, index: Any) -> Any:
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = context.get_value_type(signature.return_type)
-        number = builder.load(_pointer(context, builder, array, *args, vector.element))
+        number = builder.load(_pointer(context, builder, array, args[0], args[1], vector.element))
         return _splat(builder, number, vector)
 
     return _of(array)(array, types.intp), code
@@ -144,7 +144,9 @@ def load_rows(typing: Any, array: Any, index: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         wide = context.get_value_type(signature.return_type)
         narrow = ir.VectorType(context.get_value_type(array.dtype), ROWS)
-        numbers = builder.load(_pointer(context, builder, array, *args, narrow), align=array.dtype.bitwidth // 8)
+        numbers = builder.load(
+            _pointer(context, builder, array, args[0], args[1], narrow), align=array.dtype.bitwidth // 8
+        )
         return numbers if narrow == wide else builder.fpext(numbers, wide)
 
     return Vector(types.float64, ROWS)(array, types.intp), code
@@ -176,7 +178,7 @@ def store_totals(typing: Any, array: Any, index: Any, a: Any, b: Any, c: Any, d:
             return builder.fadd(_shuffled(builder, left, right, lower), _shuffled(builder, left, right, upper))
 
         group = a.lanes
-        sums = halved(halved(*args[2:4], group), halved(*args[4:6], group), group // 2)
+        sums = halved(halved(args[2], args[3], group), halved(args[4], args[5], group), group // 2)
         group //= 4
         while group > 1:
             lower = [lane for lane in range(sums.type.count) if lane % group < group // 2]
@@ -222,7 +224,7 @@ def read(typing: Any, array: Any, index: Any) -> Any:
     """Read array[index] for the sake of its cache line alone; like `in_order`, this is not unrolled."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        byte = builder.load(_pointer(context, builder, array, *args, ir.IntType(8)))
+        byte = builder.load(_pointer(context, builder, array, args[0], args[1], ir.IntType(8)))
         use = ir.InlineAsm(ir.FunctionType(ir.VoidType(), [INT32]), "", "r", side_effect=True)
         builder.call(use, [builder.zext(byte, INT32)]).attributes.add("convergent")
         return context.get_dummy_value()
@@ -238,7 +240,7 @@ def prefetch(typing: Any, array: Any, index: Any) -> Any:
         byte = ir.IntType(8).as_pointer()
         function = ir.FunctionType(ir.VoidType(), [byte, INT32, INT32, INT32])
         asked = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0i8")
-        pointer = _pointer(context, builder, array, *args, ir.IntType(8))
+        pointer = _pointer(context, builder, array, args[0], args[1], ir.IntType(8))
         builder.call(asked, [pointer, *(ir.Constant(INT32, number) for number in (0, 3, 1))])  # to read, to L1, data
         return context.get_dummy_value()
 
