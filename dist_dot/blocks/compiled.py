@@ -1,18 +1,18 @@
 """The compiled passes over a NumPy block: one output, one read of X (numba, cached on disk, without the GIL).
 
-X goes by in tiles: the dot products row by row, then the loss, then the axpy of four rows at a time. What was measured,
-on two threads of an AMD EPYC that read 33 GB/s together, decides the form:
+X goes by in tiles: the dot products row by row, then the loss, then the axpy of four rows at a time. The form follows
+what was measured on two threads of an AMD EPYC that read 33 GB/s together:
 
-- Memory is read as one stream. Several rows at a time in the dot products, or the dot products of a tile between the
-  axpy of the one before, lost up to half of the rate; prefetch instructions gained nothing.
-- A tile that stays in the L1 cache hides its axpy altogether, because the hardware goes on to fetch what comes next:
-  so a tile is some 6 KB, down to a single row. Rows that are larger still come from the L2 cache, at some 100 GB/s,
-  and the next tile is not fetched meanwhile: then longer tiles are better, and 0.89 of the rate is what is left.
+- Memory is read as one stream. The dot products of a tile between the axpy of the one before lost up to half of the
+  rate, and where rows come from the L2 cache prefetch instructions gained nothing.
+- While a tile is in the L1 cache the hardware seems to go on fetching during its axpy: tiles of some 6 KB were the
+  fastest, down to a single row. Rows larger than that come from the L2 cache, at some 100 GB/s; there longer tiles are
+  better.
 - Vectors of our own, not LLVM's: see `dist_dot.blocks.vectors`.
 
-Shares of the read rate, p = 28, 100, 160, 500, 1000, 2000: squared, float64 0.94 0.94 0.91 0.93 0.89 0.77, float32 0.94
-0.80 0.91 0.88 0.89 0.83; logistic 0.89 0.92 0.88 0.71 0.69 0.55 (while others used the machine: 50 GB/s), float32 0.88
-0.94 0.87 0.87 0.87 0.83.
+Shares of the read rate there, p = 28, 100, 160, 500, 1000, 2000: squared, float64 0.94 0.94 0.91 0.93 0.89 0.77, float32
+0.94 0.80* 0.91 0.88 0.89 0.83; logistic, float64 0.89 0.92 0.88 0.71* 0.69* 0.55*, float32 0.88 0.94 0.87 0.87 0.87
+0.83. (* At that time the rate was 48 .. 50 GB/s.) On a cluster shares are lower: benchmarks/RESULTS.md.
 """
 
 from functools import lru_cache
