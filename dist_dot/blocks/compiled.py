@@ -10,9 +10,9 @@ what was measured on two threads of an AMD EPYC that read 33 GB/s together:
   better.
 - Vectors of our own, not LLVM's: see `dist_dot.blocks.vectors`.
 
-Shares of the read rate there, p = 28, 100, 160, 500, 1000, 2000: squared, float64 0.94 0.94 0.91 0.93 0.89 0.77, float32
-0.94 0.80* 0.91 0.88 0.89 0.83; logistic, float64 0.89 0.92 0.88 0.71* 0.69* 0.55*, float32 0.88 0.94 0.87 0.87 0.87
-0.83. (* At that time the rate was 48 .. 50 GB/s.) On a cluster shares are lower: benchmarks/RESULTS.md.
+Shares of the read rate there, p = 28, 100, 160, 500, 1000, 2000: squared, float64 0.94 0.94 0.91 0.93 0.89 0.77,
+float32 0.94 0.80* 0.91 0.88 0.89 0.83; logistic, float64 0.89 0.92 0.88 0.71* 0.69* 0.55*, float32 0.88 0.94 0.87 0.87
+0.87 0.83. (* At that time the rate was 48 .. 50 GB/s.) On a cluster shares are lower: benchmarks/RESULTS.md.
 """
 
 from functools import lru_cache
