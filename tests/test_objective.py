@@ -20,7 +20,7 @@ COMPILED = [*LOSSES, losses.Poisson(), losses.Gamma()]
 @pytest.mark.parametrize("loss", COMPILED)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(("n", "p"), [(0, 3), (1, 1), (3, 2), (50, 7), (101, 160), (40, 1100)])
+@pytest.mark.parametrize(("n", "p"), [(0, 3), (1, 1), (3, 2), (50, 7), (101, 160), (45, 300), (40, 1100)])
 def test_the_compiled_pass_is_the_formula(loss, dtype, weighted, n, p):
     random = np.random.default_rng(n + p)
     X, y = random.standard_normal((n, p)).astype(dtype), random.standard_normal(n).astype(dtype)

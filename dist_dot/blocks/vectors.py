@@ -64,6 +64,13 @@ def _shuffled(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT32, len(lanes)), lanes))
 
 
+def _halved(builder: Any, vectors: Any, group: int) -> Any:
+    """Return the lower and the upper half of each group of lanes, added, of one or two vectors end to end."""
+    lower = [lane for lane in range(sum(vector.type.count for vector in vectors)) if lane % group < group // 2]
+    upper = [lane + group // 2 for lane in lower]
+    return builder.fadd(*(_shuffled(builder, vectors[0], vectors[-1], half) for half in (lower, upper)))
+
+
 def _call(builder: Any, name: str, args: Any) -> Any:
     kind = args[0].type
     suffix = f"v{kind.count}f{64 if isinstance(kind.element, ir.DoubleType) else 32}"
@@ -171,19 +178,11 @@ def store_totals(typing: Any, array: Any, index: Any, a: Any, b: Any, c: Any, d:
     """Set array[index : index + 4] to the totals of the four vectors: halves are added until one number is left."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def halved(left: Any, right: Any, group: int) -> Any:
-            # The lower and the upper half of each group of lanes, added, of both vectors end to end.
-            lower = [lane for lane in range(2 * left.type.count) if lane % group < group // 2]
-            upper = [lane + group // 2 for lane in lower]
-            return builder.fadd(_shuffled(builder, left, right, lower), _shuffled(builder, left, right, upper))
-
-        group = a.lanes
-        sums = halved(halved(args[2], args[3], group), halved(args[4], args[5], group), group // 2)
-        group //= 4
+        pairs = [_halved(builder, args[first : first + 2], a.lanes) for first in (2, 4)]
+        sums = _halved(builder, pairs, a.lanes // 2)
+        group = a.lanes // 4
         while group > 1:
-            lower = [lane for lane in range(sums.type.count) if lane % group < group // 2]
-            upper = [lane + group // 2 for lane in lower]
-            sums = builder.fadd(_shuffled(builder, sums, sums, lower), _shuffled(builder, sums, sums, upper))
+            sums = _halved(builder, [sums], group)
             group //= 2
         pointer = _pointer(context, builder, array, args[0], args[1], sums.type)
         builder.store(sums, pointer, align=array.dtype.bitwidth // 8)
@@ -198,11 +197,9 @@ def total(typing: Any, vector: Any) -> Any:
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         sums = args[0]
-        while (half := sums.type.count // 2) > 1:
-            lower = _shuffled(builder, sums, sums, list(range(half)))
-            sums = builder.fadd(lower, _shuffled(builder, sums, sums, list(range(half, 2 * half))))
-        first, second = (builder.extract_element(sums, ir.Constant(INT32, lane)) for lane in range(2))
-        return builder.fadd(first, second)
+        while sums.type.count > 1:
+            sums = _halved(builder, [sums], sums.type.count)
+        return builder.extract_element(sums, ir.Constant(INT32, 0))
 
     return vector.number(vector), code
 
