@@ -257,3 +257,29 @@ def test_a_service_that_is_needed_stays_and_one_that_leaves_starts_nothing():
     assert not service.gone
     service.gone = True
     assert asyncio.run(service.start_run("run", dumps(SPEC))) is None and not service.runs
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_worker_that_left_is_not_waited_for(when):
+    asked = []
+
+    class Nowhere:
+        """A connection to an address where nobody listens any more."""
+
+        async def dist_dot_round(self, **message):
+            asked.append(message)
+            await asyncio.sleep(30.0)
+
+    async def main():
+        workers = {} if when == "before" else {"a": None}
+        scheduler = SimpleNamespace(workers=workers, rpc=lambda address: Nowhere())
+        run = Rounds("run", SPEC, scheduler, lambda words: None)
+        answer = asyncio.create_task(run._ask_worker("a", ["run", 1, 1], [(0, 5)], {}))
+        await asyncio.sleep(0.05)
+        workers.clear()
+        run.worker_left("a")
+        assert await asyncio.wait_for(answer, 5.0) is None
+        assert not run.owing and not run.waits
+
+    asyncio.run(main())
+    assert len(asked) == (when == "while")

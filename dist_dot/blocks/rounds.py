@@ -68,6 +68,7 @@ class Rounds:
         self.placement: dict[str, Ranges] | None = None  # of all blocks; None once it may be out of date
         self.members: set[str] = set()  # the workers that had a part in a round
         self.owing: dict[str, float] = {}  # worker -> since when it owes an answer
+        self.waits: dict[str, asyncio.Timeout] = {}  # worker -> the wait for its answer
         self.unverified: set[int] = set()  # blocks that were rebuilt
         self.deaths: dict[int, int] = defaultdict(int)  # block -> workers that died of it in a row
         self.lost = 0
@@ -94,6 +95,8 @@ class Rounds:
         if address in self.members:
             self.members.discard(address)
             self.notice(f"worker {address} is gone: Dask rebuilds its blocks")
+        if address in self.waits:  # else a connection to where nobody listens is tried again for half a minute
+            self.waits[address].reschedule(self.loop.time())
         self.outdated()
 
     def outdated(self) -> None:
@@ -128,16 +131,18 @@ class Rounds:
     ) -> dict[str, Any] | None:
         """Return a worker's reply, None for one that cannot be reached, knows nothing of us or stays silent."""
         verify = [n for n in self.unverified if any(start <= n < stop for start, stop in part)]
+        if address not in self.scheduler.workers:  # it left while we looked
+            return None
         self.owing[address] = self.loop.time()
         try:
-            async with asyncio.timeout(ANSWER):
+            async with asyncio.timeout(ANSWER) as self.waits[address]:
                 reply: dict[str, Any] | None = await self.scheduler.rpc(address).dist_dot_round(
                     stamp=stamp, prefix=self.spec.prefix, ranges=part, verify=verify, **message
                 )
         except (OSError, TimeoutError):
             return None
         finally:
-            del self.owing[address]
+            del self.owing[address], self.waits[address]
         if reply is None or list(reply["stamp"]) != stamp:  # an abandoned attempt's answer is none
             return None
         for block, found in reply.get("checksums", ()):
