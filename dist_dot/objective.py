@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dist_dot.blocks.block import Blocks
+from dist_dot.blocks.gram import unpacked
 from dist_dot.blocks.kernels import (
     CheckTarget,
     Curvature,
@@ -243,11 +244,7 @@ class Objective:
         full = np.zeros((k, p + 1, k, p + 1))
         pairs = coupled(self.loss, k)
         for (c, d), part in zip(pairs, sums.reshape(len(pairs), -1), strict=True):
-            pair = full[c, :, d, :]
-            pair[:p, :p] = part[: p * p].reshape(p, p)
-            pair[p, :p] = pair[:p, p] = part[p * p : -1]
-            pair[p, p] = part[-1]
-            full[d, :, c, :] = pair.T
+            full[c, :, d, :] = full[d, :, c, :] = unpacked(part)
         size = p + int(self.fit_intercept)
         ordered = full.transpose(1, 0, 3, 2)[:size, :, :size]  # as the flat vector has them: row by row of W
         hessian: Array = ordered.reshape(self.n_parameters, self.n_parameters) + np.diag(self.penalty)

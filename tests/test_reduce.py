@@ -1,10 +1,13 @@
 """The fold: same bits whoever holds what."""
 
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dist_dot.blocks.block import Block, Cuts, LocalBlocks
 from dist_dot.blocks.reduce import fold, root, uncovered
 
 
@@ -37,3 +40,21 @@ def test_a_missing_block_is_seen(count, data):
 @pytest.mark.parametrize(("start", "stop"), [(0, 500), (123, 877), (999, 1000)])
 def test_a_range_folds_to_few_nodes(start, stop):
     assert len(fold({(0, i): np.zeros(1) for i in range(start, stop)}, 1000)) <= 2 * 10
+
+
+def test_few_sums_are_held_at_a_time():
+    cuts = Cuts(64, 1, "float64", block_rows=1)
+    blocks = LocalBlocks([Block(np.ones((1, 1)), np.ones(1), None, i) for i in range(64)], cuts)
+    blocks._threads = 1
+    held, most = set(), 0
+
+    def kernel(block, parameters):
+        nonlocal most
+        sums = np.full(3, float(block.start))
+        held.add(block.start)
+        weakref.finalize(sums, held.discard, block.start)
+        most = max(most, len(held))
+        return sums
+
+    assert blocks.reduce(kernel, np.zeros(1)).tolist() == [sum(range(64))] * 3
+    assert most <= 7  # one for each level of the tree, and the new one

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from operator import add
+from operator import iadd
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import xxhash
 
 from dist_dot.blocks.arrays import Parameters, aligned, itemsize, to_host
-from dist_dot.blocks.reduce import Merge, fold, root
+from dist_dot.blocks.reduce import Merge, Node, put, root
 from dist_dot.errors import InputError
 from dist_dot.typing import Array
 
@@ -22,7 +22,8 @@ T = TypeVar("T")
 Kernel = Callable[["Block", Parameters], Array]
 """(block, parameters) -> sums over its rows, one flat float64 array of its library. See `dist_dot.blocks.kernels`.
 
-Where two results do not simply add up, it has a method `merge`: (left, right) -> the result for the rows of both.
+They are added up in the memory of the first, so it returns new memory each time. Where two results do not simply add
+up, it has a method `merge`: (left, right) -> the result for the rows of both.
 """
 Report = Callable[[Any], bool]
 """What a program calls with its progress; the answer True asks it to stop."""
@@ -146,8 +147,8 @@ def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "au
 
 
 def merge_of(kernel: Kernel) -> Merge:
-    """Return how two results of a kernel become one: its own `merge`, or addition."""
-    merge: Merge = getattr(kernel, "merge", add)
+    """Return how two results of a kernel become one: its own `merge`, or addition in place."""
+    merge: Merge = getattr(kernel, "merge", iadd)
     return merge
 
 
@@ -220,9 +221,11 @@ class LocalBlocks:
         at = Parameters(parameters)
         one = len(self.blocks) == 1 or self._threads == 1
         sums = (map if one else self._pool.map)(lambda block: kernel(block, at), self.blocks)
-        nodes = {(0, number): total for number, total in enumerate(sums)}
-        leaves = len(self.blocks)
-        return np.asarray(to_host(fold(nodes, leaves, merge_of(kernel))[root(leaves)]))
+        nodes: dict[Node, Array] = {}
+        leaves, merge = len(self.blocks), merge_of(kernel)
+        for number, total in enumerate(sums):
+            put(nodes, (0, number), total, leaves, merge)
+        return np.asarray(to_host(nodes[root(leaves)]))
 
     def notice(self, words: str) -> None:
         """Log a warning."""

@@ -4,8 +4,11 @@ For NumPy rows it is BLAS's syrk, which adds a tile to one triangle of the sum w
 of each tile, which is then added up. The scaled rows go into one piece of memory, made once: with temporaries of a
 tile's size half of the time went into pages that were new each time (Dask's nannies set MALLOC_TRIM_THRESHOLD_, with
 which the C library gives large pieces back at once). Together 2.1 times as fast, p = 160, on one core of an AMD EPYC.
+
+What blocks send to each other is a triangle: half as much to add up, to hold and to send.
 """
 
+from math import isqrt
 from typing import Any
 
 import array_api_compat
@@ -37,7 +40,7 @@ class GramSum:
             xp = namespace(like)
             self._sum = xp.zeros((p, p), dtype=xp.float64, device=array_api_compat.device(like))
         else:
-            self._sum = np.zeros((p, p), order="F")  # as BLAS has it
+            self._sum = np.zeros((p, p))  # below the diagonal, and on it
             self._scaled = np.empty((0, p), like.dtype)
             self._product = np.empty((p, p) if like.dtype == np.float32 else (0, 0), like.dtype)
 
@@ -52,14 +55,21 @@ class GramSum:
         else:
             self._add_by_blas(x, scaled)
 
-    @property
-    def total(self) -> Array:
-        """The sum."""
-        total: Array = self._sum
-        if self._symmetric and not self._other:
-            total = total.T  # row by row; syrk leaves out what is above the diagonal
-            _mirror(total)
-        return total
+    def square(self) -> Array:
+        """Return the sum (p, p)."""
+        if not self._other:
+            _mirror(self._sum)
+        square: Array = self._sum
+        return square
+
+    def triangle(self, border: Array) -> Array:
+        """Return the sum with one row and one column more, `border` (p + 1): row by row, up to the diagonal."""
+        if not self._other:
+            return np.asarray(_packed(self._sum, border))
+        xp = namespace(border)
+        below = xp.nonzero(xp.reshape(xp.tril(xp.ones_like(self._sum)), (-1,)))[0]
+        triangle: Array = xp.concat([xp.take(xp.reshape(self._sum, (-1,)), below), border])
+        return triangle
 
     def _times(self, x: Array, d: Array) -> Array:
         scaled: Array
@@ -73,14 +83,54 @@ class GramSum:
     def _add_by_blas(self, x: Array, scaled: Array) -> None:
         if x.dtype != np.float64:  # by NumPy's BLAS, whose ssyrk is the faster one; nothing is added in float32
             np.matmul(scaled.T, scaled if self._symmetric else x, out=self._product)
-            self._sum += self._product
+            _add_below(self._sum, self._product)
             return
         from scipy.linalg.blas import dgemm, dsyrk  # takes its time to load
 
+        # Column by column, as BLAS has it, the triangle is the one above the diagonal.
         if self._symmetric:
-            self._sum = dsyrk(1.0, scaled.T, 1.0, self._sum, overwrite_c=1)
+            dsyrk(1.0, scaled.T, 1.0, self._sum.T, overwrite_c=1)
         else:
-            self._sum = dgemm(1.0, scaled.T, x.T, 1.0, self._sum, trans_b=1, overwrite_c=1)
+            dgemm(1.0, scaled.T, x.T, 1.0, self._sum.T, trans_b=1, overwrite_c=1)
+
+
+def unpacked(triangle: Array) -> Array:
+    """Return the symmetric matrix (m, m) of m (m + 1) / 2 numbers: row by row, up to the diagonal."""
+    m = (isqrt(8 * triangle.size + 1) - 1) // 2
+    square = np.empty((m, m))
+    _unpack(triangle, square)
+    _mirror(square)
+    return square
+
+
+@reordered
+def _packed(square: Array, border: Array) -> Array:
+    p = len(square)
+    triangle = np.empty(p * (p + 1) // 2 + p + 1)
+    start = 0
+    for i in range(p):
+        for j in range(i + 1):
+            triangle[start + j] = square[i, j]
+        start += i + 1
+    triangle[start:] = border
+    return triangle
+
+
+@reordered
+def _unpack(triangle: Array, square: Array) -> None:
+    start = 0
+    for i in range(len(square)):
+        for j in range(i + 1):
+            square[i, j] = triangle[start + j]
+        start += i + 1
+
+
+@reordered
+def _add_below(square: Array, other: Array) -> None:
+    """Add what is below the diagonal, and on it."""
+    for i in range(len(square)):
+        for j in range(i + 1):
+            square[i, j] += other[i, j]
 
 
 @reordered

@@ -89,8 +89,8 @@ class HessianProduct:
 class Curvature:
     """Parameters [w, b] (p + 1) -> [X, 1].T D [X, 1], D = diag(s d2 loss / dz2), unpenalised: the Hessian in [w, b].
 
-    Flat: X.T D X (p * p), X.T D 1 (p), 1.T D 1. With several outputs these three of each pair of outputs that the loss
-    couples, in the order of `coupled`. n p^2 operations for each, in BLAS.
+    Flat: the rows of the symmetric matrix, each up to the diagonal, (p + 1) (p + 2) / 2 numbers. With several outputs
+    that of each pair of outputs that the loss couples, in the order of `coupled`. n p^2 operations for each, in BLAS.
     """
 
     loss: Loss
@@ -115,8 +115,8 @@ class Curvature:
                     d = d if s is None else s * d
                 sums.add(d @ x, total(d))
                 gram.add(x, None if plain else d)
-        parts = [part for gram, sums in zip(grams, linear, strict=True) for part in (gram.total, sums.total)]
-        flat: Array = xp.concat([xp.reshape(part, (-1,)) for part in parts])
+        triangles = [gram.triangle(sums.total) for gram, sums in zip(grams, linear, strict=True)]
+        flat: Array = triangles[0] if len(triangles) == 1 else xp.concat(triangles)
         return flat
 
 

@@ -37,7 +37,7 @@ class CentredMoments:
         for tile in rows:
             gram.add(tile)
         left = rows.left_over / rows.divisor  # of the means, by their rounding
-        return rows.summary(left, gram.total - rows.weight * (left[:, None] * left[None, :]))
+        return rows.summary(left, gram.square() - rows.weight * (left[:, None] * left[None, :]))
 
     def merge(self, left: Array, right: Array) -> Array:
         """Return the summary of the rows of both."""

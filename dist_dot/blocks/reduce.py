@@ -13,7 +13,7 @@ from dist_dot.typing import Array
 
 Node = tuple[int, int]
 Merge = Callable[[Array, Array], Array]
-"""(left, right) -> the sum of both."""
+"""(left, right) -> the sum of both, which may take the memory of either."""
 
 
 def root(leaves: int) -> Node:
@@ -26,22 +26,24 @@ def fold(nodes: Mapping[Node, Array], leaves: int, merge: Merge = add) -> dict[N
 
     O(nodes) merges. A contiguous range of blocks leaves O(log blocks) nodes.
     """
-    done: dict[Node, Array] = {}
-    left = dict(nodes)
-    for level in range(root(leaves)[0]):
-        width = (leaves + (1 << level) - 1) >> level
-        for index in sorted(i for this, i in left if this == level):
-            node, sibling = (level, index), (level, index ^ 1)
-            if node not in left:
-                continue  # merged a moment ago, as the right sibling
-            parent = level + 1, index >> 1
-            if sibling[1] >= width:
-                left[parent] = left.pop(node)
-            elif sibling in left:  # then index is even: the right sibling is met second
-                left[parent] = merge(left.pop(node), left.pop(sibling))
-            else:
-                done[node] = left.pop(node)
-    return done | left
+    left: dict[Node, Array] = {}
+    for node, total in nodes.items():
+        put(left, node, total, leaves, merge)
+    return left
+
+
+def put(nodes: dict[Node, Array], node: Node, total: Array, leaves: int, merge: Merge) -> None:
+    """Add a node to folded ones, as its parent if its sibling is there, and so on upwards."""
+    level, index = node
+    while level < root(leaves)[0]:
+        sibling = level, index ^ 1
+        if sibling in nodes:
+            other = nodes.pop(sibling)
+            total = merge(other, total) if index & 1 else merge(total, other)
+        elif sibling[1] << level < leaves:
+            break
+        level, index = level + 1, index >> 1
+    nodes[level, index] = total
 
 
 def uncovered(nodes: Iterable[Node], leaves: int) -> list[int]:

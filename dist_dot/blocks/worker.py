@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from dist_dot.blocks.arrays import Parameters, namespace, to_host
 from dist_dot.blocks.block import Kernel, block_key, checksum, merge_of
 from dist_dot.blocks.placement import Ranges
-from dist_dot.blocks.reduce import Node, fold
+from dist_dot.blocks.reduce import Node, fold, put
 from dist_dot.typing import Array
 
 NAME = "dist-dot"
@@ -28,14 +28,14 @@ def pack(array: Array) -> Any:
 
 
 def unpack(message: Any) -> Array:
-    """Return the float64 array; the scheduler leaves what it receives serialized, so that its loop stays free."""
+    """Return the float64 array, writeable; what the scheduler receives stays serialized, so that its loop is free."""
     if isinstance(message, bytes):
-        return np.frombuffer(message)
+        return np.frombuffer(bytearray(message))
     if isinstance(message, Serialized):
         message = deserialize(message.header, message.frames)
     if isinstance(message, Serialize):  # within one process nothing is serialized at all
         message = message.data
-    return np.require(message, requirements="A")
+    return np.require(message, requirements=["A", "W"])
 
 
 def _together(sums: list[Any]) -> Array:
@@ -113,7 +113,7 @@ class KernelPlugin(WorkerPlugin):
         self, kernel: Kernel, parameters: Parameters, prefix: str, numbers: list[int], leaves: int, verify: list[int]
     ) -> "_Part":
         """One block at a time, so that spilled ones do not all come back at once."""
-        part = _Part({}, [], [])
+        part, merge = _Part({}, [], []), merge_of(kernel)
         for number in numbers:
             try:
                 block = self.worker.data[block_key(prefix, number)]
@@ -122,8 +122,8 @@ class KernelPlugin(WorkerPlugin):
                 continue
             if number in verify:
                 part.checksums.append((number, checksum(block)))
-            part.nodes[0, number] = kernel(block, parameters)
-        return part._replace(nodes=fold(part.nodes, leaves, merge_of(kernel)))
+            put(part.nodes, (0, number), kernel(block, parameters), leaves, merge)
+        return part
 
 
 class _Part(NamedTuple):
