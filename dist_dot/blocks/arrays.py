@@ -74,13 +74,15 @@ class Parameters:
 
     def __init__(self, host: Array) -> None:
         self._host = host
-        self._converted: dict[str, Any] = {}
+        self._converted: dict[Any, Any] = {}
         self._lock = Lock()
 
     def like(self, X: Any, dtype: str | None = None) -> Any:
         """Return them in the library of X, by default in its dtype too."""
-        dtype = dtype or dtype_name(X)
-        with self._lock:
-            if dtype not in self._converted:
-                self._converted[dtype] = cast(np.ascontiguousarray(self._host, dtype), dtype, X)
-            return self._converted[dtype]
+        key = dtype or X.dtype
+        if key not in self._converted:
+            with self._lock:
+                if key not in self._converted:
+                    name = dtype or dtype_name(X)
+                    self._converted[key] = cast(np.ascontiguousarray(self._host, name), name, X)
+        return self._converted[key]

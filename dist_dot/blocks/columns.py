@@ -78,7 +78,7 @@ def _pass(
 @in_place
 def _ask_for(X: Array, at: int, count: int) -> None:
     for j in range(at, at + count, LINE // X.itemsize):
-        prefetch(X, j)
+        prefetch(X, j, 1)
         in_order()
 
 

@@ -17,8 +17,9 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from dist_dot.blocks.arrays import Parameters, is_other, namespace
+from dist_dot.blocks.arrays import Parameters, is_other, namespace, read_only
 from dist_dot.blocks.block import Block
+from dist_dot.blocks.compiled import ordered, reordered
 from dist_dot.blocks.gram import GramSum, tile_rows
 from dist_dot.typing import Array
 
@@ -115,8 +116,14 @@ def columns(size: int) -> int:
 
 
 def merge_moments(left: Array, right: Array) -> Array:
-    """Return the summaries (m, 1 + d + d^2) of the rows of both, one by one: Chan, Golub and LeVeque's equation 2.1."""
+    """Return the summaries (m, 1 + d + d^2) of the rows of both, one by one: Chan, Golub and LeVeque's equation 2.1.
+
+    In NumPy in the memory of the left ones.
+    """
     xp, d = namespace(left), columns(left.shape[1])
+    if not is_other(left):
+        _merge_into(left, read_only(right), d)
+        return left
     weight, share = _shares(left[:, :1], right[:, :1])
     gap = right[:, 1 : 1 + d] - left[:, 1 : 1 + d]
     between = (left[:, :1] * share * gap)[:, :, None] * gap[:, None, :]
@@ -144,8 +151,28 @@ def triangle(rows: Array) -> Array:
     return factor
 
 
+@ordered
+def _merge_into(left: Array, right: Array, d: int) -> None:
+    for summary in range(len(left)):
+        a, b = left[summary], right[summary]
+        weight = a[0] + b[0]
+        share = b[0] / weight if weight > 0 else 0.0
+        gap = b[1 : 1 + d] - a[1 : 1 + d]
+        for i in range(d):
+            row = 1 + d + i * d
+            between = a[0] * share * gap[i]
+            for j in range(d):
+                a[row + j] += b[row + j] + between * gap[j]
+        for j in range(d):
+            a[1 + j] += share * gap[j]
+        a[0] = weight
+
+
 class _CentredRows:
-    """[X, y] less their means, times the root of the weight: tiles (m, d), each to be used before the next is made."""
+    """[X, y] less their means, times the root of the weight: tiles (m, d), each to be used before the next is made.
+
+    `left_over` is then the sum of s times what is left of the rows, which were exact but for the means' rounding.
+    """
 
     def __init__(self, block: Block) -> None:
         self.xp = xp = namespace(block.X)
@@ -154,10 +181,14 @@ class _CentredRows:
         k = block.y.shape[1] if block.y.ndim == 2 else 1
         self.weight = self.zeros(1)
         total = self.zeros(p + k)
-        for x, y, s in tiles(self._block):
-            one = xp.ones_like(y[:, 0]) if s is None else s
-            total = total + xp.concat([one @ x, one @ y])
-            self.weight = self.weight + xp.sum(one)
+        if is_other(block.X):
+            for x, y, s in tiles(self._block):
+                one = xp.ones_like(y[:, 0]) if s is None else s
+                total = total + xp.concat([one @ x, one @ y])
+                self.weight = self.weight + xp.sum(one)
+        else:
+            self._rows = _rows_of(block)
+            self.weight[0] = _add_columns(*self._rows, total)
         self.divisor = _or_one(self.weight)
         self.mean = total / self.divisor
         self.left_over = self.zeros(p + k)
@@ -165,26 +196,20 @@ class _CentredRows:
     def __iter__(self) -> Iterator[Array]:
         d = self.mean.shape[0]
         self.left_over = self.zeros(d)
-        room = None if is_other(self._block.X) else np.empty((0, d))
+        if not is_other(self._block.X):
+            n = len(self._block)
+            room = np.empty((min(n, tile_rows(d, 8)), d))
+            for start in range(0, n, tile_rows(d, 8)):
+                tile = room[: n - start]
+                _centre(*self._rows, start, self.mean, tile, self.left_over)
+                yield tile
+            return
         for x, y, s in tiles(self._block):
+            tile = self.xp.concat([x, y], axis=1) - self.mean
             root = None if s is None else self.xp.sqrt(s)
-            if room is None:
-                tile = self.xp.concat([x, y], axis=1) - self.mean
-                tile = tile if root is None else tile * root[:, None]
-            else:
-                room = np.empty((len(x), d)) if len(room) < len(x) else room
-                tile = self._centred(x, y, root, room[: len(x)])
+            tile = tile if root is None else tile * root[:, None]
             self.left_over = self.left_over + (self.xp.sum(tile, axis=0) if root is None else root @ tile)
             yield tile
-
-    def _centred(self, x: Array, y: Array, root: Array | None, tile: Array) -> Array:
-        """Put the rows into `tile`: for NumPy, where new memory for each tile costs as much as the product."""
-        p = x.shape[1]
-        np.subtract(x, self.mean[:p], out=tile[:, :p])
-        np.subtract(y, self.mean[p:], out=tile[:, p:])
-        if root is not None:
-            tile *= root[:, None]
-        return tile
 
     def summary(self, left: Array, matrix: Array) -> Array:
         """Return the flat summary, the means put right by what was left over."""
@@ -194,6 +219,42 @@ class _CentredRows:
     def zeros(self, *shape: int) -> Any:
         """Return float64 zeros in the library of the block and on its device."""
         return self.xp.zeros(shape, dtype=self.xp.float64, device=array_api_compat.device(self._block.X))
+
+
+def _rows_of(block: Block) -> tuple[Array, Array, Array]:
+    """Return X (n, p), y (n, k) and the weights (n,), none for None, as the compiled functions take them."""
+    y = np.ascontiguousarray(block.y if block.y.ndim == 2 else block.y[:, None])
+    weight = np.empty(0, block.X.dtype) if block.weight is None else np.ascontiguousarray(block.weight)
+    return read_only(block.X), read_only(y), read_only(weight)
+
+
+@reordered
+def _add_columns(X: Array, y: Array, weight: Array, total: Array) -> float:
+    """Add the sums of s [x, y] to total (d,), and return that of s."""
+    n, p = X.shape
+    weights = 0.0
+    for i in range(n):
+        s = float(weight[i]) if weight.size else 1.0
+        weights += s
+        for j in range(p):
+            total[j] += s * float(X[i, j])
+        for j in range(y.shape[1]):
+            total[p + j] += s * float(y[i, j])
+    return weights
+
+
+@reordered
+def _centre(X: Array, y: Array, weight: Array, start: int, mean: Array, tile: Array, left_over: Array) -> None:
+    """Set the tile (m, d) to sqrt(s) ([x, y] - mean) of the rows from `start`, and add the sums of sqrt(s) times it."""
+    p = X.shape[1]
+    for i in range(len(tile)):
+        root = np.sqrt(float(weight[start + i])) if weight.size else 1.0
+        for j in range(p):
+            tile[i, j] = root * (float(X[start + i, j]) - mean[j])
+            left_over[j] += root * tile[i, j]
+        for j in range(y.shape[1]):
+            tile[i, p + j] = root * (float(y[start + i, j]) - mean[p + j])
+            left_over[p + j] += root * tile[i, p + j]
 
 
 def tiles(block: Block) -> Iterator[tuple[Any, Any, Any]]:

@@ -229,19 +229,22 @@ def read(typing: Any, array: Any, index: Any) -> Any:
     return types.none(array, types.intp), code
 
 
-@intrinsic
-def prefetch(typing: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of array[index], which may lie beyond the end."""
+@intrinsic(prefer_literal=True)
+def prefetch(typing: Any, array: Any, index: Any, level: Any) -> Any:
+    """Ask for the cache line of array[index], which may lie beyond the end, in the L1 or the L2 cache: level 1 or 2."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         byte = ir.IntType(8).as_pointer()
         function = ir.FunctionType(ir.VoidType(), [byte, INT32, INT32, INT32])
         asked = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0i8")
         pointer = _pointer(context, builder, array, args[0], args[1], ir.IntType(8))
-        builder.call(asked, [pointer, *(ir.Constant(INT32, number) for number in (0, 3, 1))])  # to read, to L1, data
+        builder.call(asked, [pointer, *(ir.Constant(INT32, number) for number in (0, near, 1))])  # to read, data
         return context.get_dummy_value()
 
-    return types.none(array, types.intp), code
+    if not isinstance(level, types.IntegerLiteral):
+        raise TypingError("the level of the cache must be written out")
+    near = 4 - level.literal_value
+    return types.none(array, types.intp, level), code
 
 
 @intrinsic

@@ -48,11 +48,11 @@ class CrossValidation:
 
     def _by_folds(self, blocks: Blocks) -> tuple[Summary, Array]:
         parts = list(blocks.reduce(FoldMoments(self.folds), np.zeros(0)).reshape(self.folds, 1, -1))
-        before = list(accumulate(parts, merge_moments))
-        after = list(accumulate(reversed(parts), lambda right, left: merge_moments(left, right)))[::-1]
+        before = list(accumulate(parts, _both))
+        after = list(accumulate(reversed(parts), lambda right, left: _both(left, right)))[::-1]
         scores = np.empty((len(self.alphas), self.folds))
         for fold, part in enumerate(parts):
-            others = reduce(merge_moments, before[:fold][-1:] + after[fold + 1 : fold + 2])
+            others = reduce(_both, before[:fold][-1:] + after[fold + 1 : fold + 2])
             rows = self._summary(blocks, others, self.fit_intercept).quadratic()
             coef, intercept = _Eigen(rows, self.fit_intercept).ridge(self.alphas)
             scores[:, fold] = _r2(self._summary(blocks, part, True).quadratic(), coef, intercept)
@@ -81,6 +81,11 @@ class CrossValidation:
     def _summary(self, blocks: Blocks, flat: Array, fit_intercept: bool) -> Summary:
         n_targets = blocks.cuts.n_targets - int(self.folds > 0)
         return Summary(flat.ravel(), False, blocks.cuts.n_samples, n_targets, fit_intercept)
+
+
+def _both(left: Array, right: Array) -> Array:
+    """Return the summary of the rows of both, in new memory."""
+    return merge_moments(left.copy(), right)
 
 
 class _Eigen:
