@@ -55,6 +55,20 @@ def test_blocks_lie_in_contiguous_ranges(clients, many_blocks):
     assert holders == sorted(holders) and len(set(holders)) == 2
 
 
+def test_workers_that_are_all_paused_are_named(monkeypatch):
+    monkeypatch.setattr("dist_dot.blocks.cluster.PAUSED", 1.0)
+    monkeypatch.setattr("dist_dot.blocks.cluster.LOOK", 0.2)
+
+    def pause(dask_worker):
+        dask_worker.memory_manager.memory_pause_fraction = 1e-6
+
+    X = np.ones((100, 2))
+    with cluster.open("local", 2) as client, client.as_current():
+        client.run(pause)
+        with pytest.raises(ClusterError, match=r"^waited 1 s for .* paused all workers.*: tcp://.* uses \d+ MiB of [\d,]+"):
+            lay_out(chunked(X, 50), chunked(X[:, 0], 50))
+
+
 def test_a_single_round_and_moments(clients, many_blocks):
     X, y = many_blocks
     with clients(2).as_current():

@@ -1,8 +1,9 @@
 """The blocks of a Dask cluster, as the client sees them."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import Any, TypeVar
 
 from distributed import Client, Future, KilledWorker, wait
@@ -19,6 +20,8 @@ T = TypeVar("T")
 # Seconds.
 PATIENCE = 300.0  # without a worker that could go on
 ARRIVAL = 600.0  # between one block's making and the next
+PAUSED = 60.0  # that no worker takes tasks: one that only has to spill takes some again sooner
+LOOK = 5.0  # between two looks at that
 
 
 class ClusterBlocks:
@@ -107,7 +110,7 @@ def place(client: Client, tasks: Sequence[Any], cuts: Cuts, prefix: str, source:
 
     Contiguous ranges of blocks go to each worker, so that its answers stay O(log blocks) sums; only as a wish, so
     that a worker's death does not strand its blocks. Raises what a task raises; DeadlineError if no block arrives
-    for ten minutes, or no worker within one.
+    for ten minutes, or no worker within one; ClusterError if all workers have been paused for one.
     """
     from dask import delayed
 
@@ -138,7 +141,7 @@ def place(client: Client, tasks: Sequence[Any], cuts: Cuts, prefix: str, source:
 
 
 def gather(client: Client, futures: Sequence[Future]) -> list[Any]:
-    """Return the results of futures. Raises what a task raises; DeadlineError if none ends for ten minutes."""
+    """Return the results of futures. Raises what a task raises; DeadlineError, ClusterError as `place` does."""
     with _cancelled_on_failure(client, futures):
         for _ in range(DEATHS):
             _arrive(client, futures)
@@ -160,19 +163,44 @@ def _cancelled_on_failure(client: Client, futures: Sequence[Future]) -> Iterator
         raise
 
 
+def _next(client: Client, pending: set[Future], wanted: str) -> tuple[set[Future], set[Future]]:
+    """Wait for one of the futures to end; return those that have, and the others.
+
+    Raises DeadlineError after ten minutes, ClusterError where all workers have been paused for one.
+    """
+    begin = taken = monotonic()
+    while True:
+        with suppress(TimeoutError):
+            done, others = wait(pending, timeout=LOOK, return_when="FIRST_COMPLETED")
+            return done, others
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        now = monotonic()
+        if not workers or any(worker["status"] != "paused" for worker in workers.values()):
+            taken = now
+        if now - taken >= PAUSED:
+            raise ClusterError(f"waited {PAUSED:.0f} s for {wanted}: {_paused(workers)}")
+        if now - begin >= ARRIVAL:
+            raise DeadlineError(f"waited {ARRIVAL:.0f} s for {wanted}")
+
+
+def _paused(workers: Mapping[str, Any]) -> str:
+    address, worker = min(workers.items())
+    used, limit = (f"{nbytes / 2**20:,.0f} MiB" for nbytes in (worker["metrics"]["memory"], worker["memory_limit"]))
+    return (
+        f"Dask has paused all workers, which it does at 80 % of their memory: {address}, for one, uses {used} of {limit}. "
+        "Give the workers more memory, or the cluster more workers"
+    )
+
+
 def _arrive(client: Client, futures: Sequence[Future]) -> None:
-    """Wait for all of the futures.
+    """Wait for all of the futures. Raises what a task raises; DeadlineError, ClusterError as `_next` does.
 
     A task that Dask gave up on because workers died under it is tried again, up to a number of deaths in a row.
     """
     pending = set(futures)
     deaths: dict[Future, int] = defaultdict(int)
     while pending:
-        try:
-            done, pending = wait(pending, timeout=ARRIVAL, return_when="FIRST_COMPLETED")
-        except TimeoutError:
-            wanted = f"the next of {len(pending)} tasks of {len(futures)}"
-            raise DeadlineError(f"waited {ARRIVAL:.0f} s for {wanted}") from None
+        done, pending = _next(client, pending, f"the next of {len(pending)} tasks of {len(futures)}")
         for future in done:
             if future.status == "finished":
                 continue

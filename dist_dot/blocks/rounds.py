@@ -190,10 +190,11 @@ class Rounds:
                 pass
 
     def _wish(self, wanted: Collection[int]) -> str:
-        workers = len(self.scheduler.workers)
+        workers, paused = len(self.scheduler.workers), len(self.scheduler.workers) - len(self.scheduler.running)
         return (
             f"{len(wanted)} of {len(self.keys)} blocks of {self.spec.source} are on no worker, and the cluster has "
             f"{workers or 'no'} worker{'' if workers == 1 else 's'} to rebuild them"
+            + (f", {paused} of which take no tasks: Dask pauses workers at 80 % of their memory" if paused else "")
         )
 
     def _holders(self, number: int) -> frozenset[str]:
