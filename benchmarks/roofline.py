@@ -93,9 +93,11 @@ class PlainSyrk:
 
 def memory(client: Any, nbytes: int) -> dict[str, Any]:
     """Return a record of the workers' peak memory over the bytes of the blocks, laid out and passed over thrice."""
+    program = Times({"squared": ValueAndGradient(losses.Squared())}, np.zeros(101), 3)
+    random_blocks(client, 1_000_000, 100, "float64").run(program, lambda progress: False)  # compiles
     before = client.run(resident, "VmRSS")
     blocks = random_blocks(client, nbytes, 100, "float64")
-    blocks.run(Times({"squared": ValueAndGradient(losses.Squared())}, np.zeros(101), 3), lambda progress: False)
+    blocks.run(program, lambda progress: False)
     peak = client.run(resident, "VmHWM")
     used = sum(peak[worker] - before[worker] for worker in peak)
     return {"benchmark": "memory", "nbytes": blocks.cuts.nbytes, "ratio": used / blocks.cuts.nbytes}

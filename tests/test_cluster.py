@@ -65,7 +65,7 @@ def test_workers_that_are_all_paused_are_named(monkeypatch):
     X = np.ones((100, 2))
     with cluster.open("local", 2) as client, client.as_current():
         client.run(pause)
-        with pytest.raises(ClusterError, match=r"^waited 1 s for .* paused all workers.*: tcp://.* uses \d+ MiB of [\d,]+"):
+        with pytest.raises(ClusterError, match=r"^waited 1 s .* paused all workers.*: tcp://.* uses \d+ MiB of [\d,]+"):
             lay_out(chunked(X, 50), chunked(X[:, 0], 50))
 
 

@@ -187,7 +187,7 @@ def _paused(workers: Mapping[str, Any]) -> str:
     address, worker = min(workers.items())
     used, limit = (f"{nbytes / 2**20:,.0f} MiB" for nbytes in (worker["metrics"]["memory"], worker["memory_limit"]))
     return (
-        f"Dask has paused all workers, which it does at 80 % of their memory: {address}, for one, uses {used} of {limit}. "
+        f"Dask has paused all workers, as it does at 80 % of their memory: {address}, for one, uses {used} of {limit}. "
         "Give the workers more memory, or the cluster more workers"
     )
 
