@@ -1,4 +1,4 @@
-"""The command line: dist-dot train, submit, attach."""
+"""The command line: dist-dot train, predict, submit, attach."""
 
 import logging
 import sys
@@ -18,9 +18,11 @@ from cluster.namespace import Namespace
 from dist_dot import __version__
 from dist_dot.errors import DistDotError, InputError, JobError, RunDetached, SolverError
 from dist_dot.jobs.attach import attach_run, find_run, find_same, list_runs
-from dist_dot.jobs.console import ProgressLine, show_report, show_runs
+from dist_dot.jobs.console import ProgressLine, RowsDone, show_predicted, show_report, show_runs
 from dist_dot.jobs.interrupt import Interrupt
 from dist_dot.jobs.job import Cluster, read_job
+from dist_dot.jobs.model import load_model
+from dist_dot.jobs.predict import predict_table
 from dist_dot.jobs.run import run_job
 from dist_dot.jobs.submit import attach as attach_submitted
 from dist_dot.jobs.submit import plan_submission, pods_of_job, print_plan, start
@@ -104,6 +106,40 @@ def train(
                 report, _ = attach_run(same, None, watch)
     show_report(console, report, job.output.folder)
     sys.exit(EXIT[report.status])
+
+
+@main.command()
+@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.argument("source")
+@click.option("--out", required=True, help="The Parquet file to write: a path or a URL.")
+@click.option("--keep", multiple=True, metavar="COLUMN", help="A column of the source to write beside the predictions.")
+@click.option("--cluster", "word", default="none", show_default=True, help="Where the rows are read: as for train.")
+@TLS[0]
+@TLS[1]
+@TLS[2]
+def predict(
+    folder: Path,
+    source: str,
+    out: str,
+    keep: tuple[str, ...],
+    word: str,
+    tls_ca_file: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+) -> None:
+    """Predict the target of each row of SOURCE with the model in FOLDER, which a run has left.
+
+    SOURCE is a Parquet file, a glob of some or a URL, with the columns that the model has learned from. What is
+    written has a row for each of its rows, in order: the mean of the target, for logistic the probability of 1. A
+    category that the model has not seen counts as none. Exit status: 0; 2 a mistake; 1 anything else.
+    """
+    console = Console()
+    place = _place(Cluster(), word, tls_ca_file, tls_cert, tls_key)
+    with _mistakes_named():
+        model = load_model(folder)
+        with _open(place) as client, RowsDone(console) as watch:
+            done = predict_table(model, source, out, keep, client, watch)
+    show_predicted(console, model.target, done, out)
 
 
 @main.command()

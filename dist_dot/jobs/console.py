@@ -5,10 +5,13 @@ from time import perf_counter
 from rich import box
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
 from dist_dot.blocks.remote import RunSummary
+from dist_dot.jobs.predict import Predicted
 from dist_dot.jobs.run import Report
 from dist_dot.training.fit import Progress, Status
 
@@ -68,6 +71,34 @@ class ProgressLine:
             f"round {progress.rounds:6d}   loss {progress.value:.9g}   {held}"
             f"gradient {progress.relative:.2e} of its start   {rate}"
         )
+
+
+class RowsDone:
+    """A bar of the rows that are done, in a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.task = self.bar.add_task("rows", total=None)
+
+    def __enter__(self) -> "RowsDone":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, done: int, rows: int) -> None:
+        """Show how far it is."""
+        self.bar.update(self.task, completed=done, total=rows)
+
+
+def show_predicted(console: Console, target: str, done: Predicted, out: str) -> None:
+    """Print what was written, and a warning for categories that the model does not know."""
+    console.print(Text(f"{done.rows:,} predictions of {target}: {out}"), soft_wrap=True)
+    for name, count in done.unseen.items():
+        words = f"warning: {count:,} rows have a {name} that the model has not seen; it counts as none"
+        console.print(Text(words, style="yellow"), soft_wrap=True)
 
 
 def show_runs(console: Console, runs: list[RunSummary]) -> None:

@@ -66,12 +66,19 @@ class Encoding:
             X[:, j] = (numbers(table, number.name) - number.mean) / number.scale
         first = len(self.numeric)
         for category in self.categorical:
-            codes = pc.index_in(_words(table, category.name), value_set=pa.array(category.values))
-            code = codes.fill_null(-1).to_numpy(zero_copy_only=False)
+            code = self.codes(table, category)
             rows = np.flatnonzero(code >= 0)
             X[rows, first + code[rows]] = 1.0
             first += len(category.values)
         return X
+
+    def codes(self, table: pa.Table, category: Categorical) -> Array:
+        """Return which of the category's values each row has (rows,), -1 for another."""
+        values = pa.array(
+            category.values, pa.int64() if category.values and isinstance(category.values[0], int) else pa.string()
+        )
+        codes = pc.index_in(_words(table, category.name), value_set=values)
+        return np.asarray(codes.fill_null(-1).to_numpy(zero_copy_only=False))
 
 
 def learn_encoding(table: Table, data: Data, train: Part, each: Each, cuts: Cuts) -> Encoding:
@@ -90,7 +97,7 @@ def learn_encoding(table: Table, data: Data, train: Part, each: Each, cuts: Cuts
     ):
         require_columns(table, columns, key)
         for column in columns:
-            _check_kind(table.schema.field(column), key)
+            check_kind(table.schema.field(column), key)
     ranges = [cuts.bounds(number) for number in range(cuts.n_blocks)]
     parts = list(each(partial(_summarise, table, data, train), ranges))
     nodes = {(0, number): moments for number, (moments, _) in enumerate(parts)}
@@ -146,7 +153,8 @@ def _words(table: pa.Table, name: str) -> Any:
     return column.cast(pa.int64() if whole else pa.string()).combine_chunks()
 
 
-def _check_kind(field: pa.Field, key: str) -> None:
+def check_kind(field: pa.Field, key: str) -> None:
+    """Raise DataError for a column that does not hold what this key of [data] is for."""
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     whole = pa.types.is_integer(kind)
     if key == "categorical":
@@ -164,7 +172,7 @@ def _summarise(table: Table, data: Data, train: Part, rows: tuple[int, int]) -> 
     weights = () if data.weight is None else (data.weight,)
     part = table.read(start, stop, (*data.numeric, *data.categorical, data.target, *weights))
     for name in part.column_names:
-        _check_values(part.column(name), name, start)
+        check_values(part.column(name), name, start)
     mask = train.mask(start, stop)
     X = np.stack([numbers(part, name)[mask] for name in data.numeric]) if data.numeric else np.zeros((0, mask.sum()))
     count = X.shape[1]
@@ -182,7 +190,7 @@ def _merge_moments(left: Array, right: Array) -> Array:
     return np.stack([count, left[1] + gap * share, left[2] + right[2] + gap * gap * left[0] * share])
 
 
-def _check_values(column: Any, name: str, start: int) -> None:
+def check_values(column: Any, name: str, start: int) -> None:
     """Raise DataError for a value that is missing, NaN or infinite, with the number of its row in the table."""
     bad = pc.is_null(column, nan_is_null=True)
     if pa.types.is_floating(column.type):

@@ -1,6 +1,5 @@
 """One run: a job and a client in; a model folder and a report out."""
 
-import json
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,15 +9,15 @@ from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
 import numpy as np
-from safetensors.numpy import save
 
 from dist_dot.blocks.block import Blocks, Cuts, Recovery, cut
 from dist_dot.blocks.layout import lay_out_rows
 from dist_dot.errors import DataError, JobError, RunCancelled
 from dist_dot.jobs.features import BlockMaker, Encoding, learn_encoding
 from dist_dot.jobs.job import Job
+from dist_dot.jobs.model import LOSSES, Model, to_json
 from dist_dot.jobs.sources import Part, Split, Table, open_table
-from dist_dot.losses import Gamma, Huber, Logistic, Loss, Poisson, Squared
+from dist_dot.losses import Huber, Loss, Squared
 from dist_dot.objective import Objective
 from dist_dot.solvers import LBFGS, Choice, GradientDescent, choose
 from dist_dot.solvers.choice import MEMORY
@@ -26,8 +25,6 @@ from dist_dot.training.checkpoint import Checkpoints, write_atomically
 from dist_dot.training.early_stopping import EarlyStopping
 from dist_dot.training.fit import Fit, Progress, Status
 from dist_dot.training.loop import Loop
-
-LOSSES: dict[str, Loss] = {loss.name: loss for loss in (Squared(), Logistic(), Poisson(), Gamma(), Huber())}
 
 
 @dataclass(frozen=True)
@@ -290,30 +287,24 @@ def _solver(job: Job, blocks: Blocks) -> Choice:
 
 
 def _write(folder: Path, job: Job, encoding: Encoding, fit: Fit, report: Report) -> None:
-    """Write model.safetensors, model.json and report.json: the last one says that the others are whole."""
+    """Write the model and report.json: the last one says that the others are whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = {
-        "format": 1,
-        "target": job.data.target,
-        "loss": job.model.loss,
-        "alpha": job.model.alpha,
-        "fit_intercept": job.model.fit_intercept,
-        "features": encoding.names,
-        "encoding": asdict(encoding),
-        "status": fit.status.name,
-        "versions": report.versions,
-    }
-    arrays = {"coef": np.ascontiguousarray(fit.w), "intercept": np.array([fit.intercept])}
+    model = Model(
+        target=job.data.target,
+        loss=job.model.loss,
+        alpha=job.model.alpha,
+        fit_intercept=job.model.fit_intercept,
+        encoding=encoding,
+        status=fit.status.name,
+        versions=report.versions,
+        coef=fit.w,
+        intercept=float(fit.intercept),
+    )
+    model.save(folder)
     history = {name: [getattr(progress, name) for progress in report.history] for name in Progress.__annotations__}
     figures = asdict(report) | {
         "status": report.status.name,
         "advice": report.status.value,
         "history": history,
     }
-    write_atomically(folder / "model.safetensors", save(arrays))
-    write_atomically(folder / "model.json", _json(model))
-    write_atomically(folder / "report.json", _json(figures))
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+    write_atomically(folder / "report.json", to_json(figures))

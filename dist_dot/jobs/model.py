@@ -1,0 +1,87 @@
+"""A trained model: two files in the folder of its run, and what it predicts for the rows of a table."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from dist_dot.errors import JobError
+from dist_dot.jobs.features import Categorical, Encoding, Numeric
+from dist_dot.losses import Gamma, Huber, Logistic, Loss, Poisson, Squared
+from dist_dot.training.checkpoint import write_atomically
+from dist_dot.typing import Array
+
+FORMAT = 1
+LOSSES: dict[str, Loss] = {loss.name: loss for loss in (Squared(), Logistic(), Poisson(), Gamma(), Huber())}
+
+
+@dataclass(frozen=True)
+class Model:
+    """What `dist-dot train` has found: coefficients (features,) and the intercept, and how rows become features.
+
+    `loss` is its name in [model], `status` how the run has ended, `versions` what its bits depend on.
+    """
+
+    target: str
+    loss: str
+    alpha: float
+    fit_intercept: bool
+    encoding: Encoding
+    status: str
+    versions: Mapping[str, str]
+    coef: Array
+    intercept: float
+
+    def predict(self, rows: pa.Table) -> Array:
+        """Return the expected target (rows,) of rows with the columns of the encoding: of logistic, P(target = 1)."""
+        z = self.encoding.design(rows) @ self.coef + self.intercept
+        return LOSSES[self.loss].predict(z)
+
+    def save(self, folder: Path) -> None:
+        """Write model.safetensors, and then model.json."""
+        known = {
+            "format": FORMAT,
+            "target": self.target,
+            "loss": self.loss,
+            "alpha": self.alpha,
+            "fit_intercept": self.fit_intercept,
+            "features": self.encoding.names,
+            "encoding": asdict(self.encoding),
+            "status": self.status,
+            "versions": self.versions,
+        }
+        arrays = {"coef": np.ascontiguousarray(self.coef), "intercept": np.array([self.intercept])}
+        write_atomically(folder / "model.safetensors", save(arrays))
+        write_atomically(folder / "model.json", to_json(known))
+
+
+def load_model(folder: Path) -> Model:
+    """Read the model of a run's folder. Raises JobError for a folder without one, and for one that is not whole."""
+    try:
+        known = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        arrays = load((folder / "model.safetensors").read_bytes())
+    except OSError as error:
+        raise JobError(f"there is no model in {folder}: {error.filename}: {error.strerror}") from None
+    except (ValueError, SafetensorError) as error:
+        raise JobError(f"the model in {folder} cannot be read: {error}") from None
+    if known.get("format") != FORMAT:
+        raise JobError(f"the model in {folder} has format {known.get('format')!r}: this version reads format {FORMAT}")
+    encoding = Encoding(
+        tuple(Numeric(**column) for column in known["encoding"]["numeric"]),
+        tuple(Categorical(column["name"], tuple(column["values"])) for column in known["encoding"]["categorical"]),
+    )
+    if arrays["coef"].shape != (len(encoding.names),):
+        raise JobError(f"the model in {folder} is not whole: its two files are of different models")
+    fields = {key: known[key] for key in ("target", "loss", "alpha", "fit_intercept", "status", "versions")}
+    return Model(**fields, encoding=encoding, coef=arrays["coef"], intercept=float(arrays["intercept"][0]))
+
+
+def to_json(value: Any) -> bytes:
+    """Return a value as the bytes of a JSON file."""
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,196 @@
+"""dist-dot predict: what a run has left, applied to the rows of a table."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from dist_dot import LogisticRegression
+from dist_dot.errors import DataError, JobError
+from dist_dot.jobs.job import parse_job
+from dist_dot.jobs.model import load_model
+from dist_dot.jobs.predict import predict_table
+from dist_dot.jobs.run import run_job
+
+ROWS = 5_000
+
+
+def frame_of(seed):
+    random = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "number": np.arange(ROWS),
+            "distance": random.uniform(100, 3000, ROWS),
+            "carrier": random.choice(["AA", "B6", "UA"], ROWS),
+            "month": random.integers(1, 13, ROWS),
+        }
+    )
+    z = frame.distance / 1000 + 2.0 * (frame.carrier == "B6") - 0.1 * frame.month
+    frame["late"] = (random.random(ROWS) < 1 / (1 + np.exp(-z))).astype(float)
+    return frame
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a logistic run, with the table it was trained on."""
+    folder = tmp_path_factory.mktemp("trained")
+    train(folder, frame_of(1))
+    return folder
+
+
+def train(folder, frame, loss="logistic", **data):
+    frame.to_parquet(folder / "table.parquet")
+    table = {"source": str(folder / "table.parquet"), "target": "late", "numeric": ["distance"]}
+    table |= {"categorical": ["carrier", "month"]} | data
+    output = {"folder": str(folder / "run"), "checkpoint_every": 0}
+    job = parse_job({"data": table, "model": {"loss": loss}, "solver": {"tol": 1e-9}, "output": output})
+    return run_job(job, None, lambda progress: False, lambda name: None)
+
+
+def predicted(folder, source, keep=(), client=None):
+    seen = []
+    out = folder / "predicted.parquet"
+    done = predict_table(load_model(folder / "run"), str(source), str(out), keep, client, lambda *at: seen.append(at))
+    assert not seen or seen[-1] == (done.rows, done.rows)
+    return pq.read_table(out), done
+
+
+def design(frame, encoding):
+    numbers = [(frame[c["name"]] - c["mean"]) / c["scale"] for c in encoding["numeric"]]
+    return np.column_stack(
+        numbers + [frame[c["name"]] == value for c in encoding["categorical"] for value in c["values"]]
+    ).astype(float)
+
+
+def test_what_it_predicts_is_what_the_estimator_does(trained):
+    encoding = json.loads((trained / "run" / "model.json").read_text())["encoding"]
+    old, new = frame_of(1), frame_of(2)
+    new.to_parquet(trained / "new.parquet", row_group_size=777)
+    found, done = predicted(trained, trained / "new.parquet", ("number", "carrier", "number"))
+    assert (done.rows, done.unseen) == (ROWS, {})
+    assert found.column_names == ["number", "carrier", "prediction"]
+    assert found["number"].to_pylist() == new.number.to_list() and found["carrier"].to_pylist() == list(new.carrier)
+    here = LogisticRegression(C=1.0, tol=1e-9).fit(design(old, encoding), old.late)
+    probability = here.predict_proba(design(new, encoding))[:, 1]
+    np.testing.assert_allclose(found["prediction"].to_numpy(), probability, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["squared", "poisson", "gamma", "huber"])
+def test_the_mean_of_each_loss(tmp_path, loss):
+    frame = frame_of(3)
+    frame["late"] = 1.0 + frame.late
+    report = train(tmp_path, frame, loss)
+    found, _ = predicted(tmp_path, tmp_path / "table.parquet")
+    mean = found["prediction"].to_numpy()
+    assert ((mean - frame.late) ** 2).mean() < frame.late.var()
+    if loss in ("squared", "poisson"):  # with an unpenalised intercept, the means of both are the same
+        assert mean.mean() == pytest.approx(frame.late.mean(), rel=1e-6)
+    if loss == "squared":
+        assert 1 - ((mean - frame.late) ** 2).sum() / ((frame.late - frame.late.mean()) ** 2).sum() == pytest.approx(
+            report.score_train
+        )
+
+
+def test_the_same_bits_on_a_cluster_and_from_several_files(trained, clients):
+    frame = frame_of(4)
+    for part, rows in enumerate(np.array_split(np.arange(ROWS), 3)):
+        frame.iloc[rows].to_parquet(trained / f"part-{part}.parquet")
+    one, _ = predicted(trained, trained / "part-*.parquet")
+    two, _ = predicted(trained, trained / "part-*.parquet", client=clients(2))
+    assert one.equals(two) and one.num_rows == ROWS
+
+
+def test_a_url_and_a_table_without_rows(trained):
+    frame_of(5)[:0].astype({"carrier": str}).to_parquet(trained / "none.parquet")
+    model = load_model(trained / "run")
+    done = predict_table(model, str(trained / "none.parquet"), "memory://here/out.parquet", (), None, lambda *at: None)
+    with fsspec.open("memory://here/out.parquet") as file:
+        assert done.rows == pq.read_table(file).num_rows == 0
+
+
+def test_a_category_that_is_new(trained):
+    frame = frame_of(6)
+    frame.loc[:9, "carrier"] = "ZZ"
+    frame.to_parquet(trained / "new.parquet")
+    found, done = predicted(trained, trained / "new.parquet")
+    assert done.unseen == {"carrier": 10}
+    model = load_model(trained / "run")
+    encoding = json.loads((trained / "run" / "model.json").read_text())["encoding"]
+    z = design(frame, encoding)[:10] @ model.coef + model.intercept
+    np.testing.assert_allclose(found["prediction"].to_numpy()[:10], 1 / (1 + np.exp(-z)))
+
+
+MISTAKES = {
+    "no column": (
+        lambda frame: frame.rename(columns={"carrier": "carriers"}),
+        (),
+        "no column 'carrier': did you mean 'c",
+    ),
+    "kept": (lambda frame: frame, ("numbr",), "no column 'numbr': did you mean 'number'"),
+    "missing": (
+        lambda frame: frame.assign(distance=frame.distance.where(frame.number != 77)),
+        (),
+        "NaN|missing in row 77",
+    ),
+    "words": (lambda frame: frame.assign(month=frame.month.astype(str)), (), "'month' holds .*whole numbers"),
+    "numbers": (lambda frame: frame.assign(distance="far"), (), "'distance' in .* holds .*expected numbers"),
+    "prediction": (lambda frame: frame.assign(prediction=1), ("prediction",), "cannot be kept"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_named_and_nothing_is_written(trained, mistake):
+    change, keep, words = MISTAKES[mistake]
+    change(frame_of(7)).to_parquet(trained / "wrong.parquet")
+    (trained / "predicted.parquet").write_bytes(b"of before")
+    with pytest.raises((DataError, JobError), match=words):
+        predicted(trained, trained / "wrong.parquet", keep)
+    assert (trained / "predicted.parquet").read_bytes() == b"of before"
+    assert not list(trained.glob(".*"))
+
+
+def test_a_folder_without_a_whole_model(trained, tmp_path):
+    with pytest.raises(JobError, match=r"no model in .*model\.json: No such file"):
+        load_model(tmp_path)
+    for name in ("model.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((trained / "run" / name).read_bytes())
+    known = json.loads((tmp_path / "model.json").read_text())
+    for change, words in (
+        ({"format": 2}, "has format 2: this version reads format 1"),
+        ({"encoding": known["encoding"] | {"numeric": []}}, "not whole"),
+    ):
+        (tmp_path / "model.json").write_text(json.dumps(known | change))
+        with pytest.raises(JobError, match=words):
+            load_model(tmp_path)
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(JobError, match="cannot be read"):
+        load_model(tmp_path)
+
+
+def test_the_command(trained):
+    program = Path(sys.executable).with_name("dist-dot")
+    frame = frame_of(8)
+    frame.loc[0, "carrier"] = "ZZ"
+    frame.to_parquet(trained / "new.parquet")
+
+    def run(*words):
+        return subprocess.run([program, "predict", *words], capture_output=True, text=True, timeout=120, cwd=trained)
+
+    done = run("run", "new.parquet", "--out", "cli.parquet", "--keep", "number", "--cluster", "local:2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "5,000 predictions of late: cli.parquet" in done.stdout and "1 rows have a carrier" in done.stdout
+    assert pq.read_table(trained / "cli.parquet").column_names == ["number", "prediction"]
+    for words, error in (
+        (("nowhere", "new.parquet", "--out", "x.parquet"), "no model in nowhere"),
+        (("run", "gone.parquet", "--out", "x.parquet"), "gone.parquet"),
+        (("run", "new.parquet", "--out", "no/folder/x.parquet"), "cannot be written"),
+    ):
+        done = run(*words)
+        assert done.returncode == 2 and done.stderr.startswith("error: ") and error in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == 1
