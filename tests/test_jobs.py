@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from dist_dot import DataError, Objective, Ridge, lay_out, losses, minimise
+from dist_dot import DataError, LogisticRegression, Objective, Ridge, lay_out, losses, minimise
 from dist_dot.errors import JobError
 from dist_dot.jobs.job import parse_job, read_job
+from dist_dot.jobs.model import load_model
 from dist_dot.jobs.run import run_job
 from dist_dot.jobs.sources import Part, Split, open_table
 
@@ -276,3 +277,43 @@ def test_parts_and_their_positions(share):
     rows = np.flatnonzero(~Split(share).held(0, 5_000))
     wanted = [0, 1, 777, len(rows) - 1, len(rows)]
     assert train_part.positions(wanted) == [*rows[wanted[:-1]].tolist(), 5_000]
+
+
+@pytest.mark.parametrize("name", ["carrier", "month"])
+def test_classes(tmp_path, frame, name):
+    frame = frame[:4_000]
+    frame.to_parquet(tmp_path / "table.parquet")
+    data = {"source": str(tmp_path / "table.parquet"), "target": name, "numeric": ["late", "delay"], "holdout": 0.25}
+    output = {"folder": str(tmp_path / "run")}
+    job = parse_job({"data": data, "model": {"loss": "softmax"}, "solver": {"tol": 1e-9}, "output": output})
+    report = run_job(job, None, lambda progress: False, lambda run: None)
+    held = Split(0.25).held(0, 4_000)
+    X = frame[["late", "delay"]].to_numpy()
+    X = (X - X[~held].mean(axis=0)) / X[~held].std(axis=0)
+    here = LogisticRegression(tol=1e-9).fit(X[~held], frame[name][~held])
+    model = load_model(tmp_path / "run")
+    assert list(model.encoding.target.values) == list(here.classes_)
+    np.testing.assert_allclose(model.coef.T, here.coef_, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(model.intercept - model.intercept.mean(), here.intercept_, rtol=1e-6, atol=1e-7)
+    largest = next(iter(report.coefficients))
+    j, c = np.unravel_index(np.argmax(abs(model.coef)), model.coef.shape)
+    assert largest == f"{('late', 'delay')[j]} ({here.classes_[c]})"
+    assert report.coefficients[largest] == model.coef[j, c]
+    assert report.intercept == {str(value): b for value, b in zip(here.classes_, model.intercept, strict=True)}
+    codes = np.searchsorted(here.classes_, frame[name])
+    of_held = Objective(lay_out(X[held], codes[held]), losses.Softmax(len(here.classes_)))
+    parameters = np.append(here.coef_.T, here.intercept_)
+    assert report.score == "D2" and report.score_held_out == pytest.approx(of_held.explained(parameters), rel=1e-6)
+
+
+def test_a_job_of_classes_from_the_command_line(folder, frame):
+    settings = ("--set", "model.loss=softmax", "--set", "data.target=month", "--set", "data.categorical=['carrier']")
+    settings += ("--set", "solver.name=lbfgs", "--set", "data.numeric=['late', 'distance', 'delay']")
+    done = train(folder, *settings, cluster="local:2")
+    assert done.returncode == 0, done.stderr
+    assert "late (1)" in done.stdout and "intercept" in done.stdout
+    frame.assign(late=1.0, month="May").to_parquet(folder / "table.parquet")
+    done = train(folder, *settings)
+    assert done.returncode == 2 and "'month' is 'May' in all rows: softmax takes two classes" in done.stderr
+    done = train(folder, *settings, "--set", "data.target=late", "--set", "data.numeric=['distance']")
+    assert done.returncode == 2 and "'late' in [data] target holds double: expected words" in done.stderr

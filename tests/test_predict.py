@@ -97,6 +97,22 @@ def test_the_mean_of_each_loss(tmp_path, loss):
         )
 
 
+def test_classes(tmp_path, clients):
+    frame = frame_of(9)
+    train(tmp_path, frame, "softmax", target="carrier", numeric=["distance", "late"], categorical=["month"])
+    found, done = predicted(tmp_path, tmp_path / "table.parquet", ("number",), clients(2))
+    names = [f"probability_{carrier}" for carrier in ("AA", "B6", "UA")]
+    assert found.column_names == ["number", "prediction", *names] and done.rows == ROWS
+    probability = np.column_stack([found[name] for name in names])
+    encoding = json.loads((tmp_path / "run" / "model.json").read_text())["encoding"]
+    here = LogisticRegression(C=1.0, tol=1e-9).fit(design(frame, encoding), frame.carrier)
+    np.testing.assert_allclose(probability, here.predict_proba(design(frame, encoding)), rtol=1e-5)
+    assert found["prediction"].to_pylist() == list(here.predict(design(frame, encoding)))
+    with pytest.raises(JobError, match="'probability_B6' cannot be kept"):
+        frame.assign(probability_B6=1).to_parquet(tmp_path / "table.parquet")
+        predicted(tmp_path, tmp_path / "table.parquet", ("probability_B6",))
+
+
 def test_the_same_bits_on_a_cluster_and_from_several_files(trained, clients):
     frame = frame_of(4)
     for part, rows in enumerate(np.array_split(np.arange(ROWS), 3)):

@@ -129,9 +129,10 @@ def predict(
 ) -> None:
     """Predict the target of each row of SOURCE with the model in FOLDER, which a run has left.
 
-    SOURCE is a Parquet file, a glob of some or a URL, with the columns that the model has learned from. What is
-    written has a row for each of its rows, in order: the mean of the target, for logistic the probability of 1. A
-    category that the model has not seen counts as none. Exit status: 0; 2 a mistake; 1 anything else.
+    SOURCE is a Parquet file, a glob of some or a URL, with the columns that the model has learned from. What is written
+    has a row for each of its rows, in order: the mean of the target, for logistic the probability of 1; for softmax the
+    likeliest class, and the probability of each. A category that the model has not seen counts as none. Exit status: 0;
+    2 a mistake; 1 anything else.
     """
     console = Console()
     place = _place(Cluster(), word, tls_ca_file, tls_cert, tls_key)

@@ -121,6 +121,13 @@ def show_runs(console: Console, runs: list[RunSummary]) -> None:
     console.print(table)
 
 
+def _intercept(intercept: float | dict[str, float]) -> str:
+    if isinstance(intercept, float):
+        return f"{intercept:+.6g}"
+    shown = [f"{name} {value:+.6g}" for name, value in list(intercept.items())[:COEFFICIENTS]]
+    return ", ".join([*shown, "..."] if len(intercept) > len(shown) else shown)
+
+
 def show_report(console: Console, report: Report, folder: str) -> None:
     """Print the report as a table, and where the model is."""
     table = Table(box=box.SIMPLE_HEAD, show_header=False, title=f"{report.target}: {report.status.name.lower()}")
@@ -139,7 +146,7 @@ def show_report(console: Console, report: Report, folder: str) -> None:
         ("workers lost", f"{recovery.lost}, {recovery.repeated} rounds repeated, {recovery.seconds:.1f} s")
         if recovery.lost
         else None,
-        ("intercept", f"{report.intercept:+.6g}"),
+        ("intercept", _intercept(report.intercept)),
     ]
     for name, value in filter(None, rows):
         table.add_row(name, value)

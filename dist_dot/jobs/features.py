@@ -44,6 +44,8 @@ class Encoding:
 
     numeric: tuple[Numeric, ...]
     categorical: tuple[Categorical, ...]
+    target: Categorical | None = None
+    """Where the target is a class, its column and the classes: y is their number."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,12 +83,12 @@ class Encoding:
         return np.asarray(codes.fill_null(-1).to_numpy(zero_copy_only=False))
 
 
-def learn_encoding(table: Table, data: Data, train: Part, each: Each, cuts: Cuts) -> Encoding:
+def learn_encoding(table: Table, data: Data, classes: bool, train: Part, each: Each, cuts: Cuts) -> Encoding:
     """Return the encoding of a table: means and scales from the training rows, categories from all rows.
 
-    One pass over the columns used, in the ranges of `cuts`, whose results are merged in the fold's fixed tree.
-    Raises DataError for an unknown column, one of the wrong kind, and a value that is missing, NaN or infinite, with
-    its row.
+    With `classes` the target is a category too. One pass over the columns used, in the ranges of `cuts`, whose results
+    are merged in the fold's fixed tree. Raises DataError for an unknown column, one of the wrong kind, a value that is
+    missing, NaN or infinite, with its row, and a target that is always of the same class.
     """
     weights = () if data.weight is None else (data.weight,)
     for key, columns in (
@@ -97,9 +99,10 @@ def learn_encoding(table: Table, data: Data, train: Part, each: Each, cuts: Cuts
     ):
         require_columns(table, columns, key)
         for column in columns:
-            check_kind(table.schema.field(column), key)
+            check_kind(table.schema.field(column), key, key == "categorical" or (classes and key == "target"))
+    words = (*data.categorical, data.target) if classes else data.categorical
     ranges = [cuts.bounds(number) for number in range(cuts.n_blocks)]
-    parts = list(each(partial(_summarise, table, data, train), ranges))
+    parts = list(each(partial(_summarise, table, data, words, train), ranges))
     nodes = {(0, number): moments for number, (moments, _) in enumerate(parts)}
     moments = fold(nodes, cuts.n_blocks, _merge_moments)[root(cuts.n_blocks)]
     count, mean, spread = moments
@@ -109,10 +112,15 @@ def learn_encoding(table: Table, data: Data, train: Part, each: Each, cuts: Cuts
         for name, m, s in zip(data.numeric, mean, scale, strict=True)
     )
     values: list[set[Any]] = [set().union(*sets) for sets in zip(*(sets for _, sets in parts), strict=True)]
-    categorical = tuple(
-        Categorical(name, tuple(sorted(found))) for name, found in zip(data.categorical, values, strict=True)
-    )
-    return Encoding(numeric, categorical)
+    categorical = tuple(Categorical(name, tuple(sorted(found))) for name, found in zip(words, values, strict=True))
+    if not classes:
+        return Encoding(numeric, categorical)
+    target = categorical[-1]
+    if len(target.values) < 2:
+        raise DataError(
+            f"column {data.target!r} is {target.values[0]!r} in all rows: softmax takes two classes or more"
+        )
+    return Encoding(numeric, categorical[:-1], target)
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,9 @@ class BlockMaker:
         rows = self.table.read(start, stop, (*self.encoding.columns, self.data.target, *weights))
         rows = rows.filter(pa.array(self.part.mask(start, stop)))
         weight = None if self.data.weight is None else numbers(rows, self.data.weight)
-        X, y = self.encoding.design(rows), numbers(rows, self.data.target)
+        target = self.encoding.target
+        y = numbers(rows, self.data.target) if target is None else self.encoding.codes(rows, target)
+        X, y = self.encoding.design(rows), np.asarray(y, np.float64)
         return make_block(X, y, weight, self.cuts.bounds(number)[0], self.cuts.dtype)
 
 
@@ -153,20 +163,20 @@ def _words(table: pa.Table, name: str) -> Any:
     return column.cast(pa.int64() if whole else pa.string()).combine_chunks()
 
 
-def check_kind(field: pa.Field, key: str) -> None:
-    """Raise DataError for a column that does not hold what this key of [data] is for."""
+def check_kind(field: pa.Field, key: str, categories: bool) -> None:
+    """Raise DataError for a column of this key of [data] that does not hold numbers, or words or whole numbers."""
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     whole = pa.types.is_integer(kind)
-    if key == "categorical":
+    if categories:
         if not (whole or pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-            raise DataError(
-                f"column {field.name!r} in [data] categorical holds {kind}: expected words or whole numbers"
-            )
+            raise DataError(f"column {field.name!r} in [data] {key} holds {kind}: expected words or whole numbers")
     elif not (whole or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise DataError(f"column {field.name!r} in [data] {key} holds {kind}: expected numbers")
 
 
-def _summarise(table: Table, data: Data, train: Part, rows: tuple[int, int]) -> tuple[Array, list[set[Any]]]:
+def _summarise(
+    table: Table, data: Data, words: Sequence[str], train: Part, rows: tuple[int, int]
+) -> tuple[Array, list[set[Any]]]:
     """Return (count, mean, spread) of the numeric columns over the training rows, (3, k), and the categories of all."""
     start, stop = rows
     weights = () if data.weight is None else (data.weight,)
@@ -178,7 +188,7 @@ def _summarise(table: Table, data: Data, train: Part, rows: tuple[int, int]) -> 
     count = X.shape[1]
     mean = X.sum(axis=1) / max(count, 1)
     spread = ((X - mean[:, None]) ** 2).sum(axis=1)
-    values = [set(pc.unique(_words(part, name)).to_pylist()) for name in data.categorical]
+    values = [set(pc.unique(_words(part, name)).to_pylist()) for name in words]
     return np.stack([np.full(mean.shape, float(count)), mean, spread]), values
 
 

@@ -36,8 +36,9 @@ class Data:
 class Model:
     """[model]: what is minimised."""
 
-    loss: Literal["squared", "logistic", "poisson", "gamma", "huber"] = "squared"
-    """logistic: the target is 0 or 1, or a probability; poisson: >= 0; gamma: > 0."""
+    loss: Literal["squared", "logistic", "softmax", "poisson", "gamma", "huber"] = "squared"
+    """logistic: the target is 0 or 1, or a probability; softmax: one of some words or whole numbers, each a class;
+    poisson: >= 0; gamma: > 0."""
     delta: float | None = None
     """Of huber: where it turns from square to absolute, on the scale of the target; 1.35 where none is given."""
     alpha: float = 1.0

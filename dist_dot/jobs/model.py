@@ -13,7 +13,7 @@ from safetensors.numpy import load, save
 
 from dist_dot.errors import JobError
 from dist_dot.jobs.features import Categorical, Encoding, Numeric
-from dist_dot.losses import Gamma, Huber, Logistic, Loss, Poisson, Squared
+from dist_dot.losses import Gamma, Huber, Logistic, Loss, Poisson, Softmax, Squared
 from dist_dot.training.checkpoint import write_atomically
 from dist_dot.typing import Array
 
@@ -25,7 +25,8 @@ LOSSES: dict[str, Loss] = {loss.name: loss for loss in (Squared(), Logistic(), P
 class Model:
     """What `dist-dot train` has found: coefficients (features,) and the intercept, and how rows become features.
 
-    `loss` is its name in [model], `status` how the run has ended, `versions` what its bits depend on.
+    Where the target is a class they are (features, classes) and (classes,). `loss` is its name in [model], `status` how
+    the run has ended, `versions` what its bits depend on.
     """
 
     target: str
@@ -36,12 +37,15 @@ class Model:
     status: str
     versions: Mapping[str, str]
     coef: Array
-    intercept: float
+    intercept: float | Array
 
     def predict(self, rows: pa.Table) -> Array:
-        """Return the expected target (rows,) of rows with the columns of the encoding: of logistic, P(target = 1)."""
+        """Return the expected target (rows,) of rows with the columns of the encoding: of logistic, P(target = 1).
+
+        Where the target is a class, the probability of each (rows, classes).
+        """
         z = self.encoding.design(rows) @ self.coef + self.intercept
-        return LOSSES[self.loss].predict(z)
+        return loss_of(self.loss, self.encoding).predict(z)
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors, and then model.json."""
@@ -56,7 +60,7 @@ class Model:
             "status": self.status,
             "versions": self.versions,
         }
-        arrays = {"coef": np.ascontiguousarray(self.coef), "intercept": np.array([self.intercept])}
+        arrays = {"coef": np.ascontiguousarray(self.coef), "intercept": np.atleast_1d(self.intercept)}
         write_atomically(folder / "model.safetensors", save(arrays))
         write_atomically(folder / "model.json", to_json(known))
 
@@ -72,14 +76,33 @@ def load_model(folder: Path) -> Model:
         raise JobError(f"the model in {folder} cannot be read: {error}") from None
     if known.get("format") != FORMAT:
         raise JobError(f"the model in {folder} has format {known.get('format')!r}: this version reads format {FORMAT}")
+    target = known["encoding"].get("target")  # older ones have none
     encoding = Encoding(
         tuple(Numeric(**column) for column in known["encoding"]["numeric"]),
-        tuple(Categorical(column["name"], tuple(column["values"])) for column in known["encoding"]["categorical"]),
+        tuple(_categorical(column) for column in known["encoding"]["categorical"]),
+        None if target is None else _categorical(target),
     )
-    if arrays["coef"].shape != (len(encoding.names),):
+    outputs = () if encoding.target is None else (len(encoding.target.values),)
+    if arrays["coef"].shape != (len(encoding.names), *outputs):
         raise JobError(f"the model in {folder} is not whole: its two files are of different models")
     fields = {key: known[key] for key in ("target", "loss", "alpha", "fit_intercept", "status", "versions")}
-    return Model(**fields, encoding=encoding, coef=arrays["coef"], intercept=float(arrays["intercept"][0]))
+    return Model(
+        **fields,
+        encoding=encoding,
+        coef=arrays["coef"],
+        intercept=arrays["intercept"] if outputs else float(arrays["intercept"][0]),
+    )
+
+
+def loss_of(name: str, encoding: Encoding, delta: float | None = None) -> Loss:
+    """Return the loss of [model] loss, for the classes of the target where that is softmax."""
+    if encoding.target is not None:
+        return Softmax(len(encoding.target.values))
+    return LOSSES[name] if delta is None else Huber(delta)
+
+
+def _categorical(column: Mapping[str, Any]) -> Categorical:
+    return Categorical(column["name"], tuple(column["values"]))
 
 
 def to_json(value: Any) -> bytes:

@@ -21,7 +21,6 @@ from dist_dot.jobs.model import Model
 from dist_dot.jobs.sources import Table, open_table
 from dist_dot.typing import Array
 
-PREDICTION = "prediction"
 AHEAD = 4  # ranges of rows for each thread that are on their way at a time
 
 
@@ -47,8 +46,15 @@ class _Predict:
         for name in encoding.columns:
             check_values(part.column(name), name, rows[0])
         unseen = [np.sum(encoding.codes(part, category) < 0) for category in encoding.categorical]
-        kept = part.select(list(self.keep)).append_column(PREDICTION, pa.array(self.model.predict(part)))
-        return kept, np.array(unseen, int)
+        written = part.select(list(self.keep))
+        mean = self.model.predict(part)
+        columns = [mean]
+        if encoding.target is not None:
+            values = pa.array(encoding.target.values)
+            columns = [values.take(pa.array(np.argmax(mean, axis=1))), *mean.T]
+        for name, column in zip(written_columns(self.model), columns, strict=True):
+            written = written.append_column(name, pa.array(column))
+        return written, np.array(unseen, int)
 
 
 def predict_table(
@@ -56,10 +62,10 @@ def predict_table(
 ) -> Predicted:
     """Write the model's predictions for a source (a path, a glob or an fsspec URL) to the Parquet file `out`.
 
-    That has one row for each of the source's, in order, with the columns to keep and `prediction`, and is there whole
-    or not at all. watch is called with the rows done and of all. The memory that it takes does not grow with the rows.
-    Raises DataError for a source without the model's columns, with other kinds of them, or with values missing, and
-    JobError for a file that cannot be written.
+    That has one row for each of the source's, in order, with the columns to keep and those of `written_columns`, and is
+    there whole or not at all. watch is called with the rows done and of all. The memory that it takes does not grow
+    with the rows. Raises DataError for a source without the model's columns, with other kinds of them, or with values
+    missing, and JobError for a file that cannot be written.
     """
     table = open_table(source)
     _check_columns(model, table, keep)
@@ -84,18 +90,24 @@ def predict_table(
     return Predicted(done, {name: int(count) for name, count in zip(names, unseen, strict=True) if count})
 
 
+def written_columns(model: Model) -> list[str]:
+    """Return the names of what is predicted: the mean of the target, or the likeliest class and those of all."""
+    classes = () if model.encoding.target is None else model.encoding.target.values
+    return ["prediction", *(f"probability_{value}" for value in classes)]
+
+
 def _check_columns(model: Model, table: Table, keep: Sequence[str]) -> None:
     for column in (*model.encoding.columns, *keep):
         if column not in table.schema.names:
             near = suggestion(column, table.schema.names)
             raise DataError(f"source {table.url} has no column {column!r}: {near}")
-    if PREDICTION in keep:
-        raise JobError(f"the column {PREDICTION!r} cannot be kept: it is what is written")
+    for column in set(keep).intersection(written_columns(model)):
+        raise JobError(f"the column {column!r} cannot be kept: it is what is written")
     for number in model.encoding.numeric:
-        check_kind(table.schema.field(number.name), "numeric")
+        check_kind(table.schema.field(number.name), "numeric", False)
     for category in model.encoding.categorical:
         field = table.schema.field(category.name)
-        check_kind(field, "categorical")
+        check_kind(field, "categorical", True)
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         whole = pa.types.is_integer(kind)
         if category.values and whole != isinstance(category.values[0], int):

@@ -15,9 +15,9 @@ from dist_dot.blocks.layout import lay_out_rows
 from dist_dot.errors import DataError, JobError, RunCancelled
 from dist_dot.jobs.features import BlockMaker, Encoding, learn_encoding
 from dist_dot.jobs.job import Job
-from dist_dot.jobs.model import LOSSES, Model, to_json
+from dist_dot.jobs.model import Model, loss_of, to_json
 from dist_dot.jobs.sources import Part, Split, Table, open_table
-from dist_dot.losses import Huber, Loss, Squared
+from dist_dot.losses import Loss, Softmax, Squared
 from dist_dot.objective import Objective
 from dist_dot.solvers import LBFGS, Choice, GradientDescent, choose
 from dist_dot.solvers.choice import MEMORY
@@ -25,6 +25,7 @@ from dist_dot.training.checkpoint import Checkpoints, write_atomically
 from dist_dot.training.early_stopping import EarlyStopping
 from dist_dot.training.fit import Fit, Progress, Status
 from dist_dot.training.loop import Loop
+from dist_dot.typing import Array
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,9 @@ class Report:
     bytes_per_second: float
     recovery: Recovery
     coefficients: dict[str, float]
-    """By name, largest first."""
-    intercept: float
+    """By name, largest first; "feature (class)" where the target is a class."""
+    intercept: float | dict[str, float]
+    """By class where the target is one."""
     history: tuple[Progress, ...]
     versions: dict[str, str]
 
@@ -76,6 +78,11 @@ class Plan:
     def held(self) -> Part:
         """The rows that are held out."""
         return Part(Split(self.job.data.holdout), True, self.table.n_rows)
+
+    @property
+    def loss(self) -> Loss:
+        """What [model] says."""
+        return loss_of(self.job.model.loss, self.encoding, self.job.model.delta)
 
     @property
     def checkpoints(self) -> str:
@@ -142,16 +149,17 @@ def run_job(
 
         check_memory(client, cuts, job.data.weight is not None)
     blocks = _blocks(plan, plan.train, cuts, client)
-    chosen = _solver(job, blocks)
+    objective = Objective(blocks, plan.loss, job.model.alpha, job.model.fit_intercept)
+    chosen = _solver(job, objective)
     loop = Loop(
-        _loss(job),
+        objective.loss,
         job.model.alpha,
         job.model.fit_intercept,
         chosen.solver,
         job.solver.tol,
         job.solver.max_iter,
         checkpoints,
-        np.zeros(blocks.cuts.n_features + job.model.fit_intercept),
+        np.zeros(objective.n_parameters),
         early_stopping=None if job.solver.early_stopping is None else EarlyStopping(job.solver.early_stopping),
     )
     if client is None:
@@ -199,7 +207,9 @@ def plan_job(job: Job, client: Any) -> Plan:
 
     used = 1 + len(job.data.numeric) + len(job.data.categorical)
     train = Part(Split(job.data.holdout), False, table.n_rows)
-    return Plan(job, table, learn_encoding(table, job.data, train, each, cut(table.n_rows, used, "float64")))
+    classes = job.model.loss == Softmax.name
+    cuts = cut(table.n_rows, used, "float64")
+    return Plan(job, table, learn_encoding(table, job.data, classes, train, each, cuts))
 
 
 def finish(plan: Plan, outcome: Outcome, client: Any) -> Report:
@@ -211,9 +221,8 @@ def finish(plan: Plan, outcome: Outcome, client: Any) -> Report:
     held_out = None
     if n_held:
         blocks = _blocks(plan, plan.held, _cuts(plan, plan.held), client)
-        held = Objective(blocks, _loss(plan.job), 0.0, plan.job.model.fit_intercept)
+        held = Objective(blocks, plan.loss, 0.0, plan.job.model.fit_intercept)
         held_out = held.explained(fit.parameters[: held.n_parameters])
-    order = np.argsort(-np.abs(fit.w), kind="stable")
     report = Report(
         status=fit.status,
         target=plan.job.data.target,
@@ -233,8 +242,8 @@ def finish(plan: Plan, outcome: Outcome, client: Any) -> Report:
         seconds_per_round=fit.seconds_per_round,
         bytes_per_second=fit.bytes_per_second,
         recovery=fit.recovery,
-        coefficients={plan.encoding.names[j]: float(fit.w[j]) for j in order},
-        intercept=float(fit.intercept),
+        coefficients=_coefficients(plan.encoding, fit.w),
+        intercept=_by_class(plan.encoding, fit.intercept),
         history=fit.history,
         versions=versions(),
     )
@@ -269,12 +278,23 @@ def _blocks(plan: Plan, part: Part, cuts: Cuts, client: Any) -> Any:
     return lay_out_rows(make, cuts, client, plan.table.url)
 
 
-def _loss(job: Job) -> Loss:
-    """Return what [model] says."""
-    return LOSSES[job.model.loss] if job.model.delta is None else Huber(job.model.delta)
+def _coefficients(encoding: Encoding, w: Array) -> dict[str, float]:
+    """Return the coefficients (features,) or (features, classes) by name, the largest first."""
+    names = encoding.names
+    if encoding.target is not None:
+        names = tuple(f"{name} ({value})" for name in names for value in encoding.target.values)
+    order = np.argsort(-np.abs(w), axis=None, kind="stable")
+    return {names[j]: float(w.flat[j]) for j in order}
 
 
-def _solver(job: Job, blocks: Blocks) -> Choice:
+def _by_class(encoding: Encoding, intercept: float | Array) -> float | dict[str, float]:
+    if encoding.target is None:
+        return float(intercept)
+    values = np.broadcast_to(intercept, len(encoding.target.values))
+    return {str(name): float(value) for name, value in zip(encoding.target.values, values, strict=True)}
+
+
+def _solver(job: Job, objective: Objective) -> Choice:
     """Return what [solver] says."""
     options = job.solver
     preconditioner: Literal["diagonal"] | None = None if options.preconditioner == "none" else "diagonal"
@@ -283,7 +303,7 @@ def _solver(job: Job, blocks: Blocks) -> Choice:
         return Choice(GradientDescent(options.learning_rate or "auto", momentum, preconditioner), "as given")
     if options.name == LBFGS.name:
         return Choice(LBFGS(options.memory or MEMORY, preconditioner), "as given")
-    return choose(options.name, Objective(blocks, _loss(job), job.model.alpha, job.model.fit_intercept))
+    return choose(options.name, objective)
 
 
 def _write(folder: Path, job: Job, encoding: Encoding, fit: Fit, report: Report) -> None:
@@ -298,7 +318,7 @@ def _write(folder: Path, job: Job, encoding: Encoding, fit: Fit, report: Report)
         status=fit.status.name,
         versions=report.versions,
         coef=fit.w,
-        intercept=float(fit.intercept),
+        intercept=fit.intercept,
     )
     model.save(folder)
     history = {name: [getattr(progress, name) for progress in report.history] for name in Progress.__annotations__}
