@@ -10,10 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file
 
 from dist_dot import DataError, LogisticRegression, Objective, Ridge, lay_out, losses, minimise
 from dist_dot.errors import JobError
+from dist_dot.jobs.console import show_report
 from dist_dot.jobs.job import parse_job, read_job
 from dist_dot.jobs.model import load_model
 from dist_dot.jobs.run import run_job
@@ -317,3 +319,24 @@ def test_a_job_of_classes_from_the_command_line(folder, frame):
     assert done.returncode == 2 and "'month' is 'May' in all rows: softmax takes two classes" in done.stderr
     done = train(folder, *settings, "--set", "data.target=late", "--set", "data.numeric=['distance']")
     assert done.returncode == 2 and "'late' in [data] target holds double: expected words" in done.stderr
+
+
+def test_names_of_classes_are_shown_as_they_are(tmp_path, frame, capsys):
+    frame = frame[:500].assign(carrier=frame.carrier.map({"AA": "[/x]", "B6": "[red]", "UA": "plain"}))
+    frame.to_parquet(tmp_path / "table.parquet")
+    data = {"source": str(tmp_path / "table.parquet"), "target": "carrier", "numeric": ["delay"]}
+    job = parse_job({"data": data, "model": {"loss": "softmax"}, "output": {"folder": str(tmp_path / "run")}})
+    show_report(Console(width=120), run_job(job, None, lambda progress: False, lambda run: None), "run")
+    shown = capsys.readouterr().out
+    assert "delay ([/x])" in shown and "[red] " in shown
+
+
+def test_reading_leaves_no_thread_behind(folder):
+    """Arrow's would now and then abort a process that ends soon after."""
+    program = (
+        "import os\nfrom dist_dot.jobs.sources import open_table\ntable = open_table('table.parquet')\n"
+        "before = len(os.listdir('/proc/self/task'))\ntable.read(0, 100, ['late'])\n"
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "0\n"

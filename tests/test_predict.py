@@ -1,5 +1,6 @@
 """dist-dot predict: what a run has left, applied to the rows of a table."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -42,6 +44,12 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     train(folder, frame_of(1))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def many_ranges(monkeypatch):
+    """Ranges of some hundred rows, so that there are more than are on their way at a time."""
+    monkeypatch.setattr("dist_dot.jobs.predict.RANGE", 40_000)
 
 
 def train(folder, frame, loss="logistic", **data):
@@ -154,7 +162,7 @@ MISTAKES = {
         (),
         "NaN|missing in row 77",
     ),
-    "words": (lambda frame: frame.assign(month=frame.month.astype(str)), (), "'month' holds .*whole numbers"),
+    "words": (lambda frame: frame.assign(month=frame.month.astype(str)), (), "'month' of .* holds .*whole numbers"),
     "numbers": (lambda frame: frame.assign(distance="far"), (), "'distance' in .* holds .*expected numbers"),
     "prediction": (lambda frame: frame.assign(prediction=1), ("prediction",), "cannot be kept"),
 }
@@ -171,17 +179,75 @@ def test_mistakes_are_named_and_nothing_is_written(trained, mistake):
     assert not list(trained.glob(".*"))
 
 
+def test_an_error_late_in_the_table_leaves_nothing(trained, capfd):
+    frame = frame_of(7)
+    frame.loc[ROWS - 1, "distance"] = np.nan
+    frame.to_parquet(trained / "wrong.parquet")
+    fsspec.filesystem("memory").pipe("/here/out.parquet", b"of before")
+    for out in (str(trained / "late.parquet"), "memory://here/out.parquet"):
+        with pytest.raises(DataError, match="row 4999"):
+            predict_table(load_model(trained / "run"), str(trained / "wrong.parquet"), out, (), None, lambda *at: None)
+    gc.collect()
+    assert not list(trained.glob(".*")) and not (trained / "late.parquet").exists()
+    assert fsspec.filesystem("memory").cat("/here/out.parquet") == b"of before"
+    assert len(fsspec.filesystem("memory").ls("/here")) == 1 and capfd.readouterr().err == ""
+
+
+def test_files_that_differ_in_the_kinds_of_their_columns(trained):
+    frame = frame_of(8).assign(note=[None] * 2_000 + ["seen"] * 3_000)
+    first = pa.Table.from_pandas(frame[:2_000], preserve_index=False)
+    second = frame[2_000:].astype({"number": float, "carrier": "category", "distance": int})
+    pq.write_table(first, trained / "kinds-0.parquet")
+    pq.write_table(pa.Table.from_pandas(second, preserve_index=False), trained / "kinds-1.parquet")
+    with pytest.raises(
+        DataError, match=r"kinds-1\.parquet has columns of other kinds than .*kinds-0\.parquet: .*carrier"
+    ):
+        predicted(trained, trained / "kinds-*.parquet")
+    second = second.astype({"carrier": str})
+    pq.write_table(pa.Table.from_pandas(second, preserve_index=False), trained / "kinds-1.parquet")
+    found, _ = predicted(trained, trained / "kinds-*.parquet", ("number", "note"))
+    assert (
+        found["number"].to_pylist() == list(range(ROWS))
+        and found["note"].to_pylist() == [None] * 2_000 + ["seen"] * 3_000
+    )
+
+
+def test_where_nothing_can_be_written(trained):
+    source = trained / "table.parquet"
+    before = source.read_bytes()
+    model = load_model(trained / "run")
+    (trained / "folder").mkdir()
+    for out, words in (
+        (trained / "folder", "it is a folder"),
+        (f"file://{trained}/folder", "it is a folder"),
+        (source, "it is what is read"),
+        (f"file://{trained}/no/such/out.parquet", "cannot be written"),
+        ("gone://out.parquet", "cannot be written"),
+        ("http://127.0.0.1:9/out.parquet", "cannot be written"),
+    ):
+        with pytest.raises(JobError, match=words):
+            predict_table(model, str(source), str(out), (), None, lambda *at: None)
+    assert source.read_bytes() == before and not list(trained.glob(".*"))
+
+
 def test_a_folder_without_a_whole_model(trained, tmp_path):
     with pytest.raises(JobError, match=r"no model in .*model\.json: No such file"):
         load_model(tmp_path)
     for name in ("model.json", "model.safetensors"):
         (tmp_path / name).write_bytes((trained / "run" / name).read_bytes())
     known = json.loads((tmp_path / "model.json").read_text())
-    for change, words in (
-        ({"format": 2}, "has format 2: this version reads format 1"),
-        ({"encoding": known["encoding"] | {"numeric": []}}, "not whole"),
+    older = {key: value for key, value in known.items() if key != "digest"}
+    (tmp_path / "model.json").write_text(json.dumps(older))
+    assert load_model(tmp_path).coef.tobytes() == load_model(trained / "run").coef.tobytes()
+    for wrong, words in (
+        (known | {"format": 2}, "has format 2: this version reads format 1"),
+        (known | {"digest": "0"}, "of different runs"),
+        (older | {"encoding": known["encoding"] | {"numeric": []}}, "coefficients .* for 15 features"),
+        (known | {"loss": "hinge"}, "unknown loss, 'hinge'"),
+        ({"format": 1}, "has no 'encoding'"),
+        ([], "cannot be read"),
     ):
-        (tmp_path / "model.json").write_text(json.dumps(known | change))
+        (tmp_path / "model.json").write_text(json.dumps(wrong))
         with pytest.raises(JobError, match=words):
             load_model(tmp_path)
     (tmp_path / "model.json").write_text("{")
@@ -200,9 +266,18 @@ def test_the_command(trained):
 
     done = run("run", "new.parquet", "--out", "cli.parquet", "--keep", "number", "--cluster", "local:2")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "5,000 predictions of late: cli.parquet" in done.stdout and "1 rows have a carrier" in done.stdout
+    assert (
+        "5,000 predictions of late: cli.parquet" in done.stdout
+        and "carrier has values that the model has not seen" in done.stdout
+    )
     assert pq.read_table(trained / "cli.parquet").column_names == ["number", "prediction"]
+    known = json.loads((trained / "run" / "model.json").read_text())
+    (trained / "run" / "model.json").write_text(json.dumps(known | {"status": "MAX_ITER"}))
+    assert (
+        "warning: the run of this model has ended as max_iter" in run("run", "new.parquet", "--out", "x.parquet").stdout
+    )
     for words, error in (
+        (("run", "new.parquet", "--out", "x.parquet", "--cluster", "kubernetes"), "predict makes no pods"),
         (("nowhere", "new.parquet", "--out", "x.parquet"), "no model in nowhere"),
         (("run", "gone.parquet", "--out", "x.parquet"), "gone.parquet"),
         (("run", "new.parquet", "--out", "no/folder/x.parquet"), "cannot be written"),

@@ -175,7 +175,7 @@ def _next(client: Client, pending: set[Future], wanted: str) -> tuple[set[Future
             return done, others
         workers = client.scheduler_info(n_workers=-1)["workers"]
         now = monotonic()
-        if not workers or any(worker["status"] != "paused" for worker in workers.values()):
+        if not workers or any(map(_works, workers.values())):
             taken = now
         if now - taken >= PAUSED:
             raise ClusterError(f"waited {PAUSED:.0f} s for {wanted}: {_paused(workers)}")
@@ -183,11 +183,16 @@ def _next(client: Client, pending: set[Future], wanted: str) -> tuple[set[Future
             raise DeadlineError(f"waited {ARRIVAL:.0f} s for {wanted}")
 
 
+def _works(worker: Mapping[str, Any]) -> bool:
+    """Whether it takes tasks, or is at one: a worker that is paused finishes what it has begun."""
+    return bool(worker["status"] != "paused" or worker["metrics"]["task_counts"].get("executing", 0))
+
+
 def _paused(workers: Mapping[str, Any]) -> str:
     address, worker = min(workers.items())
     used, limit = (f"{nbytes / 2**20:,.0f} MiB" for nbytes in (worker["metrics"]["memory"], worker["memory_limit"]))
     return (
-        f"Dask has paused all workers, as it does at 80 % of their memory: {address}, for one, uses {used} of {limit}. "
+        f"Dask has paused all workers, whose memory runs full: {address}, for one, uses {used} of {limit}. "
         "Give the workers more memory, or the cluster more workers"
     )
 

@@ -24,7 +24,19 @@ from numba import njit
 
 from dist_dot.blocks.arrays import read_only
 from dist_dot.blocks.elementwise import SQUARED, add_losses, in_place, room
-from dist_dot.blocks.vectors import fma, in_order, lanes, load, prefetch, spread, store, store_totals, total, zeros
+from dist_dot.blocks.vectors import (
+    fma,
+    in_order,
+    lanes,
+    load,
+    prefetch,
+    spread,
+    store,
+    store_totals,
+    total,
+    unwritten,
+    zeros,
+)
 from dist_dot.typing import Array
 
 # Sums may be reordered (that is what makes vector code of them); NaN and infinity keep their meaning.
@@ -91,6 +103,7 @@ def _pass(loss: int, X: Array, y: Array, weight: Array, w: Array, b: float, rows
     last_y, last_weight = end_of(y, whole, tiles), end_of(weight, whole, tiles)
     if not weight.size:
         last_weight[:left] = 1
+    last, last_y, last_weight = unwritten(last), unwritten(last_y), unwritten(last_weight)
     _tiles(loss, last, last_y, last_weight, p, tiles, at, b, rows, gradient, sums)
     return sums
 

@@ -5,7 +5,7 @@ of each tile, which is then added up. The scaled rows go into one piece of memor
 tile's size half of the time went into pages that were new each time (Dask's nannies set MALLOC_TRIM_THRESHOLD_, with
 which the C library gives large pieces back at once). Together 2.1 times as fast, p = 160, on one core of an AMD EPYC.
 
-What blocks send to each other is a triangle: half as much to add up, to hold and to send.
+The curvature of a block travels as a triangle: half as much to add up, to hold and to send.
 """
 
 from math import isqrt

@@ -248,7 +248,7 @@ def _centre(X: Array, y: Array, weight: Array, start: int, mean: Array, tile: Ar
     """Set the tile (m, d) to sqrt(s) ([x, y] - mean) of the rows from `start`, and add the sums of sqrt(s) times it."""
     p = X.shape[1]
     for i in range(len(tile)):
-        root = np.sqrt(float(weight[start + i])) if weight.size else 1.0
+        root = np.sqrt(np.float64(weight[start + i])) if weight.size else 1.0
         for j in range(p):
             tile[i, j] = root * (float(X[start + i, j]) - mean[j])
             left_over[j] += root * tile[i, j]

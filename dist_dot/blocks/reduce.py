@@ -24,7 +24,8 @@ def root(leaves: int) -> Node:
 def fold(nodes: Mapping[Node, Array], leaves: int, merge: Merge = add) -> dict[Node, Array]:
     """Merge siblings as far up as they are complete; return the nodes that are left.
 
-    O(nodes) merges. A contiguous range of blocks leaves O(log blocks) nodes.
+    O(nodes) merges, in the memory of the nodes where `merge` works in place. A contiguous range of blocks leaves
+    O(log blocks) nodes.
     """
     left: dict[Node, Array] = {}
     for node, total in nodes.items():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distributed import KilledWorker
+from distributed import KilledWorker, Status
 from distributed.protocol import Serialize, Serialized, deserialize
 from distributed.protocol.pickle import loads
 
@@ -190,11 +190,12 @@ class Rounds:
                 pass
 
     def _wish(self, wanted: Collection[int]) -> str:
-        workers, paused = len(self.scheduler.workers), len(self.scheduler.workers) - len(self.scheduler.running)
+        workers = len(self.scheduler.workers)
+        paused = sum(worker.status is Status.paused for worker in self.scheduler.workers.values())
         return (
             f"{len(wanted)} of {len(self.keys)} blocks of {self.spec.source} are on no worker, and the cluster has "
             f"{workers or 'no'} worker{'' if workers == 1 else 's'} to rebuild them"
-            + (f", {paused} of which take no tasks: Dask pauses workers at 80 % of their memory" if paused else "")
+            + (f", {paused} of which Dask has paused, for their memory runs full" if paused else "")
         )
 
     def _holders(self, number: int) -> frozenset[str]:

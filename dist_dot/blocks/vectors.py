@@ -18,6 +18,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.errors import TypingError
+from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic, models, overload, register_model
 from numba.np.arrayobj import make_array
 
@@ -202,6 +203,16 @@ def total(typing: Any, vector: Any) -> Any:
         return builder.extract_element(sums, ir.Constant(INT32, 0))
 
     return vector.number(vector), code
+
+
+@intrinsic
+def unwritten(typing: Any, array: Any) -> Any:
+    """Return the array as a read-only one, so that what is compiled for those is not compiled once more for it."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return impl_ret_borrowed(context, builder, signature.return_type, args[0])
+
+    return array.copy(readonly=True)(array), code
 
 
 @intrinsic

@@ -113,7 +113,9 @@ def train(
 @click.argument("source")
 @click.option("--out", required=True, help="The Parquet file to write: a path or a URL.")
 @click.option("--keep", multiple=True, metavar="COLUMN", help="A column of the source to write beside the predictions.")
-@click.option("--cluster", "word", default="none", show_default=True, help="Where the rows are read: as for train.")
+@click.option(
+    "--cluster", "word", default="none", show_default=True, help="Where the rows are read: a word as for train."
+)
 @TLS[0]
 @TLS[1]
 @TLS[2]
@@ -138,9 +140,11 @@ def predict(
     place = _place(Cluster(), word, tls_ca_file, tls_cert, tls_key)
     with _mistakes_named():
         model = load_model(folder)
+        if word == "kubernetes":
+            raise JobError("predict makes no pods: give kubernetes:NAME, the name of a DaskCluster that exists")
         with _open(place) as client, RowsDone(console) as watch:
             done = predict_table(model, source, out, keep, client, watch)
-    show_predicted(console, model.target, done, out)
+    show_predicted(console, model, done, out)
 
 
 @main.command()

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dist_dot.blocks.remote import RunSummary
+from dist_dot.jobs.model import Model
 from dist_dot.jobs.predict import Predicted
 from dist_dot.jobs.run import Report
 from dist_dot.training.fit import Progress, Status
@@ -93,12 +94,14 @@ class RowsDone:
         self.bar.update(self.task, completed=done, total=rows)
 
 
-def show_predicted(console: Console, target: str, done: Predicted, out: str) -> None:
-    """Print what was written, and a warning for categories that the model does not know."""
-    console.print(Text(f"{done.rows:,} predictions of {target}: {out}"), soft_wrap=True)
+def show_predicted(console: Console, model: Model, done: Predicted, out: str) -> None:
+    """Print what was written, and warnings: of a model that is not finished, of categories that it does not know."""
+    console.print(Text(f"{done.rows:,} predictions of {model.target}: {out}"), soft_wrap=True)
+    words = [] if model.finished else [f"the run of this model has ended as {model.status.lower()}"]
     for name, count in done.unseen.items():
-        words = f"warning: {count:,} rows have a {name} that the model has not seen; it counts as none"
-        console.print(Text(words, style="yellow"), soft_wrap=True)
+        words.append(f"{name} has values that the model has not seen, which count as none, in {count:,} of the rows")
+    for each in words:
+        console.print(Text(f"warning: {each}", style="yellow"), soft_wrap=True)
 
 
 def show_runs(console: Console, runs: list[RunSummary]) -> None:
@@ -135,7 +138,7 @@ def show_report(console: Console, report: Report, folder: str) -> None:
     table.add_column(justify="left")
     held = "none held out" if report.score_held_out is None else f"{report.score_held_out:.6f} held out"
     recovery = report.recovery
-    rows = [
+    rows: list[tuple[str, str | Text] | None] = [
         ("rows x features", f"{report.rows:,} x {report.features} in {report.blocks} blocks, {report.where}"),
         ("loss", f"{report.loss:.10g}"),
         (report.score, f"{report.score_train:.6f} train, {held} ({report.rows_held_out:,} rows)"),
@@ -146,7 +149,7 @@ def show_report(console: Console, report: Report, folder: str) -> None:
         ("workers lost", f"{recovery.lost}, {recovery.repeated} rounds repeated, {recovery.seconds:.1f} s")
         if recovery.lost
         else None,
-        ("intercept", _intercept(report.intercept)),
+        ("intercept", Text(_intercept(report.intercept))),
     ]
     for name, value in filter(None, rows):
         table.add_row(name, value)

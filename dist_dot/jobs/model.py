@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -15,6 +16,7 @@ from dist_dot.errors import JobError
 from dist_dot.jobs.features import Categorical, Encoding, Numeric
 from dist_dot.losses import Gamma, Huber, Logistic, Loss, Poisson, Softmax, Squared
 from dist_dot.training.checkpoint import write_atomically
+from dist_dot.training.fit import Status
 from dist_dot.typing import Array
 
 FORMAT = 1
@@ -39,6 +41,11 @@ class Model:
     coef: Array
     intercept: float | Array
 
+    @property
+    def finished(self) -> bool:
+        """Whether its run has reached what it was after."""
+        return self.status in (Status.CONVERGED.name, Status.AT_ROUNDING.name, Status.EARLY_STOPPED.name)
+
     def predict(self, rows: pa.Table) -> Array:
         """Return the expected target (rows,) of rows with the columns of the encoding: of logistic, P(target = 1).
 
@@ -61,21 +68,34 @@ class Model:
             "versions": self.versions,
         }
         arrays = {"coef": np.ascontiguousarray(self.coef), "intercept": np.atleast_1d(self.intercept)}
-        write_atomically(folder / "model.safetensors", save(arrays))
-        write_atomically(folder / "model.json", to_json(known))
+        content = save(arrays)
+        write_atomically(folder / "model.safetensors", content)
+        write_atomically(folder / "model.json", to_json(known | {"digest": _digest(content)}))
 
 
 def load_model(folder: Path) -> Model:
     """Read the model of a run's folder. Raises JobError for a folder without one, and for one that is not whole."""
     try:
         known = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        arrays = load((folder / "model.safetensors").read_bytes())
+        content = (folder / "model.safetensors").read_bytes()
+        if known["format"] != FORMAT:
+            raise JobError(f"the model in {folder} has format {known['format']!r}: this version reads format {FORMAT}")
+        return _parse(known, content)
     except OSError as error:
         raise JobError(f"there is no model in {folder}: {error.filename}: {error.strerror}") from None
-    except (ValueError, SafetensorError) as error:
+    except JobError:
+        raise
+    except KeyError as error:
+        raise JobError(f"the model in {folder} cannot be read: it has no {error}") from None
+    except (AttributeError, TypeError, ValueError, SafetensorError) as error:
         raise JobError(f"the model in {folder} cannot be read: {error}") from None
-    if known.get("format") != FORMAT:
-        raise JobError(f"the model in {folder} has format {known.get('format')!r}: this version reads format {FORMAT}")
+
+
+def _parse(known: Any, content: bytes) -> Model:
+    """Return the model of the contents of its two files. Raises whatever comes where they are not one."""
+    if known.get("digest") not in (None, _digest(content)):  # older ones have none
+        raise ValueError("its two files are of different runs")
+    arrays = load(content)
     target = known["encoding"].get("target")  # older ones have none
     encoding = Encoding(
         tuple(Numeric(**column) for column in known["encoding"]["numeric"]),
@@ -84,7 +104,9 @@ def load_model(folder: Path) -> Model:
     )
     outputs = () if encoding.target is None else (len(encoding.target.values),)
     if arrays["coef"].shape != (len(encoding.names), *outputs):
-        raise JobError(f"the model in {folder} is not whole: its two files are of different models")
+        raise ValueError(f"it has coefficients {arrays['coef'].shape} for {len(encoding.names)} features")
+    if known["loss"] not in (*LOSSES, Softmax.name):
+        raise ValueError(f"it is of an unknown loss, {known['loss']!r}")
     fields = {key: known[key] for key in ("target", "loss", "alpha", "fit_intercept", "status", "versions")}
     return Model(
         **fields,
@@ -103,6 +125,10 @@ def loss_of(name: str, encoding: Encoding, delta: float | None = None) -> Loss:
 
 def _categorical(column: Mapping[str, Any]) -> Categorical:
     return Categorical(column["name"], tuple(column["values"]))
+
+
+def _digest(content: bytes) -> str:
+    return xxhash.xxh3_128_hexdigest(content)
 
 
 def to_json(value: Any) -> bytes:

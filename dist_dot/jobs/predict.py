@@ -1,27 +1,28 @@
 """A model and a table -> a table of predictions, read and multiplied where the workers are, written in order here."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
 
-from dist_dot.blocks.block import cut
 from dist_dot.errors import DataError, JobError, suggestion
 from dist_dot.jobs.features import check_kind, check_values
 from dist_dot.jobs.model import Model
-from dist_dot.jobs.sources import Table, open_table
+from dist_dot.jobs.sources import Table, chunks, open_table
 from dist_dot.typing import Array
 
-AHEAD = 4  # ranges of rows for each thread that are on their way at a time
+RANGE = 64 << 20  # bytes of the rows that are read, encoded and predicted at a time
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,16 @@ def predict_table(
         from dist_dot.jobs.preflight import check_cluster
 
         check_cluster(client, sorted({table.files[0], table.files[-1]}))
-    cuts = cut(table.n_rows, max(1, len(model.encoding.names)), "float64")
-    ranges = [cuts.bounds(number) for number in range(cuts.n_blocks)]
+    _check_out(out, table)
     predict = _Predict(model, table, tuple(dict.fromkeys(keep)))
+    width = len(model.encoding.names) + len(predict.keep) + len(written_columns(model))
+    ranges = chunks(table.n_rows, max(1, RANGE // (8 * width)))
     done, unseen = 0, np.zeros(len(model.encoding.categorical), int)
-    with _written(out) as file:
-        writer = None
+    with _written(out, predict((0, 0))[0].schema) as writer:
         for part, of_part in _each(predict, ranges, client):
-            writer = writer or pq.ParquetWriter(file, part.schema)
             writer.write_table(part)
             done, unseen = done + part.num_rows, unseen + of_part
             watch(done, table.n_rows)
-        if writer is not None:
-            writer.close()
     names = (category.name for category in model.encoding.categorical)
     return Predicted(done, {name: int(count) for name, count in zip(names, unseen, strict=True) if count})
 
@@ -111,49 +109,77 @@ def _check_columns(model: Model, table: Table, keep: Sequence[str]) -> None:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         whole = pa.types.is_integer(kind)
         if category.values and whole != isinstance(category.values[0], int):
-            learned = "whole numbers" if not whole else "words"
-            raise DataError(f"column {category.name!r} holds {kind}: the model has learned from {learned}")
+            learned = "words" if whole else "whole numbers"
+            raise DataError(f"column {category.name!r} of {table.url} holds {kind}: the model knows it as {learned}")
 
 
 def _each(function: Callable[[Any], Any], items: Sequence[Any], client: Any) -> Iterator[Any]:
-    """Yield function(item) in order, some at a time: on the client's cluster, or in threads of this process."""
+    """Yield function(item) in order, some ahead: on the client's cluster, or in threads of this process."""
     if client is None:
         threads = len(os.sched_getaffinity(0))
-        with ThreadPoolExecutor(threads, thread_name_prefix="dist-dot") as pool:
-            for batch in _batches(items, AHEAD * threads):
-                yield from pool.map(function, batch)
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads, "dist-dot") as pool:
+            yield from _ahead(lambda item: pool.submit(function, item), lambda future: future.result(), items, threads)
         return
     from dist_dot.blocks.cluster import gather
 
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     threads = max(1, sum(worker["nthreads"] for worker in workers))
-    for batch in _batches(items, AHEAD * threads):
-        yield from gather(client, client.map(function, batch, pure=False))
+    submit = partial(client.submit, function, pure=False)
+    yield from _ahead(submit, lambda future: gather(client, [future])[0], items, threads)
 
 
-def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
-        yield batch
+def _ahead(submit: Callable[[Any], Any], result: Callable[[Any], Any], items: Iterable[Any], n: int) -> Iterator[Any]:
+    """Yield the results of submitted items, of which two for each of n threads are on their way at a time."""
+    waiting: deque[Any] = deque()
+    try:
+        for item in items:
+            waiting.append(submit(item))
+            if len(waiting) > 2 * n:
+                yield result(waiting.popleft())
+        while waiting:
+            yield result(waiting.popleft())
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _check_out(out: str, table: Table) -> None:
+    """Refuse to write over what is read, and where nothing can be written."""
+    files, path = _place(out)
+    try:
+        folder = files.isdir(path)
+    except (OSError, NotImplementedError) as error:
+        raise JobError(f"{out} cannot be written: {error}") from None
+    if folder:
+        raise JobError(f"{out} cannot be written: it is a folder")
+    read = {fsspec.core.url_to_fs(file)[1] for file in table.files}
+    if path in read or os.path.realpath(path) in map(os.path.realpath, read):
+        raise JobError(f"{out} cannot be written: it is what is read")
+
+
+def _place(out: str) -> tuple[Any, str]:
+    try:
+        files, path = fsspec.core.url_to_fs(out)
+    except (OSError, ValueError, ImportError) as error:
+        raise JobError(f"{out} cannot be written: {error}") from None
+    return files, path
 
 
 @contextmanager
-def _written(out: str) -> Iterator[Any]:
-    """Open a file or URL for writing; what was there before is replaced at the end, if nothing is raised."""
+def _written(out: str, schema: pa.Schema) -> Iterator[Any]:
+    """Write a Parquet file beside `out`, which takes its place at the end, if nothing is raised."""
+    files, path = _place(out)
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{uuid4().hex}")
     try:
-        if "://" in out:
-            files, path = fsspec.core.url_to_fs(out)
-            file, temporary = files.open(path, "wb", autocommit=False), None
-        else:
-            temporary = Path(out).with_name(f".{Path(out).name}.{os.getpid()}")
-            file = open(temporary, "wb")  # noqa: SIM115 - closed below, before it is moved
-    except (OSError, ValueError, ImportError) as error:
+        file = files.open(temporary, "wb")
+    except (OSError, ValueError, NotImplementedError) as error:
         raise JobError(f"{out} cannot be written: {error}") from None
     try:
-        yield file
-        file.close()
+        with file, pq.ParquetWriter(file, schema) as writer:
+            yield writer
+        files.mv(temporary, path)
     except BaseException:
-        file.close()
-        temporary.unlink() if temporary else file.discard()
+        with suppress(Exception):
+            files.rm(temporary)
         raise
-    os.replace(temporary, out) if temporary else file.commit()

@@ -32,19 +32,25 @@ class Table:
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
         """Return rows start .. stop of the columns. Reads the row groups that hold them, and no others."""
-        parts = [self.schema.empty_table().select(columns)]
+        schema = pa.schema([self.schema.field(column) for column in columns])
+        parts = [schema.empty_table()]
         first = 0
         for file, count in zip(self.files, self.rows, strict=True):
             if first < stop and start < first + count:
-                parts.append(_read_rows(file, max(start - first, 0), min(stop - first, count), columns))
+                part = _read_rows(file, max(start - first, 0), min(stop - first, count), columns)
+                try:
+                    parts.append(part.cast(schema))
+                except pa.ArrowInvalid as error:
+                    raise DataError(f"source {file} holds what the other files cannot: {error}") from None
             first += count
-        return pa.concat_tables(parts, promote_options="permissive").combine_chunks()
+        return pa.concat_tables(parts).combine_chunks()
 
 
 def open_table(url: str) -> Table:
     """Open a path, a glob or an fsspec URL. Reads the footers only.
 
-    Raises DataError for a source that is not there, is no Parquet, or whose files have different columns.
+    Raises DataError for a source that is not there, is no Parquet, or whose files have different columns, by name or by
+    kinds that have none in common.
     """
     try:
         files = tuple(sorted(file.full_name for file in fsspec.open_files(url, expand=True)))
@@ -52,20 +58,25 @@ def open_table(url: str) -> Table:
         raise DataError(f"source {url}: {error}") from None
     if not files:
         raise DataError(f"source {url}: no such file")
-    rows, schemas = [], []
+    rows: list[int] = []
+    schema: pa.Schema = None
     for file in files:
         try:
             with fsspec.open(file) as handle:
                 parquet = pq.ParquetFile(handle)
                 rows.append(parquet.metadata.num_rows)
-                schemas.append(parquet.schema_arrow.remove_metadata())
+                found = parquet.schema_arrow.remove_metadata()
         except FileNotFoundError:
             raise DataError(f"source {file}: no such file") from None
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(f"source {file} cannot be read as Parquet: {' '.join(str(error).split())}") from None
-        if schemas[-1].names != schemas[0].names:
+        if schema is not None and found.names != schema.names:
             raise DataError(f"source {file} has other columns than {files[0]}")
-    return Table(url, files, tuple(rows), schemas[0])
+        try:
+            schema = found if schema is None else pa.unify_schemas([schema, found], promote_options="permissive")
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DataError(f"source {file} has columns of other kinds than {files[0]}: {error}") from None
+    return Table(url, files, tuple(rows), schema)
 
 
 def require_columns(table: Table, columns: Sequence[str], key: str) -> None:
@@ -127,7 +138,8 @@ def chunks(n_rows: int, size: int = 1 << 20) -> list[tuple[int, int]]:
 
 def _read_rows(file: str, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
     with fsspec.open(file) as handle:
-        parquet = pq.ParquetFile(handle)
+        # To read ahead takes a thread of Arrow's, which now and then aborts a process that ends soon after.
+        parquet = pq.ParquetFile(handle, pre_buffer=not file.startswith("file://"))
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
         ends = list(accumulate(sizes))
         groups = [g for g, end in enumerate(ends) if end > start and end - sizes[g] < stop]
