@@ -11,6 +11,7 @@ import pytest
 
 import cluster
 from dist_dot import DataError, Objective, Ridge, Status, lay_out, losses, minimise
+from dist_dot.blocks.cluster import gather
 from dist_dot.blocks.kernels import Moments
 from dist_dot.blocks.worker import NAME, SMALL, pack, unpack
 from dist_dot.errors import ClusterError
@@ -67,6 +68,24 @@ def test_workers_that_are_all_paused_are_named(monkeypatch):
         client.run(pause)
         with pytest.raises(ClusterError, match=r"^waited 1 s .* paused all workers.*: tcp://.* uses \d+ MiB of [\d,]+"):
             lay_out(chunked(X, 50), chunked(X[:, 0], 50))
+
+
+def test_a_worker_that_is_paused_at_work_is_waited_for(monkeypatch):
+    monkeypatch.setattr("dist_dot.blocks.cluster.PAUSED", 2.0)
+    monkeypatch.setattr("dist_dot.blocks.cluster.LOOK", 0.2)
+
+    def pause(dask_worker):
+        dask_worker.memory_manager.memory_pause_fraction = 1e-6
+
+    def work():
+        time.sleep(6.0)
+        return 7
+
+    with cluster.open("local", 1) as client:
+        future = client.submit(work)
+        time.sleep(0.5)
+        client.run(pause)
+        assert gather(client, [future]) == [7]
 
 
 def test_a_single_round_and_moments(clients, many_blocks):
