@@ -2,7 +2,7 @@
 
 X goes by in tiles, which are read as one stream into the cache: the dot products of four rows with four columns at a
 time, the losses, and the axpy of a tile into four columns, whose sums stay in registers from row to row (two columns
-where fewer are left, with the same bits: 100 columns took a fifth longer in pairs). The next tile is asked for in
+where fewer are left, with the same bits: 100 columns took a sixth longer in pairs). The next tile is asked for in
 between. The same products by BLAS, which packs its matrices at each call, took 1.3 .. 8 times as long,
 for 2 .. 400 columns at p = 28 .. 3000, on an AMD EPYC with AVX-512.
 """
