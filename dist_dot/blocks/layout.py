@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from dist_dot.blocks import device
 from dist_dot.blocks.arrays import aligned, cast, is_other, namespace, to_host
 from dist_dot.blocks.block import BLOCK, Block, Blocks, Cuts, LocalBlocks, block_key, cut
 from dist_dot.blocks.compiled import compile_for
@@ -78,7 +79,7 @@ def make_block(X: Array, y: Array, weight: Array | None, start: int, dtype: str)
         weight = aligned(cast(weight, dtype, X))
         check_finite("sample_weight", weight, start)
         xp = namespace(weight)
-        if weight.shape[0] and float(xp.min(weight)) < 0:
+        if not device.all_within(weight, 0.0, np.inf) if device.on_device(weight) else weight.shape[0] and float(xp.min(weight)) < 0:
             row = int(xp.argmin(weight))
             raise DataError(f"sample_weight is {float(weight[row])} in row {start + row}: weights are >= 0")
     return Block(X, y, weight, start)
@@ -132,8 +133,11 @@ def float_dtype(X: Any) -> str:
 
 def check_finite(name: str, array: Array, start: int) -> None:
     """Raise DataError for NaN and infinity, with the column and the row, of which `start` is the first."""
-    # A finite sum is proof enough, at the speed of memory and without a temporary; else look closer.
     xp = namespace(array)
+    if device.on_device(array):
+        if device.all_within(array, -np.inf, np.inf):
+            return
+    # A finite sum is proof enough, at the speed of memory and without a temporary; else look closer.
     with np.errstate(over="ignore", invalid="ignore"):
         if bool(xp.isfinite(xp.sum(array))):
             return
