@@ -5,6 +5,7 @@
     DistDotError
     ├── InputError (ValueError)          what was given cannot be used: change it and try again
     │   ├── DataError                    rows and columns: NaN, infinity, shapes, unknown names
+    │   ├── DeviceError                  a GPU: there is none that can be used, or its memory is too small
     │   └── JobError                     a job file or a command line: unknown key, wrong value
     ├── SolverError (ValueError)         the solver chosen cannot minimise the objective chosen
     └── ClusterError (RuntimeError)      the cluster did not do its part
@@ -29,6 +30,10 @@ class InputError(DistDotError, ValueError):
 
 class DataError(InputError):
     """The data hold something that no model can be trained on."""
+
+
+class DeviceError(InputError):
+    """A GPU was asked for that is not there, cannot be used, or cannot hold the rows."""
 
 
 class JobError(InputError):
