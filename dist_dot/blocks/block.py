@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import xxhash
 
 from dist_dot.blocks import device
 from dist_dot.blocks.arrays import Parameters, aligned, itemsize, to_host
+from dist_dot.blocks.device import settle
 from dist_dot.blocks.reduce import Node, merge_of, put, root
 from dist_dot.errors import InputError
 from dist_dot.typing import Array
@@ -24,8 +26,8 @@ Kernel = Callable[["Block", Parameters], Array]
 
 They are added up in the memory of the first, so it returns new memory each time. Where two results do not simply add
 up, it has a method `merge`: (left, right) -> the result for the rows of both. Where it can answer for all blocks on a
-card at once, it has a method `launch`: (rows, blocks, host parameters) -> the sums (blocks, width) on the card, or those
-of each block in order, or None where it can not after all; rows are the `dist_dot.blocks.device.DeviceRows` of the blocks.
+GPU at once, it has a method `launch`: (rows, blocks, parameters of the host) -> the sums (blocks, width) on the GPU, or
+those of each block in order, or None where it cannot after all; rows is a `dist_dot.blocks.device.DeviceRows`.
 """
 Report = Callable[[Any], bool]
 """What a program calls with its progress; the answer True asks it to stop."""
@@ -37,8 +39,8 @@ Program = Callable[["Blocks", Report], T]
 class Block:
     """Rows `start` .. `start + len(block)` of the data.
 
-    X is (m, p), y is (m,), or (m, k) for k > 1 targets, both of one library and float dtype, aligned and C-contiguous
-    where that is NumPy; weight is (m,) or None where every row counts once.
+    X is (m, p), y is (m,), or (m, k) for k > 1 targets, both of one library and float dtype, C-contiguous where that is
+    NumPy or CuPy, and aligned; weight is (m,) or None where every row counts once.
     """
 
     X: Array
@@ -56,11 +58,25 @@ class Block:
         columns = self.X.shape[1] + targets + (self.weight is not None)
         return len(self) * int(columns) * itemsize(self.X)
 
-    def __sizeof__(self) -> int:  # what Dask's memory manager asks for
-        return self.nbytes
+    @property
+    def on_device(self) -> bool:
+        """Whether the rows are on a GPU."""
+        return settle.on_device(self.X)
+
+    @property
+    def device(self) -> str:
+        """The name of the GPU that the rows are on; "" for those of the host."""
+        return settle.device_name(self.X)
+
+    def __sizeof__(self) -> int:  # what Dask's memory manager asks for: bytes of the host
+        return OF_A_DEVICE if self.on_device else self.nbytes
 
     def __reduce__(self) -> tuple[Callable[..., "Block"], tuple[Array, Array, Array | None, int]]:
-        return _aligned_block, (self.X, self.y, self.weight, self.start)
+        arrays = (self.X, self.y, self.weight)
+        if self.on_device:
+            X, y, weight = map(to_host, arrays)
+            return _settled_block, (X, y, weight, self.start)
+        return _aligned_block, (*arrays, self.start)
 
 
 def block_key(prefix: str, number: int) -> str:
@@ -69,7 +85,7 @@ def block_key(prefix: str, number: int) -> str:
 
 
 def checksum(block: Block) -> str:
-    """Return 128 bits of the bytes of X, y and weight, at the speed of memory: XXH3, and our own sums of rows on a card."""
+    """Return 128 bits of the bytes of X, y and weight, at the speed of memory: XXH3; rows of a GPU are read there."""
     digest = xxhash.xxh3_128()
     for place, array in enumerate((block.X, block.y, block.weight)):
         if array is None:
@@ -99,6 +115,25 @@ def _aligned_block(X: Array, y: Array, weight: Array | None, start: int) -> Bloc
     return Block(aligned(X), aligned(y), None if weight is None else aligned(weight), start)
 
 
+def _settled_block(X: Array, y: Array, weight: Array | None, start: int) -> Block:
+    """Rebuild a block that came from a GPU, on the GPU of this process. Raises DeviceError where there is none."""
+    X, y = (settle.to_device(array, array.dtype.name) for array in (X, y))
+    weight = None if weight is None else settle.to_device(weight, weight.dtype.name)
+    return stays_on_device(Block(X, y, weight, start))
+
+
+def stays_on_device(block: Block) -> Block:
+    """Return the block; have dask-cuda, if it is here, keep such blocks where they are.
+
+    It takes for rows of a GPU only what has CUDA's array interface: a block would count as host memory, and be written
+    to disk with what else is spilled.
+    """
+    if block.on_device and (spilling := sys.modules.get("dask_cuda.is_spillable_object")) is not None:
+        # What says that it is spillable is left alone: it is to do its own spilling.
+        spilling.is_spillable_object.register(Block, lambda block: block.on_device)
+    return block
+
+
 @dataclass(frozen=True)
 class Cuts:
     """Where n_samples rows of n_features columns, and of n_targets in y, are cut: every `block_rows` rows."""
@@ -119,6 +154,13 @@ class Cuts:
         """Bytes of X: what one round reads."""
         return self.n_samples * self.n_features * np.dtype(self.dtype).itemsize
 
+    def memory(self, weights: bool) -> int:
+        """Return the bytes of X, y and the weights, if there are any."""
+        return self.n_samples * (self.n_features + self.n_targets + weights) * np.dtype(self.dtype).itemsize
+
+    def __str__(self) -> str:
+        return f"{self.n_samples:,} rows of {self.n_features:,} columns ({self.dtype})"
+
     def bounds(self, number: int) -> tuple[int, int]:
         """Return the first row of block `number` and the row after its last."""
         return number * self.block_rows, min(self.n_samples, (number + 1) * self.block_rows)
@@ -131,6 +173,7 @@ SMALLEST, LARGEST = 2 << 20, 128 << 20
 ROW_MULTIPLE = 16
 BLOCK = "dist-dot-block"  # what the keys of blocks begin with on a cluster
 CROSSING = 32 << 20  # bytes that a checksum brings from a device at once
+OF_A_DEVICE = 400  # bytes that a block on a device takes of the host: its Python objects
 
 
 def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "auto", n_targets: int = 1) -> Cuts:
@@ -149,6 +192,12 @@ def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "au
     if isinstance(block_rows, str) or block_rows < 1:
         raise InputError(f"block_rows is {block_rows!r}: give a positive number of rows, or 'auto'")
     return Cuts(n_samples, n_features, dtype.name, int(block_rows), n_targets)
+
+
+def named(devices: Iterable[str]) -> str:
+    """Return the GPUs of blocks in words, such as ", on NVIDIA H100"; "" for those of the host."""
+    names = sorted(set(devices) - {""})
+    return f", on {' and '.join(names)}" if names else ""
 
 
 @dataclass(frozen=True)
@@ -204,7 +253,8 @@ class LocalBlocks:
     @property
     def where(self) -> str:
         """Where the rows live, in words."""
-        return f"this process, {self._threads} thread{'s' if self._threads > 1 else ''}"
+        devices = named(block.device for block in self.blocks)
+        return f"this process{devices or f', {self._threads} thread' + 's' * (self._threads > 1)}"
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:

@@ -5,8 +5,8 @@ block as one flat float64 array of the block's library, so that blocks, workers 
 that knows nothing of them.
 
 Which pass runs depends on the library of the block and on the loss alone. NumPy rows go through
-`dist_dot.blocks.compiled` where it has the loss, CuPy rows through `dist_dot.blocks.device`, for all blocks of a card in
-one launch where a kernel has the method `launch`. Everything else, losses of the user's own among them, goes through
+`dist_dot.blocks.compiled` where it has the loss; CuPy rows through `dist_dot.blocks.device`, for all blocks of a card
+in one launch where a kernel has the method `launch`. Everything else, losses of the user's own among them, goes through
 the array operations below, in tiles: of 256 KB for NumPy, so that the second product finds its rows in the L2 cache,
 and of whole blocks for a device, where a call costs what some MB cost.
 """
@@ -344,13 +344,14 @@ def total(values: Any, axis: int | tuple[int, ...] | None = None) -> Any:
     if not is_other(values):
         return xp.sum(values, axis=axis, dtype=xp.float64)
     values = xp.astype(values, xp.float64, copy=False)
-    m = values.size if axis is None else values.shape[0]
-    ones = xp.ones(m, dtype=xp.float64, device=array_api_compat.device(values))
-    sums = ones @ xp.reshape(values, (m,) if axis is None else (m, -1))
-    if not isinstance(axis, tuple):
+    rows = xp.reshape(values, (-1, 1) if axis is None else (values.shape[0], -1))
+    sums = xp.ones_like(rows[:, 0]) @ rows
+    if axis is None:
+        return sums[0]
+    if isinstance(axis, int):
         return sums
     sums = xp.reshape(sums, values.shape[1:])
-    return sums @ xp.ones(values.shape[2], dtype=xp.float64, device=array_api_compat.device(values))
+    return sums @ xp.ones_like(sums[0, :])
 
 
 class TileSums:

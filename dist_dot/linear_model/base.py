@@ -2,17 +2,21 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import array_api_compat
 import numpy as np
 import sklearn.linear_model
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from dist_dot.blocks.arrays import cast, is_other
+from dist_dot.blocks.arrays import cast, dtype_name, is_other, namespace, to_host
+from dist_dot.blocks.device.settle import known, taken
 from dist_dot.blocks.layout import lay_out
 from dist_dot.errors import InputError
+from dist_dot.linear_model.labels import NUMBERS
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
 from dist_dot.training.early_stopping import EarlyStopping
@@ -44,8 +48,15 @@ def is_plain(X: Any) -> bool:
 class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
     """z = X w + b, with w and b from `dist_dot.minimise`. Subclasses say which F, and what z means."""
 
+    def _received(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        """Return what was given, torch tensors as the arrays of the same memory, y and weights on the host if X is."""
+        known(self.device)
+        X, y, sample_weight = map(taken, (X, y, sample_weight))
+        return (X, to_host(y), to_host(sample_weight)) if is_plain(X) else (X, y, sample_weight)
+
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         """Return X (n, p), y (n,) and the weights (n,) or None, checked by scikit-learn where they are plain."""
+        X, y, sample_weight = self._received(X, y, sample_weight)
         if is_plain(X):
             X, y = validate_data(
                 self, X, y, dtype=[np.float64, np.float32], y_numeric=True, order="C", ensure_all_finite=True
@@ -108,33 +119,56 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
     def _objective(self, X: Any, y: Any, sample_weight: Any, loss: Loss) -> tuple[Objective, Array]:
         """Return F of these rows without a penalty, and the flat vector of this model: what scores are made of."""
         check_is_fitted(self)
+        X, y, sample_weight = self._received(X, y, sample_weight)
         if is_plain(X):
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        objective = Objective(lay_out(X, y, sample_weight), loss)
+        objective = Objective(lay_out(X, y, sample_weight, device=self.device), loss)
         return objective, objective.join(np.atleast_2d(self.coef_).T, np.atleast_1d(self.intercept_))
 
     def _linear_predictor(self, X: Any) -> Any:
         """Return z = X @ coef_.T + intercept_, (n,) or (n, k); of a Dask array a Dask array, not computed yet."""
         check_is_fitted(self)
         coef = self.coef_.T
+        X = taken(X)
         if is_plain(X):
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         elif X.shape[1] != self.n_features_in_:
             raise InputError(f"X has {X.shape[1]} columns, the model was fitted to {self.n_features_in_}")
-        own = X if is_other(X) else coef
-        intercept = self.intercept_ if coef.ndim == 1 else cast(self.intercept_, coef.dtype.name, own)
-        return X @ cast(coef, coef.dtype.name, own) + intercept
+        of_rows = partial(_predictor, coef=coef, intercept=self.intercept_)
+        if is_other(X):
+            return of_rows(X)
+        if hasattr(X, "__dask_graph__") and is_other(X._meta):
+            dtype = np.result_type(coef.dtype, dtype_name(X._meta))
+            return apply(of_rows, X.rechunk({1: -1}), dtype, None if coef.ndim == 1 else coef.shape[1])
+        return X @ coef + self.intercept_
+
+
+def _predictor(X: Any, coef: Array, intercept: Any) -> Any:
+    """Return X @ coef + intercept, in the library of X."""
+    intercept = intercept if coef.ndim == 1 else cast(intercept, coef.dtype.name, X)
+    return X @ cast(coef, coef.dtype.name, X) + intercept
 
 
 def apply(function: Callable[..., Any], z: Any, dtype: Any, columns: int | None = None) -> Any:
     """Return function(z) for the rows of z; lazily for a Dask array, whose rows may have another number of columns.
 
-    columns is that of the result, None for an array (n,).
+    columns is that of the result, None for an array (n,). The result is of the library of z, but for a dtype that is no
+    number.
     """
     if not hasattr(z, "__dask_graph__"):
         return function(z)
+    options: dict[str, Any] = {"dtype": dtype, "meta": _empty(z._meta, dtype, 1 if columns is None else 2)}
     if columns is None:
-        return z.map_blocks(function, dtype=dtype, drop_axis=1 if z.ndim == 2 else None)
+        return z.map_blocks(function, drop_axis=1 if z.ndim == 2 else None, **options)
     if z.ndim == 1:
-        return z.map_blocks(function, dtype=dtype, new_axis=1, chunks=(z.chunks[0], columns))
-    return z.map_blocks(function, dtype=dtype, chunks=(z.chunks[0], columns))
+        return z.map_blocks(function, new_axis=1, chunks=(z.chunks[0], columns), **options)
+    return z.map_blocks(function, chunks=(z.chunks[0], columns), **options)
+
+
+def _empty(like: Any, dtype: Any, dimensions: int) -> Any:
+    """Return an array without rows, of the library of `like`, for a dtype of numbers."""
+    shape = (0,) * dimensions
+    if not is_other(like) or np.dtype(dtype).kind not in NUMBERS:
+        return np.empty(shape, dtype)
+    xp = namespace(like)
+    return xp.zeros(shape, dtype=getattr(xp, np.dtype(dtype).name), device=array_api_compat.device(like))

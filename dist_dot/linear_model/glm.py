@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Self
 
 from sklearn.base import RegressorMixin
 
+from dist_dot.blocks.device.settle import given_back
 from dist_dot.blocks.layout import float_dtype, lay_out
 from dist_dot.linear_model.base import LinearModel, apply
 from dist_dot.losses import Gamma, Loss, Poisson
@@ -31,6 +32,7 @@ class GeneralizedLinearRegressor(RegressorMixin, LinearModel):  # type: ignore[m
         warm_start: bool = False,
         early_stopping: EarlyStopping | None = None,
         callbacks: tuple[Callback, ...] = (),
+        device: str = "auto",
     ) -> None:
         self.alpha = alpha
         self.fit_intercept = fit_intercept
@@ -41,6 +43,7 @@ class GeneralizedLinearRegressor(RegressorMixin, LinearModel):  # type: ignore[m
         self.warm_start = warm_start
         self.early_stopping = early_stopping
         self.callbacks = callbacks
+        self.device = device
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit to X (n, p) and y (n,), weighted by sample_weight (n,).
@@ -50,7 +53,8 @@ class GeneralizedLinearRegressor(RegressorMixin, LinearModel):  # type: ignore[m
         used, naming row and column.
         """
         X, y, sample_weight = self._checked(X, y, sample_weight)
-        objective = Objective(lay_out(X, y, sample_weight), self._loss, float(self.alpha), self.fit_intercept)
+        blocks = lay_out(X, y, sample_weight, device=self.device)
+        objective = Objective(blocks, self._loss, float(self.alpha), self.fit_intercept)
         objective.check_target()
         # The mean of y is a better start than 1, the mean at z = 0, where y is large or small.
         weight, start = objective.null_model()
@@ -63,7 +67,7 @@ class GeneralizedLinearRegressor(RegressorMixin, LinearModel):  # type: ignore[m
     def predict(self, X: Any) -> Any:
         """Return exp(X @ coef_ + intercept_), (n,); of a Dask array a Dask array, not computed yet."""
         z = self._linear_predictor(X)
-        return apply(self._loss.predict, z, z.dtype)
+        return given_back(apply(self._loss.predict, z, z.dtype), X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return D2, the share of the deviance that the model explains: 1 - deviance(model) / deviance(mean of y).
@@ -105,6 +109,8 @@ class PoissonRegressor(GeneralizedLinearRegressor):
     warm_start : whether a fit starts from the coefficients of the one before.
     early_stopping : None, or a `dist_dot.EarlyStopping`, which holds out some rows and stops by their loss.
     callbacks : called with a `dist_dot.Progress` after each step; see `dist_dot.minimise`.
+    device : where fits and scores are computed: "auto", where the rows lie; "cpu"; or "cuda", a GPU of this process or
+        of the workers. See `dist_dot.lay_out`.
 
     Attributes
     ----------

@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
-from dist_dot.blocks.arrays import to_host
+from dist_dot.blocks.arrays import cast, is_other, namespace, to_host
 from dist_dot.errors import InputError
 from dist_dot.typing import Array
+
+NUMBERS = "biuf"  # the kinds of dtypes that are numbers
 
 
 def classes_of(y: Any) -> Array:
@@ -15,7 +17,7 @@ def classes_of(y: Any) -> Array:
 
     Raises InputError for a single class.
     """
-    distinct: Any = np.unique(y if _is_lazy(y) else np.asarray(to_host(y)))
+    distinct: Any = np.unique(_hosted(y) if _is_lazy(y) else np.asarray(to_host(y)))
     classes = np.asarray(distinct.compute() if _is_lazy(distinct) else distinct)
     if classes.size < 2:
         raise InputError(f"y has only one class, {classes.tolist()[0]!r}: a classifier needs two or more")
@@ -25,11 +27,11 @@ def classes_of(y: Any) -> Array:
 def encoded(y: Any, classes: Array) -> Any:
     """Return the code of each label, float64, and the number of classes for a label that is none of them.
 
-    It is lazy where y is a Dask collection, and on the host otherwise.
+    It is lazy where y is a Dask collection, and of the library of y.
     """
     if _is_lazy(y):
-        return y.map_blocks(_codes, classes=classes, dtype=np.float64)
-    return _codes(np.asarray(to_host(y)), classes)
+        return y.map_blocks(_codes, classes=classes, dtype=np.float64, meta=_meta(y))
+    return _codes(y if is_other(y) else np.asarray(y), classes)
 
 
 def class_weights(codes: Any, sample_weight: Any, class_weight: Any, classes: Array) -> Array | None:
@@ -42,7 +44,8 @@ def class_weights(codes: Any, sample_weight: Any, class_weight: Any, classes: Ar
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise InputError(f"class_weight is {class_weight!r}: give None, 'balanced', or a dict of weights by label")
-        s = 1.0 if sample_weight is None else sample_weight
+        s = 1.0 if sample_weight is None else _hosted(sample_weight)
+        codes = _hosted(codes)
         sums: Any = np.stack([(s * (codes == code)).sum() for code in range(classes.size)])
         counts = np.asarray(sums.compute() if _is_lazy(sums) else sums, np.float64)
         # A class without weight has no rows to weigh.
@@ -55,19 +58,54 @@ def weighted(codes: Any, sample_weight: Any, of_class: Array | None) -> Any:
     if of_class is None:
         return sample_weight
     if _is_lazy(codes):
-        of_row = codes.map_blocks(_taken, of_class=of_class, dtype=np.float64)
+        of_row = codes.map_blocks(_taken, of_class=of_class, dtype=np.float64, meta=_meta(codes))
     else:
         of_row = _taken(codes, of_class)
-    return of_row if sample_weight is None else of_row * sample_weight
+    if sample_weight is None:
+        return of_row
+    if _is_lazy(of_row) or _is_lazy(sample_weight):
+        return _hosted(of_row) * _hosted(sample_weight)
+    return of_row * cast(sample_weight, "float64", of_row)
 
 
-def _codes(y: Array, classes: Array) -> Array:
-    places = np.minimum(np.searchsorted(classes, y), classes.size - 1)
-    return np.where(classes[places] == y, places, classes.size).astype(np.float64)
+def on_host(values: Any) -> Array:
+    """Return values as a NumPy array; those of a Dask collection are computed."""
+    return np.asarray(to_host(values.compute() if _is_lazy(values) else values))
 
 
-def _taken(codes: Array, of_class: Array) -> Array:
-    return of_class[codes.astype(np.intp)]
+def _codes(y: Any, classes: Array) -> Any:
+    if not is_other(y):
+        places = np.minimum(np.searchsorted(classes, y), classes.size - 1)
+        return np.where(classes[places] == y, places, classes.size).astype(np.float64)
+    if classes.dtype.kind not in NUMBERS:
+        return _codes(np.asarray(to_host(y)), classes)
+    xp = namespace(y)
+    whole = xp.isdtype(y.dtype, ("integral", "bool")) and classes.dtype.kind in "biu"
+    y = xp.astype(y, xp.int64 if whole else xp.float64)
+    known = cast(classes, "int64" if whole else "float64", y)
+    places = xp.searchsorted(known, y)
+    places = xp.minimum(places, xp.full_like(places, classes.size - 1))
+    found = xp.where(xp.take(known, places, axis=0) == y, places, xp.full_like(places, classes.size))
+    return xp.astype(found, xp.float64)
+
+
+def _taken(codes: Any, of_class: Array) -> Any:
+    if not is_other(codes):
+        return of_class[codes.astype(np.intp)]
+    xp = namespace(codes)
+    return xp.take(cast(of_class, "float64", codes), xp.astype(codes, xp.int64), axis=0)
+
+
+def _hosted(values: Any) -> Any:
+    """Return values as a NumPy array, of a Dask collection as one whose chunks are NumPy's."""
+    if not _is_lazy(values):
+        return to_host(values)
+    return values.map_blocks(to_host, dtype=values.dtype, meta=np.empty((0,))) if is_other(values._meta) else values
+
+
+def _meta(y: Any) -> Any:
+    """Return what map_blocks is told of the chunks of codes."""
+    return y._meta if is_other(y._meta) else np.empty((0,))
 
 
 def _is_lazy(y: Any) -> bool:

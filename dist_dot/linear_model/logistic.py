@@ -9,11 +9,12 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from dist_dot.blocks.arrays import is_other, namespace, to_host
+from dist_dot.blocks.arrays import cast, is_other, namespace, to_host
+from dist_dot.blocks.device.settle import given_back
 from dist_dot.blocks.layout import float_dtype, lay_out
 from dist_dot.errors import InputError
 from dist_dot.linear_model.base import LinearModel, apply, is_plain
-from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
+from dist_dot.linear_model.labels import NUMBERS, class_weights, classes_of, encoded, weighted
 from dist_dot.linear_model.scores import accuracy, area_under_curve, mean_loss
 from dist_dot.losses import Logistic, Loss, Softmax
 from dist_dot.objective import Objective
@@ -41,6 +42,8 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
     warm_start : whether a fit starts from the coefficients of the one before.
     early_stopping : None, or a `dist_dot.EarlyStopping`, which holds out some rows and stops by their loss.
     callbacks : called with a `dist_dot.Progress` after each step; see `dist_dot.minimise`.
+    device : where fits and scores are computed: "auto", where the rows lie; "cpu"; or "cuda", a GPU of this process or
+        of the workers. See `dist_dot.lay_out`.
 
     Attributes
     ----------
@@ -63,6 +66,7 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
         warm_start: bool = False,
         early_stopping: EarlyStopping | None = None,
         callbacks: tuple[Callback, ...] = (),
+        device: str = "auto",
     ) -> None:
         self.C = C
         self.fit_intercept = fit_intercept
@@ -74,6 +78,7 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
         self.warm_start = warm_start
         self.early_stopping = early_stopping
         self.callbacks = callbacks
+        self.device = device
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit to X (n, p) and the labels y (n,), weighted by sample_weight (n,).
@@ -88,7 +93,8 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
         self.classes_ = classes_of(y)
         codes = encoded(y, self.classes_)
         weight = weighted(codes, sample_weight, class_weights(codes, sample_weight, self.class_weight, self.classes_))
-        objective = Objective(lay_out(X, codes, weight), self._loss, 1.0 / self.C, self.fit_intercept)
+        blocks = lay_out(X, codes, weight, device=self.device)
+        objective = Objective(blocks, self._loss, 1.0 / self.C, self.fit_intercept)
         objective = objective.standardized() if self.standardize else objective
         self._minimise(objective, float_dtype(X), self._warm_start(objective), self.early_stopping)
         self._shape()
@@ -96,13 +102,15 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
 
     def decision_function(self, X: Any) -> Any:
         """Return z = X @ coef_.T + intercept_: (n,) for two classes, > 0 for the second one; else (n, k)."""
-        z = self._linear_predictor(X)
-        return z[:, 0] if len(self.classes_) == 2 else z
+        return given_back(self._decision(X), X)
 
     def predict(self, X: Any) -> Any:
-        """Return the likeliest label of each row (n,), on the host; of a Dask array a Dask array, not computed yet."""
-        z = self.decision_function(X)
-        return apply(partial(_labels, classes=self.classes_), z, self.classes_.dtype)
+        """Return the likeliest label of each row (n,); of a Dask array a Dask array, not computed yet.
+
+        Labels that are numbers are an array of the library of X, others one of NumPy.
+        """
+        labels = apply(partial(_labels, classes=self.classes_), self._decision(X), self.classes_.dtype)
+        return given_back(labels, X)
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class (n, k); of a Dask array a Dask array, not computed yet."""
@@ -132,13 +140,18 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
             raise InputError(f"the area under the curve is one of two classes, the model knows {len(self.classes_)}")
         return area_under_curve(*self._coded(X, y, sample_weight))
 
+    def _decision(self, X: Any) -> Any:
+        z = self._linear_predictor(X)
+        return z[:, 0] if len(self.classes_) == 2 else z
+
     def _coded(self, X: Any, y: Any, sample_weight: Any) -> tuple[Objective, Array]:
         check_is_fitted(self)
+        X, y, sample_weight = self._received(X, y, sample_weight)
         return self._objective(X, encoded(y, self.classes_), sample_weight, self._loss)
 
     def _of_classes(self, X: Any, function: Callable[[Loss, Any], Any]) -> Any:
-        z = self.decision_function(X)
-        return apply(partial(_of_both, partial(function, self._loss)), z, z.dtype, len(self.classes_))
+        z = self._decision(X)
+        return given_back(apply(partial(_of_both, partial(function, self._loss)), z, z.dtype, len(self.classes_)), X)
 
     @property
     def _loss(self) -> Loss:
@@ -146,6 +159,7 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
 
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         """Return X (n, p), labels y (n,) and the weights (n,) or None, checked by scikit-learn where they are plain."""
+        X, y, sample_weight = self._received(X, y, sample_weight)
         if is_plain(X):
             X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
             check_classification_targets(y)
@@ -162,10 +176,12 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
             self.intercept_ = self.intercept_ - self.intercept_.mean()
 
 
-def _labels(z: Any, classes: Array) -> Array:
-    z = np.asarray(to_host(z))
-    labels: Array = classes[(z > 0).astype(np.intp) if z.ndim == 1 else np.argmax(z, axis=1)]
-    return labels
+def _labels(z: Any, classes: Array) -> Any:
+    """Return the likeliest class of each row (n,), in the library of z where it can hold the classes."""
+    z = z if classes.dtype.kind in NUMBERS else np.asarray(to_host(z))
+    xp = namespace(z)
+    codes = xp.astype(z > 0, xp.int64) if z.ndim == 1 else xp.argmax(z, axis=1)
+    return xp.take(cast(classes, classes.dtype.name, z), codes, axis=0) if is_other(z) else classes[codes]
 
 
 def _of_both(function: Callable[[Any], Any], z: Any) -> Any:

@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedKFold
 from dist_dot.blocks.layout import beside, float_dtype, lay_out
 from dist_dot.blocks.together import ALL
 from dist_dot.errors import InputError
-from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
+from dist_dot.linear_model.labels import class_weights, classes_of, encoded, on_host, weighted
 from dist_dot.linear_model.logistic import LogisticRegression
 from dist_dot.linear_model.ridge_cv import fold_labels
 from dist_dot.solvers import LBFGS, Solver
@@ -36,8 +36,8 @@ class LogisticRegressionCV(LogisticRegression):
         of scikit-learn, whose test parts hold each row once. An array (n,) with the fold of each row.
     scoring : "accuracy", which None is too, or "neg_log_loss". Weighted by sample_weight, but not by class_weight; a
         class of weight 0 does not count.
-    fit_intercept, class_weight, standardize, max_iter, tol : see `LogisticRegression`. Columns are standardised by the
-        rows that a fit is made to, with two rounds for each fold.
+    fit_intercept, class_weight, standardize, max_iter, tol, device : see `LogisticRegression`. Columns are standardised
+        by the rows that a fit is made to, with two rounds for each fold.
     callbacks : called with the `dist_dot.Progress` of all fits as one: see `dist_dot.training.together`.
     solver : "auto", which is L-BFGS here, since fits share no Hessians; "gradient_descent", or a solver of
         `dist_dot.solvers` with its options.
@@ -61,6 +61,7 @@ class LogisticRegressionCV(LogisticRegression):
         max_iter: int = 1000,
         tol: float = 1e-6,
         callbacks: tuple[Callback, ...] = (),
+        device: str = "auto",
     ) -> None:
         self.Cs = Cs
         self.cv = cv
@@ -72,6 +73,7 @@ class LogisticRegressionCV(LogisticRegression):
         self.max_iter = max_iter
         self.tol = tol
         self.callbacks = callbacks
+        self.device = device
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit to X (n, p) and the labels y (n,), weighted by sample_weight (n,), in training and in scores.
@@ -89,8 +91,8 @@ class LogisticRegressionCV(LogisticRegression):
         codes = encoded(y, self.classes_)
         of_class = class_weights(codes, sample_weight, self.class_weight, self.classes_)
         weight = weighted(codes, sample_weight, of_class)
-        folds = self._folds(np.asarray(codes))
-        blocks = lay_out(X, beside(codes, folds), weight)
+        folds = self._folds(on_host(codes))
+        blocks = lay_out(X, beside(codes, folds), weight, device=self.device)
         count = int(folds.max()) + 1
         zero = np.zeros((blocks.cuts.n_features + int(self.fit_intercept)) * self._loss.outputs)
         members = tuple(self._loop(C, zero) for C in self.Cs_ for _ in range(count))

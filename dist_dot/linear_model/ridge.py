@@ -20,6 +20,8 @@ class Ridge(LeastSquares):
     max_iter : the largest number of steps; exact takes one.
     tol : stop when the gradient is this small a part of that at 0; see `dist_dot.minimise`. scikit-learn's tol differs.
     callbacks : called with a `dist_dot.Progress` after each step; see `dist_dot.minimise`.
+    device : where fits and scores are computed: "auto", where the rows lie; "cpu"; or "cuda", a GPU of this process or
+        of the workers. See `dist_dot.lay_out`.
 
     Attributes
     ----------
@@ -38,6 +40,7 @@ class Ridge(LeastSquares):
         max_iter: int = 10_000,
         tol: float = 1e-6,
         callbacks: tuple[Callback, ...] = (),
+        device: str = "auto",
     ) -> None:
         self.alpha = alpha
         self.fit_intercept = fit_intercept
@@ -46,6 +49,7 @@ class Ridge(LeastSquares):
         self.max_iter = max_iter
         self.tol = tol
         self.callbacks = callbacks
+        self.device = device
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit to X (n, p) and y (n,) or (n, k), weighted by sample_weight (n,).

@@ -24,6 +24,8 @@ class RidgeCV(LeastSquares):
         once, or such pairs of train and test parts. An array (n,) with the fold of each row. With folds the score is
         R2, averaged over targets and folds, and everything takes one round, whatever the number of alphas, folds and
         targets.
+    device : where fits and scores are computed: "auto", where the rows lie; "cpu"; or "cuda", a GPU of this process or
+        of the workers. See `dist_dot.lay_out`.
 
     Where weights are given the scores of folds are weighted, too; scikit-learn's are not.
 
@@ -35,10 +37,13 @@ class RidgeCV(LeastSquares):
 
     """
 
-    def __init__(self, alphas: Any = (0.1, 1.0, 10.0), *, fit_intercept: bool = True, cv: Any = None) -> None:
+    def __init__(
+        self, alphas: Any = (0.1, 1.0, 10.0), *, fit_intercept: bool = True, cv: Any = None, device: str = "auto"
+    ) -> None:
         self.alphas = alphas
         self.fit_intercept = fit_intercept
         self.cv = cv
+        self.device = device
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit to X (n, p) and y (n,) or (n, k), weighted by sample_weight (n,).
@@ -51,7 +56,7 @@ class RidgeCV(LeastSquares):
         X, y, sample_weight = self._checked(X, y, sample_weight)
         labels = None if self.cv is None else fold_labels(self.cv, n_rows(X))
         folds = 0 if labels is None else int(labels.max()) + 1
-        blocks = lay_out(X, y if labels is None else beside(y, labels), sample_weight)
+        blocks = lay_out(X, y if labels is None else beside(y, labels), sample_weight, device=self.device)
         program = CrossValidation(alphas, folds, self.fit_intercept)
         fit: Any = blocks.run(program, lambda progress: False)
         self._set(fit, float_dtype(X))

@@ -24,7 +24,7 @@ from dist_dot.blocks.device.settle import on_device
 from dist_dot.blocks.reduce import Node, merge_of, put
 from dist_dot.typing import Array
 
-__all__ = ["Card", "DeviceRows", "all_within", "card", "digest", "merged", "of_one", "on_device", "reduce"]
+__all__ = ["Card", "DeviceRows", "card", "digest", "merged", "of_one", "on_device", "places_outside", "reduce"]
 
 # Tables of blocks that are kept from round to round.
 KEPT = 16
@@ -44,14 +44,15 @@ def _rows_of(blocks: Sequence[Any], here: Card) -> DeviceRows:
     return rows
 
 
-def all_within(array: Any, low: float, high: float) -> bool:
-    """Whether all numbers of a C-contiguous array on a card are within [low, high]; NaN and infinity never are."""
-    with card(array.device.id) as here:
-        return bool(first_outside(here, [array], low, high)[0] < 0)
+def places_outside(arrays: Sequence[Any], lows: Sequence[float]) -> list[int]:
+    """Return the place of the first number of each array that is below its low, NaN or infinite; -1 for none."""
+    with card(arrays[0].device.id) as here:
+        places: list[int] = first_outside(here, arrays, lows).tolist()
+        return places
 
 
 def of_one(block: Any, kernel: Any, parameters: Parameters) -> Any:
-    """Return kernel(block, parameters) by the launch of a kernel, on the card; None where it has none for this block."""
+    """Return kernel(block, parameters), on the card, by the kernel's launch; None where it has none for this block."""
     with card(block.X.device.id) as here:
         sums = kernel.launch(DeviceRows((block,), here), (block,), parameters.host)
         return sums[0] if on_device(sums) else None if sums is None else next(iter(sums))

@@ -80,7 +80,7 @@ class Card:
         self._lock.release()
 
     def function(self, part: str, expression: str, own_loss: str = "") -> Any:
-        """Return a kernel by its C++ name, compiled where this process has not had it yet, or read from CuPy's cache."""
+        """Return a kernel by its C++ name: the first time in a process compiled, or read from CuPy's cache."""
         key = part, expression, own_loss
         if key not in self._functions:
             begin = perf_counter()

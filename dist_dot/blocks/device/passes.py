@@ -37,7 +37,14 @@ class Pass:
         self._sums = self._gradients = card.empty(0)
 
     def launch(
-        self, chunks: Any, columns: Array, folds: Array | None, y_width: int, place: tuple[int, int, int], totals: Any, losses: Any
+        self,
+        chunks: Any,
+        columns: Array,
+        folds: Array | None,
+        y_width: int,
+        place: tuple[int, int, int],
+        totals: Any,
+        losses: Any,
     ) -> None:
         """Add up, and put the sums in their places: (first column, all columns, columns of a point)."""
         if self._sums.shape[0] < chunks.count:

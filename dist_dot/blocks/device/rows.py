@@ -244,18 +244,21 @@ class DeviceRows:
 
     def outside(self, blocks: Sequence[Any], low: float, high: float, whole: bool) -> list[int]:
         """Return the row of the first y of each block that is outside of [low, high], or not whole; -1 for none."""
-        places: list[int] = first_outside(self.card, [block.y for block in blocks], low, high, whole).tolist()
+        ys = [block.y for block in blocks]
+        places: list[int] = first_outside(self.card, ys, [low] * len(ys), high, whole).tolist()
         return [place if place < 0 else place // self.y_width for place in places]
 
 
-def first_outside(card: Card, arrays: Sequence[Any], low: float, high: float, whole: bool = False) -> Array:
+def first_outside(
+    card: Card, arrays: Sequence[Any], lows: Sequence[float], high: float = np.inf, whole: bool = False
+) -> Array:
     """Return the place, in the memory of each C-contiguous array, of its first number outside of [low, high]; else -1.
 
-    NaN is outside. With `whole` so is every number that is not whole.
+    NaN and infinity are outside. With `whole` so is every number that is not whole.
     """
     places = card.empty(len(arrays), np.uint64)
     places.data.memset_async(255, places.nbytes, card.stream)
-    for number, array in enumerate(arrays):
+    for number, (array, low) in enumerate(zip(arrays, lows, strict=False)):
         kind = NUMBER[array.dtype.name]
         dtype = np.dtype(array.dtype.name)
         top = float(np.finfo(dtype).max)
