@@ -257,6 +257,10 @@ class LocalBlocks:
         return f"this process{devices or f', {self._threads} thread' + 's' * (self._threads > 1)}"
 
     @cached_property
+    def _tables(self) -> device.Tables:
+        return device.Tables(self.blocks)
+
+    @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._threads, thread_name_prefix="dist-dot")
 
@@ -270,7 +274,7 @@ class LocalBlocks:
         self.rounds += 1
         leaves, merge = len(self.blocks), merge_of(kernel)
         if self._on_card:
-            return device.reduce(self.blocks, range(leaves), leaves, kernel, parameters)[root(leaves)]
+            return self._tables.reduce(self.blocks, range(leaves), leaves, kernel, parameters)[root(leaves)]
         at = Parameters(parameters)
         one = len(self.blocks) == 1 or self._threads == 1
         sums = (map if one else self._pool.map)(lambda block: kernel(block, at), self.blocks)

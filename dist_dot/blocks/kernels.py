@@ -268,9 +268,9 @@ class TargetSums:
 
 def _pass(loss: Loss, block: Block, parameters: Parameters, points: int = 1) -> Array:
     if device.on_device(block.X):
-        sums: Array | None = device.of_one(block, ValueAndGradient(loss, points), parameters)
-        if sums is not None:
-            return sums
+        found: Array | None = device.of_one(block, ValueAndGradient(loss, points), parameters)
+        if found is not None:
+            return found
     at = parameters.like(block.X)
     p = block.X.shape[1]
     if at.shape[0] > p + 1:
@@ -344,10 +344,11 @@ def total(values: Any, axis: int | tuple[int, ...] | None = None) -> Any:
     if not is_other(values):
         return xp.sum(values, axis=axis, dtype=xp.float64)
     values = xp.astype(values, xp.float64, copy=False)
-    rows = xp.reshape(values, (-1, 1) if axis is None else (values.shape[0], -1))
-    sums = xp.ones_like(rows[:, 0]) @ rows
     if axis is None:
-        return sums[0]
+        flat = xp.reshape(values, (-1,))
+        return xp.ones_like(flat) @ flat
+    rows = xp.reshape(values, (values.shape[0], -1))
+    sums = xp.ones_like(rows[:, 0]) @ rows
     if isinstance(axis, int):
         return sums
     sums = xp.reshape(sums, values.shape[1:])

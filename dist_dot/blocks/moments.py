@@ -133,7 +133,8 @@ def merge_moments(left: Array, right: Array) -> Array:
         _merge_into(left, read_only(right), d)
         return left
     if device.on_device(left):
-        return device.merged(left, right)
+        both: Array = device.merged(left, right)
+        return both
     weight, share = _shares(left[:, :1], right[:, :1])
     gap = right[:, 1 : 1 + d] - left[:, 1 : 1 + d]
     between = (left[:, :1] * share * gap)[:, :, None] * gap[:, None, :]

@@ -24,24 +24,76 @@ from dist_dot.blocks.device.settle import on_device
 from dist_dot.blocks.reduce import Node, merge_of, put
 from dist_dot.typing import Array
 
-__all__ = ["Card", "DeviceRows", "card", "digest", "merged", "of_one", "on_device", "places_outside", "reduce"]
+__all__ = ["DeviceRows", "Tables", "digest", "merged", "of_one", "on_device", "places_outside", "reduce"]
 
 # Tables of blocks that are kept from round to round.
 KEPT = 16
-_tables: dict[tuple[int, ...], tuple[list["ref[Any]"], DeviceRows]] = {}
+_tables: dict[tuple[int, ...], tuple[list["ref[Any]"], "Tables"]] = {}
 
 
-def _rows_of(blocks: Sequence[Any], here: Card) -> DeviceRows:
-    """Return the table of these blocks: the one made before, where all of them still live."""
+class Tables:
+    """Which of some blocks lie on which card, and the table of each card's."""
+
+    def __init__(self, blocks: Sequence[Any]) -> None:
+        places = [block.X.device.id for block in blocks]
+        self._parts: list[tuple[Card, list[int], DeviceRows]] = []
+        for place in dict.fromkeys(places):
+            with card(place) as here:
+                part = [i for i, other in enumerate(places) if other == place]
+                self._parts.append((here, part, DeviceRows([blocks[i] for i in part], here)))
+
+    def reduce(
+        self, blocks: Sequence[Any], numbers: Sequence[int], leaves: int, kernel: Any, parameters: Array
+    ) -> dict[Node, Array]:
+        """Return the nodes that kernel(block, parameters) add up to, on the host.
+
+        The blocks are those of the tables; numbers are theirs, in order, of `leaves` in all. On each card one launch
+        and one transfer where the kernel has a `launch`, else array operations, block by block.
+        """
+        if len(self._parts) == 1:
+            return _reduce(self._parts[0][0], self._parts[0][2], blocks, numbers, leaves, kernel, parameters)
+        nodes: dict[Node, Array] = {}
+        for here, part, rows in self._parts:
+            mine = [blocks[i] for i in part], [numbers[i] for i in part]
+            for node, total in _reduce(here, rows, *mine, leaves, kernel, parameters).items():
+                put(nodes, node, total, leaves, merge_of(kernel))
+        return nodes
+
+
+def _reduce(
+    here: Card,
+    rows: DeviceRows,
+    blocks: Sequence[Any],
+    numbers: Sequence[int],
+    leaves: int,
+    kernel: Any,
+    parameters: Array,
+) -> dict[Node, Array]:
+    with here:
+        launch = getattr(kernel, "launch", None)
+        sums = launch(rows, blocks, parameters) if launch else None
+        if on_device(sums):
+            return here.folded(sums, numbers, leaves)
+        if sums is None:
+            at = Parameters(parameters)
+            sums = (kernel(block, at) for block in blocks)
+        nodes: dict[Node, Any] = {}
+        for number, total in zip(numbers, sums, strict=True):
+            put(nodes, (0, number), total, leaves, merge_of(kernel))
+        return here.together(nodes)
+
+
+def reduce(
+    blocks: Sequence[Any], numbers: Sequence[int], leaves: int, kernel: Any, parameters: Array
+) -> dict[Node, Array]:
+    """Return `Tables.reduce` of the blocks, by the tables of the last time where all of the blocks still live."""
     key = tuple(map(id, blocks))
     kept = _tables.get(key)
-    if kept is not None and all(known() is block for known, block in zip(kept[0], blocks, strict=True)):
-        return kept[1]
-    while len(_tables) >= KEPT:
-        _tables.pop(next(iter(_tables)), None)
-    rows = DeviceRows(blocks, here)
-    _tables[key] = [ref(block) for block in blocks], rows
-    return rows
+    if kept is None or not all(known() is block for known, block in zip(kept[0], blocks, strict=True)):
+        while len(_tables) >= KEPT:
+            _tables.pop(next(iter(_tables)), None)
+        kept = _tables[key] = [ref(block) for block in blocks], Tables(blocks)
+    return kept[1].reduce(blocks, numbers, leaves, kernel, parameters)
 
 
 def places_outside(arrays: Sequence[Any], lows: Sequence[float]) -> list[int]:
@@ -56,39 +108,3 @@ def of_one(block: Any, kernel: Any, parameters: Parameters) -> Any:
     with card(block.X.device.id) as here:
         sums = kernel.launch(DeviceRows((block,), here), (block,), parameters.host)
         return sums[0] if on_device(sums) else None if sums is None else next(iter(sums))
-
-
-def reduce(
-    blocks: Sequence[Any], numbers: Sequence[int], leaves: int, kernel: Any, parameters: Array
-) -> dict[Node, Array]:
-    """Return the nodes that kernel(block, parameters) add up to, on the host, of blocks on one card or several.
-
-    numbers are those of the blocks, in order, of `leaves` in all. On each card one launch and one transfer where the
-    kernel has a `launch`, else array operations, block by block.
-    """
-    places = [block.X.device.id for block in blocks]
-    nodes: dict[Node, Array] = {}
-    for place in dict.fromkeys(places):
-        part = [i for i, other in enumerate(places) if other == place]
-        mine = blocks if len(part) == len(blocks) else [blocks[i] for i in part]
-        found = _on_one(card(place), mine, [numbers[i] for i in part], leaves, kernel, parameters)
-        for node, total in found.items():
-            put(nodes, node, total, leaves, merge_of(kernel))
-    return nodes
-
-
-def _on_one(
-    here: Card, blocks: Sequence[Any], numbers: Sequence[int], leaves: int, kernel: Any, parameters: Array
-) -> dict[Node, Array]:
-    with here:
-        launch = getattr(kernel, "launch", None)
-        sums = launch(_rows_of(blocks, here), blocks, parameters) if launch else None
-        if on_device(sums):
-            return here.folded(sums, numbers, leaves)
-        if sums is None:
-            at = Parameters(parameters)
-            sums = (kernel(block, at) for block in blocks)
-        nodes: dict[Node, Any] = {}
-        for number, total in zip(numbers, sums, strict=True):
-            put(nodes, (0, number), total, leaves, merge_of(kernel))
-        return here.together(nodes)

@@ -129,7 +129,8 @@ class Card:
         pinned = self._pinned(array.nbytes)
         array.data.copy_to_host_async(pinned.ctypes.data, array.nbytes, self.stream)
         self.stream.synchronize()
-        return pinned.view(array.dtype).reshape(array.shape).copy()
+        host: Array = pinned.view(array.dtype).reshape(array.shape).copy()
+        return host
 
     def together(self, nodes: Mapping[Node, Any]) -> dict[Node, Array]:
         """Return flat arrays of this card as NumPy arrays: one transfer."""

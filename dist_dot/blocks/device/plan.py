@@ -10,7 +10,7 @@ from math import ceil
 
 # Most columns of parameters that share a read of X.
 COLUMNS = 8
-# Bytes of a chunk, the fewest rows, and the most where those are short: the sums that a chunk leaves weigh little beside its rows.
+# Bytes of a chunk, its fewest rows, and its most: the sums that it leaves weigh little beside its rows.
 CHUNK, CHUNK_ROWS, MOST_ROWS = 512 << 10, 128, 8 << 10
 # Bytes of the widest row that a warp works on, and of the widest at all: its stages fill the shared memory.
 BY_WARPS, WIDEST = 1 << 10, 80 << 10

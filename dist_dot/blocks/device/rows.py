@@ -52,7 +52,7 @@ class DeviceRows:
         self._number = NUMBER[self.dtype.name]
         self._most_columns = most_columns(self.p, self.dtype.itemsize)
         self._chunks: dict[Any, Chunks] = {}
-        self._passes: dict[Any, tuple[Pass, Any, Any]] = {}
+        self._passes: dict[Any, tuple[list[tuple[slice, Pass]], Any, Any]] = {}
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -180,7 +180,7 @@ class DeviceRows:
         fold((-(-width // 32), len(self)), (32, 32), (chunks.pieces, *sizes, sums, totals))
 
     def summaries(self, blocks: Sequence[Any]) -> Iterator[Any]:
-        """Yield [weight, mean (d), second moments about the mean (d, d)] of each block, as `CentredMoments` has them."""
+        """Yield [weight, mean (d), second moments about the mean (d, d)] of each block: see `CentredMoments`."""
         d = self.p + self.y_width
         sums = self.moments(np.zeros(d))
         means = self.card.empty((len(self), d))
