@@ -56,6 +56,14 @@ class Array:
     size = property(lambda self: self._values.size)
     dtype = property(lambda self: self._values.dtype)
     device = property(lambda self: "the device")
+    # What CuPy's arrays have beside the standard, and Dask asks of its chunks.
+    nbytes = property(lambda self: self._values.nbytes)
+
+    def astype(self, dtype, copy=True):
+        return Array(self._values.astype(dtype, copy=copy))
+
+    def reshape(self, shape):
+        return Array(self._values.reshape(shape))
 
 
 def own(value):

@@ -12,6 +12,8 @@ import numpy as np
 
 from dist_dot.typing import Array
 
+NUMBERS = "biuf"  # the kinds of NumPy's dtypes that are numbers
+
 
 def is_other(array: Any) -> bool:
     """Whether this is an array of another library than NumPy (Dask's are no arrays here, but collections)."""
@@ -35,6 +37,15 @@ def dtype_name(array: Any) -> str:
 def itemsize(array: Any) -> int:
     """Return the bytes of one number of a floating array."""
     return int(namespace(array).finfo(array.dtype).bits) // 8
+
+
+def no_rows(like: Any, dtype: Any, dimensions: int) -> Any:
+    """Return an array without rows of the library of `like`, or of NumPy for a dtype that is no number: Dask's meta."""
+    shape, dtype = (0,) * dimensions, np.dtype(dtype)
+    if not is_other(like) or dtype.kind not in NUMBERS:
+        return np.empty(shape, dtype)
+    xp = namespace(like)
+    return xp.zeros(shape, dtype=getattr(xp, dtype.name), device=array_api_compat.device(like))
 
 
 def aligned(array: Array) -> Array:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from dist_dot.blocks.arrays import aligned, cast, dtype_name, is_other, namespace, to_host
+from dist_dot.blocks.arrays import aligned, cast, dtype_name, is_other, namespace, no_rows, to_host
 from dist_dot.blocks.block import BLOCK, Block, Blocks, Cuts, LocalBlocks, block_key, cut, stays_on_device
 from dist_dot.blocks.compiled import compile_for
 from dist_dot.blocks.device import places_outside, settle
@@ -158,7 +158,8 @@ def beside(y: Any, column: Array) -> Any:
         y = y[:, None] if y.ndim == 1 else y.rechunk({1: -1})
         last = da.from_array(column[:, None], chunks=(y.chunks[0], 1))
         chunks = (y.chunks[0], (y.shape[1] + 1,))
-        return da.map_blocks(beside, y, last, dtype=float_dtype(y), chunks=chunks, meta=y._meta)
+        meta = no_rows(y._meta, float_dtype(y), 2)
+        return da.map_blocks(beside, y, last, dtype=meta.dtype, chunks=chunks, meta=meta)
     column = column.reshape(-1)
     xp, dtype = namespace(y), float_dtype(y)
     return xp.concat([xp.reshape(cast(y, dtype), (y.shape[0], -1)), cast(column[:, None], dtype, y)], axis=1)

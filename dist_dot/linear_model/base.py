@@ -5,18 +5,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import array_api_compat
 import numpy as np
 import sklearn.linear_model
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from dist_dot.blocks.arrays import cast, dtype_name, is_other, namespace, to_host
+from dist_dot.blocks.arrays import cast, dtype_name, is_other, no_rows, to_host
 from dist_dot.blocks.device.settle import known, taken
 from dist_dot.blocks.layout import lay_out
 from dist_dot.errors import InputError
-from dist_dot.linear_model.labels import NUMBERS
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
 from dist_dot.training.early_stopping import EarlyStopping
@@ -157,18 +155,9 @@ def apply(function: Callable[..., Any], z: Any, dtype: Any, columns: int | None 
     """
     if not hasattr(z, "__dask_graph__"):
         return function(z)
-    options: dict[str, Any] = {"dtype": dtype, "meta": _empty(z._meta, dtype, 1 if columns is None else 2)}
+    options: dict[str, Any] = {"dtype": dtype, "meta": no_rows(z._meta, dtype, 1 if columns is None else 2)}
     if columns is None:
         return z.map_blocks(function, drop_axis=1 if z.ndim == 2 else None, **options)
     if z.ndim == 1:
         return z.map_blocks(function, new_axis=1, chunks=(z.chunks[0], columns), **options)
     return z.map_blocks(function, chunks=(z.chunks[0], columns), **options)
-
-
-def _empty(like: Any, dtype: Any, dimensions: int) -> Any:
-    """Return an array without rows, of the library of `like`, for a dtype of numbers."""
-    shape = (0,) * dimensions
-    if not is_other(like) or np.dtype(dtype).kind not in NUMBERS:
-        return np.empty(shape, dtype)
-    xp = namespace(like)
-    return xp.zeros(shape, dtype=getattr(xp, np.dtype(dtype).name), device=array_api_compat.device(like))

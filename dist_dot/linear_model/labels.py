@@ -5,11 +5,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
-from dist_dot.blocks.arrays import cast, is_other, namespace, to_host
+from dist_dot.blocks.arrays import NUMBERS, cast, is_other, namespace, no_rows, to_host
 from dist_dot.errors import InputError
 from dist_dot.typing import Array
-
-NUMBERS = "biuf"  # the kinds of dtypes that are numbers
 
 
 def classes_of(y: Any) -> Array:
@@ -30,7 +28,7 @@ def encoded(y: Any, classes: Array) -> Any:
     It is lazy where y is a Dask collection, and of the library of y.
     """
     if _is_lazy(y):
-        return y.map_blocks(_codes, classes=classes, dtype=np.float64, meta=_meta(y))
+        return y.map_blocks(_codes, classes=classes, dtype=np.float64, meta=no_rows(y._meta, "float64", 1))
     return _codes(y if is_other(y) else np.asarray(y), classes)
 
 
@@ -58,7 +56,7 @@ def weighted(codes: Any, sample_weight: Any, of_class: Array | None) -> Any:
     if of_class is None:
         return sample_weight
     if _is_lazy(codes):
-        of_row = codes.map_blocks(_taken, of_class=of_class, dtype=np.float64, meta=_meta(codes))
+        of_row = codes.map_blocks(_taken, of_class=of_class, dtype=np.float64, meta=no_rows(codes._meta, "float64", 1))
     else:
         of_row = _taken(codes, of_class)
     if sample_weight is None:
@@ -101,11 +99,6 @@ def _hosted(values: Any) -> Any:
     if not _is_lazy(values):
         return to_host(values)
     return values.map_blocks(to_host, dtype=values.dtype, meta=np.empty((0,))) if is_other(values._meta) else values
-
-
-def _meta(y: Any) -> Any:
-    """Return what map_blocks is told of the chunks of codes."""
-    return y._meta if is_other(y._meta) else np.empty((0,))
 
 
 def _is_lazy(y: Any) -> bool:

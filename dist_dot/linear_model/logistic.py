@@ -9,12 +9,12 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from dist_dot.blocks.arrays import cast, is_other, namespace, to_host
+from dist_dot.blocks.arrays import NUMBERS, cast, is_other, namespace, to_host
 from dist_dot.blocks.device.settle import given_back
 from dist_dot.blocks.layout import float_dtype, lay_out
 from dist_dot.errors import InputError
 from dist_dot.linear_model.base import LinearModel, apply, is_plain
-from dist_dot.linear_model.labels import NUMBERS, class_weights, classes_of, encoded, weighted
+from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
 from dist_dot.linear_model.scores import accuracy, area_under_curve, mean_loss
 from dist_dot.losses import Logistic, Loss, Softmax
 from dist_dot.objective import Objective
@@ -109,8 +109,8 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
 
         Labels that are numbers are an array of the library of X, others one of NumPy.
         """
-        labels = apply(partial(_labels, classes=self.classes_), self._decision(X), self.classes_.dtype)
-        return given_back(labels, X)
+        z = self._decision(X)
+        return given_back(apply(partial(_labels, classes=self.classes_), z, self.classes_.dtype), X)
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class (n, k); of a Dask array a Dask array, not computed yet."""

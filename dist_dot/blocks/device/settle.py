@@ -13,7 +13,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from dist_dot.blocks.arrays import cast, to_host
+from dist_dot.blocks.arrays import NUMBERS, cast, to_host
 from dist_dot.errors import DataError, DeviceError, InputError
 
 AUTO, CPU, CUDA = "auto", "cpu", "cuda"
@@ -121,15 +121,11 @@ def taken(array: Any) -> Any:
 
 def given_back(array: Any, like: Any) -> Any:
     """Return numbers as a torch tensor of the same memory if `like` is one; else the array as it is."""
-    if not array_api_compat.is_torch_array(like) or not _is_number(array):
+    if not array_api_compat.is_torch_array(like) or (isinstance(array, np.ndarray) and array.dtype.kind not in NUMBERS):
         return array
     import torch
 
     return torch.from_dlpack(array)
-
-
-def _is_number(array: Any) -> bool:
-    return bool(getattr(array.dtype, "kind", "f") in "biuf")
 
 
 def settle(array: Any, wish: str, dtype: str) -> Any:
