@@ -48,15 +48,14 @@ def lay_out(
         there = settle.on_device(X) and dtype_name(X) == cuts.dtype
         settle.check_room(0 if there else cuts.memory(weight is not None), str(cuts))
     if settle.on_device(X) and device != settle.CPU:
-        settle.settled()  # what has made the rows may still be at work on them
         X, y, weight = _settled(X, y, weight, cuts.dtype, device)
+        settle.settled()  # what has made the rows may still be at work on them
         check_rows(X, y, weight, 0)
 
         def rows(number: int) -> Block:
             part = slice(*cuts.bounds(number))
             return stays_on_device(Block(X[part], y[part], None if weight is None else weight[part], part.start))
 
-        settle.settled()
         return LocalBlocks([rows(number) for number in range(cuts.n_blocks)], cuts)
 
     def make(number: int) -> Block:
@@ -92,9 +91,9 @@ def make_block(X: Array, y: Array, weight: Array | None, start: int, dtype: str,
     X, y, weight = _settled(X, y, weight, dtype, device)
     if not is_other(X):
         compile_for(dtype)  # here, so that no round has to wait for it
-    check_rows(X, y, weight, start)
     if settle.on_device(X):
         settle.settled()
+    check_rows(X, y, weight, start)
     return stays_on_device(Block(X, y, weight, start))
 
 

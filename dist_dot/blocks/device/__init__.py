@@ -7,6 +7,8 @@
     card.py      a card as this process uses it: one stream, one thread at a time
     passes.py    a pass and its buffers
     rows.py      all blocks of a process at once: what kernels ask for
+    losses.py    the losses that passes have
+    labels.py    class labels
     settle.py    the way there and back
 
 Kernels (`dist_dot.blocks.kernels`) ask blocks of rows on a card through their method `launch`; one that has none runs
