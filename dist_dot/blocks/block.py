@@ -229,6 +229,10 @@ class Blocks(Protocol):
     def where(self) -> str:
         """Where the rows live, in words."""
 
+    @property
+    def on_device(self) -> bool:
+        """Whether the rows are on GPUs."""
+
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return the sum of kernel(block, parameters) over all blocks, merged as the kernel says. One round."""
 
@@ -247,8 +251,8 @@ class LocalBlocks:
         self.cuts = cuts
         self.rounds = 0
         self.recovery = Recovery()
-        self._on_card = all(device.on_device(block.X) for block in self.blocks)
-        self._threads = 1 if self._on_card else min(len(self.blocks), len(os.sched_getaffinity(0)))
+        self.on_device = all(block.on_device for block in self.blocks)
+        self._threads = 1 if self.on_device else min(len(self.blocks), len(os.sched_getaffinity(0)))
 
     @property
     def where(self) -> str:
@@ -273,7 +277,7 @@ class LocalBlocks:
         """Return the sum of kernel(block, parameters) over all blocks. One round; reads X once."""
         self.rounds += 1
         leaves, merge = len(self.blocks), merge_of(kernel)
-        if self._on_card:
+        if self.on_device:
             return self._tables.reduce(self.blocks, range(leaves), leaves, kernel, parameters)[root(leaves)]
         at = Parameters(parameters)
         one = len(self.blocks) == 1 or self._threads == 1

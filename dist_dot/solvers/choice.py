@@ -25,6 +25,10 @@ MEMORY = 30
 # 240 ms): a pass of L-BFGS some 100 times, as many Hessians as Newton needs 10 times. A Hessian is p / 16 reads for
 # each pair of outputs, since BLAS does some 2 n p^2 operations at 50 Gflop/s where a pass reads 8 n p bytes at 20 GB/s.
 PASSES, HESSIANS, COLUMNS_PER_READ = 100, 10, 16
+# The same on a GPU (an H100, 2026-11-26): a Hessian is a launch or two for each block, some 0.1 ms, the rows written as
+# float64 and read again, about 3 reads, and 2 n p^2 operations at 30 Tflop/s where a pass reads at 2.9 TB/s. A round
+# is 0.05 ms beside its pass.
+ROUND, OF_BLOCK, READ, FLOP, REREADS = 5e-5, 1e-4, 1.0 / 2.9e12, 1.0 / 30e12, 3
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,13 @@ def choose(solver: str | Solver[Any], objective: Objective, shared: bool = False
     if objective.n_parameters > LARGEST:
         return Choice(LBFGS(MEMORY), f"{sizes}: {objective.n_parameters:,} parameters are too many to factorise")
     pairs = k * (k + 1) // 2 if objective.loss.outputs > 1 else k
+    if objective.blocks.on_device:
+        one = ROUND + cuts.nbytes * READ
+        hessian = pairs * (cuts.n_blocks * OF_BLOCK + REREADS * cuts.nbytes * READ)
+        hessian += pairs * 2.0 * cuts.n_samples * cuts.n_features**2 * FLOP
+        if HESSIANS * hessian > PASSES * one:
+            return Choice(LBFGS(MEMORY), f"{sizes}: on a GPU {HESSIANS} Hessians cost more than {PASSES} passes")
+        return Choice(Newton(), f"{sizes}: on a GPU {HESSIANS} Hessians cost less than {PASSES} passes")
     hessians = HESSIANS * pairs * cuts.n_features / COLUMNS_PER_READ
     gflop = 2e-9 * HESSIANS * pairs * cuts.n_samples * cuts.n_features**2
     if hessians > PASSES * k and gflop > 50.0:

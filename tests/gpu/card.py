@@ -5,9 +5,7 @@ import numpy as np
 from problems import losses_and_derivatives
 
 from dist_dot import lay_out
-from dist_dot.blocks.arrays import Parameters
-from dist_dot.blocks.block import merge_of
-from dist_dot.blocks.reduce import fold, put, root
+from dist_dot.blocks.reduce import fold, merge_of, root
 
 DTYPES = ("float32", "float64")
 # Rounding errors are this many units of the last place of the sum of the sizes, at most.
@@ -135,12 +133,7 @@ def in_parts(blocks, kernel, at, parts):
     nodes, size = {}, -(-leaves // parts)
     for start in range(0, leaves, size):
         numbers = list(range(start, min(start + size, leaves)))
-        parameters = Parameters(at)
-        answered = device.reduce([everything[number] for number in numbers], numbers, leaves, kernel, parameters)
-        if answered is None:
-            answered = {}
-            for number in numbers:
-                put(answered, (0, number), kernel(everything[number], parameters), leaves, merge)
+        answered = device.reduce([everything[number] for number in numbers], numbers, leaves, kernel, at)
         nodes |= {node: cupy.asnumpy(total) for node, total in answered.items()}
     return fold(nodes, leaves, merge)[root(leaves)]
 
