@@ -107,7 +107,7 @@ class SchedulerBlocks:
     def where(self) -> str:
         """Where the rows live, in words."""
         count = len(self.host.rounds.scheduler.workers)
-        return f"a Dask cluster of {count} worker{'s' if count != 1 else ''}"
+        return f"a Dask cluster of {count} worker{'s' if count != 1 else ''}{self.host.spec.devices}"
 
     @property
     def checksum(self) -> str:
