@@ -131,9 +131,11 @@ def module(driver=13000, devices=1, free=1 << 30, pooled=0):
         driverGetVersion=lambda: driver,
         runtimeGetVersion=lambda: 13000,
         memGetInfo=lambda: (free, 2 * free),
+        getDevice=lambda: 0,
         getDeviceProperties=lambda number: {"name": b"NVIDIA H100", "uuid": b"0" * 16},
     )
     cupy, cupyx = ModuleType("cupy"), ModuleType("cupyx")
+    cupy.__version__ = "14.2.0"
     cupy.ndarray, cupy.empty = ndarray, empty
     cupy.ascontiguousarray = lambda array: wrap(np.ascontiguousarray(array._values))
     cupy.from_dlpack = lambda tensor: wrap(tensor.memory)

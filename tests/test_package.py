@@ -21,7 +21,7 @@ LAYERS = [
     "jobs",
 ]
 DASK = {f"blocks/{name}.py" for name in ("layout", "cluster", "remote", "service", "rounds", "run", "worker")}
-DASK |= {"products/search.py"}
+DASK |= {"blocks/device/serialize.py", "products/search.py"}
 
 
 def imports(path: Path) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from distributed import Client, Future, KilledWorker, wait
 from distributed.protocol.pickle import dumps
 
-from dist_dot.blocks.block import Cuts, Kernel, Program, Recovery, Report, checksum, combined, log
+from dist_dot.blocks.block import Block, Cuts, Kernel, Program, Recovery, Report, checksum, combined, log, named
 from dist_dot.blocks.remote import DEADLINE, RemoteRun, install, start
 from dist_dot.blocks.rounds import DEATHS, RunSpec
 from dist_dot.errors import ClusterError, DeadlineError
@@ -28,11 +28,18 @@ class ClusterBlocks:
     """Blocks that are futures on a cluster: released when nobody holds this object any more.
 
     patience is how long a run waits, in seconds, where no worker is there to go on; it may be set. checksums are those
-    of the blocks when they were first made.
+    of the blocks when they were first made; devices names the GPUs that they are on, as `named` does.
     """
 
     def __init__(
-        self, client: Client, futures: Sequence[Future], cuts: Cuts, prefix: str, checksums: Sequence[str], source: str
+        self,
+        client: Client,
+        futures: Sequence[Future],
+        cuts: Cuts,
+        prefix: str,
+        checksums: Sequence[str],
+        source: str,
+        devices: str = "",
     ) -> None:
         self.client = client
         self.futures = tuple(futures)
@@ -40,6 +47,7 @@ class ClusterBlocks:
         self.prefix = prefix
         self.checksums = tuple(checksums)
         self.source = source
+        self.devices = devices
         self.patience = PATIENCE
         self.rounds = 0
         self.recovery = Recovery()
@@ -47,7 +55,12 @@ class ClusterBlocks:
     @property
     def where(self) -> str:
         """Where the rows live, in words."""
-        return f"the Dask cluster at {self.client.scheduler.address}"
+        return f"the Dask cluster at {self.client.scheduler.address}{self.devices}"
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the rows are on GPUs."""
+        return bool(self.devices)
 
     @property
     def checksum(self) -> str:
@@ -87,6 +100,7 @@ class ClusterBlocks:
             self.patience,
             label or f"{program} on {self.source}",
             dumps(extra),
+            self.devices,
         )
         return start(self.client, spec)
 
@@ -122,7 +136,7 @@ def place(client: Client, tasks: Sequence[Any], cuts: Cuts, prefix: str, source:
             raise DeadlineError(f"waited {DEADLINE:.0f} s for the first worker of {client.scheduler.address}") from None
         workers = client.scheduler_info(n_workers=-1)["workers"]
     install(client)  # now: it keeps the wish below from becoming a demand
-    check = delayed(checksum, pure=False)
+    check = delayed(_look, pure=False)
     futures: list[Future] = []
     checks: list[Future] = []
     total = sum(worker["nthreads"] for worker in workers.values())
@@ -137,7 +151,14 @@ def place(client: Client, tasks: Sequence[Any], cuts: Cuts, prefix: str, source:
             checks += made[len(part) :]
     with _cancelled_on_failure(client, futures + checks):
         _arrive(client, futures)
-        return ClusterBlocks(client, futures, cuts, prefix, gather(client, checks), source)
+        looks = gather(client, checks)
+    checksums, devices = zip(*looks, strict=True)
+    return ClusterBlocks(client, futures, cuts, prefix, checksums, source, named(devices))
+
+
+def _look(block: Block) -> tuple[str, str]:
+    """Return the checksum of a block, and the GPU that it is on."""
+    return checksum(block), block.device
 
 
 def gather(client: Client, futures: Sequence[Future]) -> list[Any]:

@@ -23,6 +23,8 @@ ANSWER = 1800.0  # for a worker's answer to one round, however alive it is other
 PAUSE = 0.05  # after an attempt that brought nothing: the scheduler is about to hear what we heard
 SPEAK = 2.0  # a wait that is longer is worth a word
 ARRIVAL = 30.0  # for blocks that are moved to another worker, and between two attempts at it
+# Bytes of GPU blocks that are moved at a time: to Dask they are small, and it would send all of them in one message.
+BUNDLE = 256 << 20
 # Dask gives up on a task after a few deaths of workers under it, and never forgets them. Under a run of days that is no
 # reason to stop, but a block that so many workers in a row have died of is.
 DEATHS = 20
@@ -35,6 +37,7 @@ class RunSpec:
     program is pickled, to be unpickled in the run's own thread. Block i has the key block_key(prefix, i), and had the
     checksum checksums[i] when it was first made; source says in words where the rows come from. patience is in seconds.
     label and extra are for who finds the run later: words, and, pickled, what its client needs to use the outcome.
+    devices names the GPUs that the blocks are on, "" for none.
     """
 
     program: bytes
@@ -45,6 +48,7 @@ class RunSpec:
     patience: float
     label: str
     extra: bytes
+    devices: str = ""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -240,7 +244,7 @@ class Rounds:
         wanted = even(here, threads)
         plan = moves(here, wanted)
         size = {address: sum(self._size(number) for number, _ in part) for address, part in plan.items()}
-        if not plan or any(_room(workers[address]) < 1.2 * nbytes for address, nbytes in size.items()):
+        if not plan or any(self._room(workers[address]) < 1.2 * nbytes for address, nbytes in size.items()):
             return
         gain = (now - self.began) * (1.0 - slowest(wanted, threads) / slowest(here, threads))
         fewer = nodes(here, len(self.keys)) - nodes(wanted, len(self.keys))
@@ -249,8 +253,19 @@ class Rounds:
             return
         self.next_move = now + ARRIVAL
         self.notice(f"to even out the load, blocks are moved: {sum(map(len, plan.values()))} of {len(self.keys)}")
-        await asyncio.gather(*(self._move(address, part) for address, part in plan.items()))
+        await asyncio.gather(*(self._move_all(address, part) for address, part in plan.items()))
         self.next_move = self.loop.time() + 1.0
+
+    async def _move_all(self, address: str, part: list[tuple[int, str]]) -> None:
+        """Have a worker fetch blocks, those of GPUs some at a time."""
+        bundle: list[tuple[int, str]] = []
+        for move in part:
+            bundle.append(move)
+            if self.spec.devices and sum(self._size(number) for number, _ in bundle) >= BUNDLE:
+                await self._move(address, bundle)
+                bundle = []
+        if bundle:
+            await self._move(address, bundle)
 
     async def _move(self, address: str, part: list[tuple[int, str]]) -> None:
         """Have a worker fetch blocks, wait until it has them, and only then drop them where they were."""
@@ -280,8 +295,24 @@ class Rounds:
         return set() if task is None else {worker.address for worker in task.who_has or ()}
 
     def _size(self, number: int) -> int:
+        """Bytes of a block. Dask knows of a block on a GPU what it takes of the host: next to nothing."""
         task = self.scheduler.tasks.get(self.keys[number])
-        return 0 if task is None else max(0, task.nbytes)
+        if task is None:
+            return 0
+        if not self.spec.devices:
+            return max(0, int(task.nbytes))
+        start, stop = self.spec.cuts.bounds(number)
+        return self.spec.cuts.memory(True) * (stop - start) // self.spec.cuts.n_samples
+
+    def _room(self, worker: Any) -> float:
+        """Bytes of blocks that a worker can take in: none on a GPU of which Dask knows nothing, for it may have none.
+
+        Of the host, up to 60 % of its limit, Dask's own default target, beyond which it spills.
+        """
+        if self.spec.devices:  # what Dask reports where pynvml is installed, as dask-cuda has it
+            used = worker.metrics.get("gpu_memory_used") or 0
+            return 0.9 * float(worker.metrics.get("gpu-memory-total", 0)) - used
+        return float("inf") if not worker.memory_limit else float(0.6 * worker.memory_limit - worker.memory.process)
 
 
 def silent(owing: Mapping[str, float], workers: Mapping[str, Any], now: float, wall: float, limit: float) -> list[str]:
@@ -305,8 +336,3 @@ def exception_of(cause: Any) -> Exception:
     if isinstance(cause, bytes):
         cause = loads(cause)
     return cause if isinstance(cause, Exception) else ClusterError(f"a block could not be made: {cause!r}")
-
-
-def _room(worker: Any) -> float:
-    """Bytes that a worker can take in without spilling: up to 60 % of its limit, Dask's own default target."""
-    return float("inf") if not worker.memory_limit else 0.6 * worker.memory_limit - worker.memory.process

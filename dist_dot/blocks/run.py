@@ -104,10 +104,15 @@ class SchedulerBlocks:
         self._usual = 0.0  # seconds of the last round that nothing disturbed
 
     @property
+    def on_device(self) -> bool:
+        """Whether the rows are on GPUs."""
+        return bool(self.host.spec.devices)
+
+    @property
     def where(self) -> str:
         """Where the rows live, in words."""
         count = len(self.host.rounds.scheduler.workers)
-        return f"a Dask cluster of {count} worker{'s' if count != 1 else ''}"
+        return f"a Dask cluster of {count} worker{'s' if count != 1 else ''}{self.host.spec.devices}"
 
     @property
     def checksum(self) -> str:

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from dist_dot.blocks import device
 from dist_dot.blocks.arrays import Parameters, namespace, to_host
 from dist_dot.blocks.block import Block, Kernel, block_key, checksum
+from dist_dot.blocks.device import serialize  # noqa: F401 - it tells Dask how blocks of a GPU travel
 from dist_dot.blocks.placement import Ranges
 from dist_dot.blocks.reduce import Node, fold, merge_of, put
 from dist_dot.typing import Array

@@ -37,6 +37,18 @@ def memory() -> dict[str, Any]:
     }
 
 
+def gpu() -> dict[str, Any]:
+    """Return the machine's name and the GPU that this process uses: its id, its name, its free bytes; or why none.
+
+    It asks dist_dot, which `facts` has found.
+    """
+    from dist_dot.blocks.device import settle
+
+    missing = settle.unusable()
+    card, name, free = ("", "", 0) if missing else (*settle.card(), settle.free_memory())
+    return {"host": socket.gethostname(), "card": card, "name": name, "free": free, "missing": missing}
+
+
 def _version(name: str) -> "str | None":
     try:
         return version(name)

@@ -127,7 +127,8 @@ def learn_encoding(table: Table, data: Data, classes: bool, train: Part, each: E
 class BlockMaker:
     """Makes block `number` of a part from the table: what a Dask task calls, and calls again after a loss.
 
-    starts[i] is the row of the table where block i begins; the last entry is the end.
+    starts[i] is the row of the table where block i begins; the last entry is the end. device says where the rows are
+    kept, "cpu" or "cuda".
     """
 
     table: Table
@@ -136,6 +137,7 @@ class BlockMaker:
     part: Part
     cuts: Cuts
     starts: tuple[int, ...]
+    device: str = "cpu"
 
     def __call__(self, number: int) -> Block:
         """Read the rows of the block, encode and check them."""
@@ -147,7 +149,7 @@ class BlockMaker:
         target = self.encoding.target
         y = numbers(rows, self.data.target) if target is None else self.encoding.codes(rows, target)
         X, y = self.encoding.design(rows), np.asarray(y, np.float64)
-        return make_block(X, y, weight, self.cuts.bounds(number)[0], self.cuts.dtype)
+        return make_block(X, y, weight, self.cuts.bounds(number)[0], self.cuts.dtype, self.device)
 
 
 def numbers(table: pa.Table, name: str) -> Array:

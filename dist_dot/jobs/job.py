@@ -30,6 +30,9 @@ class Data:
     """The share of rows, drawn by row number, that is kept out of training and only scored."""
     block_rows: int | Literal["auto"] = "auto"
     """Rows per block; "auto" follows from the number of rows and columns."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the rows are kept: cpu, the memory of the machine; cuda, that of a GPU of each worker, or of this process;
+    auto: cuda where [cluster] reserves GPUs (kind cuda, or gpus_per_worker on kubernetes), else cpu."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,11 @@ class Cluster:
     operator_namespace: str = "dask-operator"
 
     @property
+    def reserves_gpus(self) -> bool:
+        """Whether its workers are given GPUs of their own."""
+        return self.kind == "cuda" or (self.kind == "kubernetes" and self.gpus_per_worker > 0)
+
+    @property
     def tls_files(self) -> dict[str, str]:
         """The certificates that are given, by the name of their key here."""
         names = ("tls_ca_file", "tls_cert", "tls_key")
@@ -130,6 +138,13 @@ class Job:
     solver: Solver = field(default_factory=Solver)
     cluster: Cluster = field(default_factory=Cluster)
     output: Output = field(default_factory=Output)
+
+    @property
+    def device(self) -> str:
+        """Where the rows are kept, "cpu" or "cuda": what [data] device says, or what it follows from."""
+        if self.data.device != "auto":
+            return self.data.device
+        return "cuda" if self.cluster.reserves_gpus else "cpu"
 
 
 def read_job(path: Path, settings: Sequence[str] = ()) -> Job:

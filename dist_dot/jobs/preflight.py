@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-import numpy as np
 from dask.utils import format_bytes
 from distributed import Client
 
 from dist_dot import __version__
 from dist_dot.blocks.block import Cuts, log
-from dist_dot.errors import ClusterError, DeadlineError, JobError
+from dist_dot.errors import ClusterError, DeadlineError, DeviceError, JobError
 from dist_dot.jobs import facts
 
 DEADLINE = 60.0  # seconds for all answers to one question
@@ -66,14 +65,14 @@ def check_memory(client: Client, cuts: Cuts, weights: bool) -> None:
 
     Raises ClusterError where they cannot fit; logs a warning where Dask will move some to disk.
     """
-    needed = cuts.n_samples * (cuts.n_features + cuts.n_targets + weights) * np.dtype(cuts.dtype).itemsize
+    needed = cuts.memory(weights)
     limits = {who: of["memory_limit"] for who, of in client.scheduler_info(n_workers=-1)["workers"].items()}
     found = [Room(**of, limit=limits.get(who)) for who, of in _ask_workers(client, "memory").items()]
     if not found:
         return
     fits, quick = room(found, 1.0), room(found, SPILLS)
     words = (
-        f"{cuts.n_samples:,} rows of {cuts.n_features:,} columns ({cuts.dtype}) take {format_bytes(needed)}, and the "
+        f"{cuts} take {format_bytes(needed)}, and the "
         f"{len(found)} worker{'s' if len(found) > 1 else ''} of {client.scheduler.address}"
     )
     if needed > fits:
@@ -86,6 +85,47 @@ def check_memory(client: Client, cuts: Cuts, weights: bool) -> None:
             "%s keep%s up to %s in memory: what is beyond goes to disk, and is read from there in every round",
             words, "" if len(found) > 1 else "s", format_bytes(quick),
         )  # fmt: skip
+
+
+def check_gpus(client: Client) -> None:
+    """Look whether each worker has a GPU that it can use. One message per worker.
+
+    Raises DeviceError for one that has none; logs a warning for GPUs, or versions of CuPy, that differ.
+    """
+    found = _ask_workers(client, "gpu")
+    for reason, who in _by({f"worker {who}": of["missing"] for who, of in found.items() if of["missing"]}).items():
+        raise DeviceError(f"GPUs are to keep the rows, and on {_names(who, found)} {reason}; or set data.device=cpu")
+    kinds = sorted({of["name"] for of in found.values()})
+    if len(kinds) > 1:
+        log.warning("the GPUs of the workers differ, so that a fit may have other bits each time: %s", "; ".join(kinds))
+
+
+def check_gpu_memory(client: Client, cuts: Cuts, weights: bool) -> None:
+    """Compare the bytes of the blocks with the free memory of the workers' GPUs. One message per worker.
+
+    Raises DeviceError where a GPU cannot hold the blocks of its workers.
+    """
+    found = _ask_workers(client, "gpu")
+    threads = {who: of["nthreads"] for who, of in client.scheduler_info(n_workers=-1)["workers"].items()}
+    shares = shared_out(cuts.memory(weights), {who: threads.get(who, 1) for who in found})
+    cards: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for worker, of in found.items():
+        cards[of["host"], of["card"]].append(worker)
+    for those in cards.values():
+        needed, free = sum(shares[who] for who in those), min(found[who]["free"] for who in those)
+        if needed > free:
+            names = _names([f"worker {who}" for who in those], found)
+            raise DeviceError(
+                f"{cuts} take {format_bytes(cuts.memory(weights))}, of which {names} would keep "
+                f"{format_bytes(needed)}, and the GPU there ({found[those[0]]['name']}) has {format_bytes(free)} free: "
+                "use more GPUs or fewer columns, or set data.device=cpu"
+            )
+
+
+def shared_out(nbytes: int, threads: Mapping[str, int]) -> dict[str, int]:
+    """Return the bytes that each worker is to hold: blocks are laid out in proportion to the threads of workers."""
+    total = sum(threads.values())
+    return {who: -(-nbytes * count // total) for who, count in threads.items()}
 
 
 @dataclass(frozen=True)

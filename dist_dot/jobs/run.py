@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dist_dot.blocks.block import Blocks, Cuts, Recovery, cut
+from dist_dot.blocks.block import Blocks, Cuts, Recovery, cut, log
+from dist_dot.blocks.device import settle
 from dist_dot.blocks.layout import lay_out_rows
 from dist_dot.errors import DataError, JobError, RunCancelled
 from dist_dot.jobs.features import BlockMaker, Encoding, learn_encoding
@@ -144,10 +145,7 @@ def run_job(
             _check_shared(plan.checkpoints, client)
         checkpoints = Checkpoints(plan.checkpoints, job.output.checkpoint_every, resume)
     cuts = _cuts(plan, plan.train)
-    if client is not None and job.cluster.preflight:
-        from dist_dot.jobs.preflight import check_memory
-
-        check_memory(client, cuts, job.data.weight is not None)
+    _check_room(plan, cuts, client)
     blocks = _blocks(plan, plan.train, cuts, client)
     objective = Objective(blocks, plan.loss, job.model.alpha, job.model.fit_intercept)
     chosen = _solver(job, objective)
@@ -171,6 +169,22 @@ def run_job(
     return finish(plan, outcome, client)
 
 
+def _check_room(plan: Plan, cuts: Cuts, client: Any) -> None:
+    """Compare the bytes of the rows with the memory that is to hold them, before they are read."""
+    weights, on_gpu = plan.job.data.weight is not None, plan.job.device == settle.CUDA
+    everything = replace(cuts, n_samples=plan.table.n_rows)  # what is held out is scored beside the rows trained on
+    if client is None:
+        if on_gpu:
+            settle.check_room(everything.memory(weights), str(everything))
+    elif plan.job.cluster.preflight:
+        from dist_dot.jobs.preflight import check_gpu_memory, check_memory
+
+        if on_gpu:
+            check_gpu_memory(client, everything, weights)
+        else:
+            check_memory(client, cuts, weights)
+
+
 def _check_shared(folder: str, client: Any) -> None:
     """Refuse checkpoints in a folder of this machine that the scheduler, whose loop writes them, does not see."""
     if "://" in folder:
@@ -189,14 +203,21 @@ def _check_shared(folder: str, client: Any) -> None:
 def plan_job(job: Job, client: Any) -> Plan:
     """Open the table and learn its encoding: one pass over the columns used. Before it, the cluster is looked at.
 
-    Raises DataError, and what `dist_dot.jobs.preflight.check_cluster` does.
+    Raises DataError, DeviceError where GPUs are to keep the rows and are not there, and what
+    `dist_dot.jobs.preflight.check_cluster` does.
     """
     Path(job.output.folder).mkdir(parents=True, exist_ok=True)
     table = open_table(job.data.source)
-    if client is not None and job.cluster.preflight:
-        from dist_dot.jobs.preflight import check_cluster
+    if client is None:
+        settle.require(job.device)
+    elif job.cluster.preflight:
+        from dist_dot.jobs.preflight import check_cluster, check_gpus
 
         check_cluster(client, sorted({table.files[0], table.files[-1]}))
+        if job.device == settle.CUDA:
+            check_gpus(client)
+            if job.data.device == settle.AUTO:
+                log.warning("GPUs keep the rows, since the cluster reserves some; data.device=cpu keeps them off")
 
     def each(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
         if client is None:
@@ -274,7 +295,8 @@ def _cuts(plan: Plan, part: Part) -> Cuts:
 def _blocks(plan: Plan, part: Part, cuts: Cuts, client: Any) -> Any:
     starts = part.positions([number * cuts.block_rows for number in range(cuts.n_blocks)])
     starts[0] = 0
-    make = BlockMaker(plan.table, plan.job.data, plan.encoding, part, cuts, (*starts, plan.table.n_rows))
+    ends = (*starts, plan.table.n_rows)
+    make = BlockMaker(plan.table, plan.job.data, plan.encoding, part, cuts, ends, plan.job.device)
     return lay_out_rows(make, cuts, client, plan.table.url)
 
 

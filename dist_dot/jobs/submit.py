@@ -48,6 +48,8 @@ def plan_submission(
     _check_seen(job, pods)
     # As many as there will be: the program in the pod waits for the workers that the job names.
     changes = (*settings, f"cluster.workers={pods.workers}")
+    if pods.gpus_per_worker and job.data.device == "auto":
+        changes += ("data.device=cuda",)  # to the program there, the cluster is an address
     return Submission(name, namespace, pods, path.read_text(encoding="utf-8"), store, changes, retries)
 
 

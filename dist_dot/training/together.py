@@ -238,6 +238,11 @@ class _Member:
         self.rounds, self.recovery = 0, Recovery()
 
     @property
+    def on_device(self) -> bool:
+        """Whether the rows are on GPUs."""
+        return self._meeting.blocks.on_device
+
+    @property
     def where(self) -> str:
         """Where the rows live, in words."""
         return self._meeting.blocks.where

@@ -81,6 +81,16 @@ def _name(device: int) -> str:
     return str(cupy.cuda.runtime.getDeviceProperties(device)["name"].decode())
 
 
+def card() -> tuple[str, str]:
+    """Return what tells the current GPU of this process from others, and its name, with the versions that use it."""
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    properties = runtime.getDeviceProperties(runtime.getDevice())
+    versions = f"CuPy {cupy.__version__}, CUDA {_version(runtime.runtimeGetVersion())}"
+    return properties["uuid"].hex(), f"{properties['name'].decode()} ({versions})"
+
+
 def free_memory() -> int:
     """Return the bytes that CuPy can still take on the current GPU: what is free, and what it keeps for later use."""
     import cupy
