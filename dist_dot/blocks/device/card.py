@@ -111,7 +111,10 @@ class Card:
         return places
 
     def add_products(self, tile: Any, rows: int, sums: Any, add: bool) -> None:
-        """Set, or add to, sums (batches, m, m): the products x.T x of batches of so many rows of the tile (rows, m)."""
+        """Set, or add to, sums (batches, m, m): the products x.T x of batches of so many rows of the tile (rows, m).
+
+        They are right below the diagonal, and on it.
+        """
         from cupy.cuda import get_cublas_handle
         from cupy_backends.cuda.libs import cublas
 
@@ -119,24 +122,32 @@ class Card:
         kind = sums.dtype.type
         alpha, beta = np.array(1, kind), np.array(int(add), kind)
         gemm = cublas.dgemmStridedBatched if kind is np.float64 else cublas.sgemmStridedBatched
-        # As cuBLAS has it, column by column, the tile is its transpose.
-        x = tile.data.ptr, m, rows * m
-        gemm(
-            get_cublas_handle(),
-            cublas.CUBLAS_OP_N,
-            cublas.CUBLAS_OP_T,
-            m,
-            m,
-            rows,
-            alpha.ctypes.data,
-            *x,
-            *x,
-            beta.ctypes.data,
-            sums.data.ptr,
-            m,
-            m * m,
-            batches,
-        )
+        # cuBLAS works on squares of 64 columns: a few columns beyond those are multiplied by themselves.
+        square = m // 64 * 64 if m > 64 and m % 64 <= 8 else m
+        for columns, first, last in ((square, 0, square), (m, square, m)):
+            if first == last:
+                continue
+            # As cuBLAS has it, column by column, the tile is its transpose.
+            gemm(
+                get_cublas_handle(),
+                cublas.CUBLAS_OP_N,
+                cublas.CUBLAS_OP_T,
+                columns,
+                last - first,
+                rows,
+                alpha.ctypes.data,
+                tile.data.ptr,
+                m,
+                rows * m,
+                tile.data.ptr + first * kind().itemsize,
+                m,
+                rows * m,
+                beta.ctypes.data,
+                sums.data.ptr + first * m * kind().itemsize,
+                m,
+                m * m,
+                batches,
+            )
 
     def upload(self, array: Array) -> Any:
         """Return a copy of a NumPy array on this card."""
@@ -147,7 +158,12 @@ class Card:
 
     def write(self, there: Any, array: Array) -> None:
         """Set an array of this card to the numbers of a NumPy array of the same dtype."""
-        there.data.copy_from_host_async(array.ctypes.data, array.nbytes, self.stream)
+        self._copy(there.data.ptr, array.ctypes.data, array.nbytes, self.cupy.cuda.runtime.memcpyHostToDevice)
+
+    def _copy(self, target: int, source: int, nbytes: int, kind: int) -> None:
+        """Copy in the order of the stream. CuPy's own methods refuse what is to become a graph."""
+        if nbytes:
+            self.cupy.cuda.runtime.memcpyAsync(target, source, nbytes, kind, self.stream.ptr)
 
     def pinned(self, shape: Any, dtype: Any) -> Array:
         """Return memory of the host that the card reaches by itself."""
@@ -158,7 +174,7 @@ class Card:
 
     def read(self, array: Any, on_host: Array) -> None:
         """Ask for the numbers of a C-contiguous array of this card: they are there once the stream has come so far."""
-        array.data.copy_to_host_async(on_host.ctypes.data, array.nbytes, self.stream)
+        self._copy(on_host.ctypes.data, array.data.ptr, array.nbytes, self.cupy.cuda.runtime.memcpyDeviceToHost)
 
     def to_host(self, array: Any) -> Array:
         """Return a C-contiguous array of this card as a NumPy array, once all that was asked of the stream is done."""

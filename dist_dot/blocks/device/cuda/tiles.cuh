@@ -39,7 +39,7 @@ extern "C" __global__ void packed(const double* __restrict__ square, int m, doub
     triangle[(i64)i * (i + 1) / 2 + j] = square[(i64)i * m + j];
 }
 
-// The products of such tiles, about a mean that is nearly theirs (from [sum s, sums of s x, ..]) -> a summary
+// The products of such tiles (below the diagonal), about a mean that is nearly theirs (from [sum s, sums of s x, ..]) -> a summary
 // [weight, mean (d), second moments about the mean (d, d)], the mean put right by what was left over.
 extern "C" __global__ void summary_of(const double* __restrict__ products, const double* __restrict__ mean, int d,
                                       double* __restrict__ summary) {
@@ -52,7 +52,7 @@ extern "C" __global__ void summary_of(const double* __restrict__ products, const
   }
   for (int j = blockIdx.x * blockDim.x + threadIdx.x; j < d; j += gridDim.x * blockDim.x)
     summary[1 + d + (i64)i * d + j] =
-        products[(i64)i * width + j] - weight * (left * (products[(i64)d * width + j] / divisor));
+        products[(i64)(i > j ? i : j) * width + (i > j ? j : i)] - weight * (left * (products[(i64)d * width + j] / divisor));
 }
 
 // The summary of the rows of both: Chan, Golub and LeVeque (1983), equation 2.1. Each operation is rounded, as in
