@@ -110,7 +110,7 @@ def test_estimators_find_and_predict_what_they_do_on_the_host(name, dtype):
     for attribute in ("alpha_", "C_", "classes_"):
         if hasattr(here, attribute):
             np.testing.assert_array_equal(getattr(there, attribute), getattr(here, attribute))
-            assert not isinstance(getattr(there, attribute), cupy.ndarray)
+            assert type(getattr(there, attribute)) in (np.ndarray, float, np.float64)
 
 
 def test_a_model_of_the_card_predicts_rows_of_the_host_and_the_other_way_round():
