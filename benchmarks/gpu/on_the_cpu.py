@@ -38,6 +38,7 @@ def fit(name: str, rows: Table, X: Any, estimator: str) -> Iterator[Record]:
     yield record(
         "dist_dot, CPU",
         name,
+        rows,
         estimator,
         first,
         second,
