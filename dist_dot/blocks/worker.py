@@ -25,7 +25,8 @@ SMALL = 20_000
 
 
 def pack(array: Array) -> Any:
-    """Return a float64 array in the form that travels fastest; `unpack` gives it back."""
+    """Return an array in the form that travels fastest; `unpack` gives it back, as float64."""
+    array = np.asarray(array, np.float64)
     return array.tobytes() if array.size < SMALL else to_serialize(array)
 
 

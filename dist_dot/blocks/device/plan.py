@@ -117,12 +117,12 @@ def _by_warps(p: int, itemsize: int, columns: int, numbers: int) -> Plan:
 
 def _by_block(p: int, itemsize: int, columns: int, numbers: int) -> Plan:
     row, vectors = p * itemsize, ceil(p / numbers)
-    # Few warps, so that few of them make the same residuals, but no more of the sums than their registers hold.
-    warps = 16 if row > WIDE else 8 if vectors > 256 else 4
-    while columns >= 4 and warps > 1 and columns * row <= 64 * 4 * 32 * warps // 2:
-        warps //= 2
     rows = 8 if row <= 4 << 10 else 4 if row <= 12 << 10 else 2 if 4 * row <= MOST_SHARED else 1
     rows = max(1, min(rows, 32 // columns))
+    # All warps make the same residuals: of several columns as few as their sums have registers in.
+    warps = 16 if row > WIDE else 8 if vectors > 256 else 4
+    while columns >= 4 and warps > (1 if rows * row <= 8 << 10 else 2) and columns * row <= 64 * 4 * 32 * warps // 2:
+        warps //= 2
     stage = _stage(rows * row)
     stages = max(2, min(3 if rows == 8 else 4, (HALF_SHARED if 3 * stage <= HALF_SHARED else MOST_SHARED) // stage))
     return Plan(
