@@ -14,7 +14,7 @@ from distributed.protocol.pickle import dumps, loads
 from dist_dot.blocks.block import Kernel, Program, Recovery, combined, merge_of
 from dist_dot.blocks.reduce import Node, fold, root, uncovered
 from dist_dot.blocks.rounds import Rounds, RunSpec
-from dist_dot.blocks.worker import NAME, pack, unpack
+from dist_dot.blocks.worker import NAME, as_sent, pack, unpack
 from dist_dot.errors import ClusterError, DeadlineError, RunCancelled
 from dist_dot.typing import Array
 
@@ -76,7 +76,7 @@ class Run:
             blocks = SchedulerBlocks(self)
             outcome = "done", (program(blocks, self._report), blocks.rounds)
         except Exception as error:  # all of them belong to the client
-            outcome = "error", error
+            outcome = "error", as_sent(error)
         except BaseException as error:  # of a loss that exits, say: the run is over, and the client is not to exit too
             outcome = "error", ClusterError(f"the run was ended by {error!r}")
         try:

@@ -15,6 +15,7 @@ from dist_dot.blocks.arrays import Parameters, namespace, to_host
 from dist_dot.blocks.block import Kernel, block_key, checksum, merge_of
 from dist_dot.blocks.placement import Ranges
 from dist_dot.blocks.reduce import Node, fold, put
+from dist_dot.errors import ClusterError
 from dist_dot.typing import Array
 
 NAME = "dist-dot"
@@ -41,6 +42,15 @@ def unpack(message: Any) -> Array:
 def _together(sums: list[Any]) -> Array:
     """Return the sums end to end on the host: one transfer."""
     return np.asarray(to_host(namespace(sums[0]).concat(sums))) if sums else np.empty(0)
+
+
+def as_sent(error: Exception) -> Exception:
+    """Return the exception, or a ClusterError with its words where it does not survive being pickled."""
+    try:
+        loads(dumps(error))
+    except Exception:
+        return ClusterError(f"{type(error).__name__}: {error}")
+    return error
 
 
 @lru_cache(maxsize=64)
@@ -99,7 +109,7 @@ class KernelPlugin(WorkerPlugin):
                 return None
             parts = await asyncio.gather(*threads)
         except Exception as error:  # whatever a kernel raises ends the run, at the client, as what it is
-            return {"stamp": stamp, "error": dumps(error)}
+            return {"stamp": stamp, "error": dumps(as_sent(error))}
         nodes = fold({node: total for part in parts for node, total in part.nodes.items()}, leaves, merge_of(run))
         return {
             "stamp": stamp,
