@@ -11,7 +11,7 @@ from distributed.protocol.pickle import dumps
 
 from dist_dot.blocks.block import Cuts, Kernel, Program, Recovery, Report, checksum, combined, log
 from dist_dot.blocks.remote import DEADLINE, RemoteRun, install, start
-from dist_dot.blocks.rounds import DEATHS, RunSpec
+from dist_dot.blocks.rounds import DEATHS, STUCK, RunSpec
 from dist_dot.errors import ClusterError, DeadlineError
 from dist_dot.typing import Array
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 # Seconds.
 PATIENCE = 300.0  # without a worker that could go on
-ARRIVAL = 600.0  # between one block's making and the next
+ARRIVAL = 600.0  # between one block's making and the next, while no worker is at work
 PAUSED = 60.0  # that no worker takes tasks: one that only has to spill takes some again sooner
 LOOK = 5.0  # between two looks at that
 
@@ -166,9 +166,11 @@ def _cancelled_on_failure(client: Client, futures: Sequence[Future]) -> Iterator
 def _next(client: Client, pending: set[Future], wanted: str) -> tuple[set[Future], set[Future]]:
     """Wait for one of the futures to end; return those that have, and the others.
 
-    Raises DeadlineError after ten minutes, ClusterError where all workers have been paused for one.
+    Raises DeadlineError after ten minutes in which no worker has done anything, or half an hour where some are at work
+    but finish nothing; ClusterError where all workers have been paused for a minute.
     """
     begin = taken = monotonic()
+    before: Any = None
     while True:
         with suppress(TimeoutError):
             done, others = wait(pending, timeout=LOOK, return_when="FIRST_COMPLETED")
@@ -179,8 +181,12 @@ def _next(client: Client, pending: set[Future], wanted: str) -> tuple[set[Future
             taken = now
         if now - taken >= PAUSED:
             raise ClusterError(f"waited {PAUSED:.0f} s for {wanted}: {_paused(workers)}")
-        if now - begin >= ARRIVAL:
-            raise DeadlineError(f"waited {ARRIVAL:.0f} s for {wanted}")
+        counts = {address: worker["metrics"]["task_counts"] for address, worker in workers.items()}
+        if counts != before:  # what the tasks wait for takes as long as it takes
+            begin, before = now, counts
+        limit = STUCK if any(count.get("executing") for count in counts.values()) else ARRIVAL
+        if now - begin >= limit:
+            raise DeadlineError(f"waited {limit:.0f} s for {wanted}")
 
 
 def _works(worker: Mapping[str, Any]) -> bool:
