@@ -15,9 +15,11 @@ from test_jobs import train as train_here
 from dist_dot import losses
 from dist_dot.blocks.cluster import ClusterBlocks
 from dist_dot.blocks.layout import lay_out
+from dist_dot.blocks.remote import runs
 from dist_dot.solvers import GradientDescent
 
 STEPS = 4000
+WIDE = {"COLUMNS": "200"}  # of the terminal, so that a line stays one
 OPTIONS = ("--set", "solver.tol=0", "--set", f"solver.max_iter={STEPS}", "--set", "output.checkpoint_every=200")
 
 
@@ -89,6 +91,27 @@ def test_a_signal_stops_the_run_which_leaves_a_checkpoint(cluster, job, tmp_path
     status, _, errors = finished(cluster.train(job / "job.toml", "--out", tmp_path, *OPTIONS, "--resume", "auto"))
     assert (status, errors) == (3, "")
     assert bits(tmp_path) == bits(job / "straight")
+
+
+@pytest.mark.parametrize("end", ["stopped", "stopping", "cancelled"])
+def test_resume_goes_on_with_a_run_whose_client_was_killed_while_it_stopped_it(cluster, job, tmp_path, end):
+    """As of a pod that gets SIGTERM, asks its run to stop, and is killed before the round is over."""
+    process, name = start(cluster, job, tmp_path)
+    process.kill()
+    process.wait()
+    with Client(cluster.address, set_as_default=False) as client:
+        client.sync(client.scheduler.dist_dot_stop, run=name, cancel=end == "cancelled")
+        deadline = time.monotonic() + 60
+        while end == "stopped" and [run.state for run in runs(client)] != ["done"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    status, output, errors = finished(
+        cluster.train(job / "job.toml", "--out", tmp_path, *OPTIONS, "--resume", "auto", env=os.environ | WIDE)
+    )
+    assert status == 3, errors
+    assert f"run {name} was stopped: it goes on from its checkpoint" in output or end == "cancelled"
+    assert bits(tmp_path) == bits(job / "straight")
+    assert "no runs" in finished(cluster.attach())[1]
 
 
 def test_ctrl_c_in_a_terminal_asks(cluster, job, tmp_path):

@@ -21,7 +21,11 @@ TRIES = 5  # to install the service: the one before may be about to leave
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run in a list: state is "running", "done" or "error"; progress is its last, None before the first."""
+    """A run in a list: progress is its last, None before the first.
+
+    state is "running", "ending" once somebody has stopped or cancelled it, "done" (also of a run that was stopped, with
+    what it had) or "error".
+    """
 
     run: str
     label: str

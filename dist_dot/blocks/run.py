@@ -51,10 +51,11 @@ class Run:
     def describe(self) -> dict[str, Any]:
         """Return what a list of runs shows."""
         progress = next((report for kind, report in reversed(self.reports) if kind == "progress"), None)
+        ending = self.kind == "running" and (self.stopping or self.rounds.cancelled)
         return {
             "run": self.name,
             "label": self.spec.label,
-            "state": self.kind,
+            "state": "ending" if ending else self.kind,
             "started": self.started.isoformat(timespec="seconds"),
             "progress": dumps(progress),
         }
