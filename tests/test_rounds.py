@@ -19,7 +19,7 @@ from dist_dot.blocks.rounds import Rounds, RunSpec
 from dist_dot.blocks.run import SchedulerBlocks
 from dist_dot.blocks.service import KEPT, Service
 from dist_dot.blocks.worker import NAME, KernelPlugin, pack, unpack
-from dist_dot.errors import ClusterError, DeadlineError
+from dist_dot.errors import ClusterError, DeadlineError, RunDetached
 
 CUTS = cut(50, 3, "float64", 10)
 SPEC = RunSpec(b"", CUTS, "block", ("",) * 5, "the rows", 0.3, "", b"")
@@ -228,7 +228,7 @@ def test_deaths_while_rows_are_laid_out_are_tried_again(monkeypatch):
 
 def test_what_rows_are_made_of_may_take_its_time(monkeypatch):
     """Blocks that no worker is at work for are waited for, but not for ever; so are workers that do not get on."""
-    for name, seconds in {"ARRIVAL": 10.0, "STUCK": 30.0}.items():
+    for name, seconds in {"PATIENCE": 5.0, "ARRIVAL": 10.0, "STUCK": 30.0}.items():
         monkeypatch.setattr(cluster, name, seconds)
 
     def waited(*looks):
@@ -246,10 +246,11 @@ def test_what_rows_are_made_of_may_take_its_time(monkeypatch):
         monkeypatch.setattr(cluster, "wait", no_news)
         monkeypatch.setattr(cluster, "monotonic", lambda: float(now[0]))
         with pytest.raises(DeadlineError, match="for the next of 4 tasks"):
-            cluster._next(SimpleNamespace(scheduler_info=info), set(), "the next of 4 tasks")
+            client = SimpleNamespace(scheduler_info=info, scheduler=SimpleNamespace(address="tcp://here:8786"))
+            cluster._next(client, set(), "the next of 4 tasks")
         return now[0]
 
-    assert waited({}) == 11
+    assert waited({}) == 6
     assert waited({"memory": 3}) == 11
     assert waited({"executing": 1}) == 31
     assert waited(*({"executing": 1, "memory": number} for number in range(50))) == 80
@@ -396,21 +397,72 @@ def test_an_attempt_that_nobody_waits_for_leaves_the_threads_to_the_next():
     assert read == [f"block-{number}" for number in (0, 0, 1, 2, 0, 1, 2)]
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_what_goes_wrong_in_the_client_cancels_the_run(monkeypatch, error):
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, ClusterError, DeadlineError, RunDetached])
+@pytest.mark.parametrize("answers", [True, False])
+def test_what_goes_wrong_in_the_client_cancels_the_run(monkeypatch, error, answers):
+    """A callback may raise anything, also what a fit of its own has met; only RunDetached lets the run go on."""
     asked = []
 
-    def ask(client, handler, **message):
+    def ask(client, handler, *deadline, **message):
         asked.append(handler)
+        if handler == "dist_dot_forget" and not answers:
+            raise DeadlineError("the scheduler did not answer")
         return {"reports": dumps([("progress", 1)]), "result": None}
 
     def interrupted(progress):
-        raise error
+        raise error("of the callback")
 
     monkeypatch.setattr(remote, "_ask", ask)
-    with pytest.raises(error):
+    with pytest.raises(error, match="of the callback"):
         remote.RemoteRun(None, "run").follow(interrupted)
-    assert asked == ["dist_dot_follow", "dist_dot_forget"]
+    assert asked == ["dist_dot_follow", "dist_dot_forget"][: 1 if error is RunDetached else 2]
+
+
+@pytest.mark.parametrize("error", [DeadlineError, remote.SchedulerGone])
+def test_a_scheduler_that_does_not_answer_is_told_and_one_that_is_gone_is_not(monkeypatch, error):
+    asked = []
+
+    def ask(client, handler, *deadline, **message):
+        asked.append(handler)
+        raise error(handler)
+
+    monkeypatch.setattr(remote, "_ask", ask)
+    with pytest.raises(error, match="dist_dot_follow"):
+        remote.RemoteRun(None, "run").follow(print)
+    assert asked == ["dist_dot_follow", "dist_dot_forget"][: 2 if error is DeadlineError else 1]
+
+
+def test_an_outcome_that_has_arrived_is_not_lost_with_its_scheduler(monkeypatch):
+    def ask(client, handler, *deadline, **message):
+        if handler == "dist_dot_forget":
+            raise remote.SchedulerGone("the scheduler is gone")
+        return {"reports": dumps([]), "result": dumps(("done", ("a fit", 7)))}
+
+    monkeypatch.setattr(remote, "_ask", ask)
+    assert remote.RemoteRun(None, "run").follow(print) == ("a fit", 7)
+
+
+def test_only_our_wishes_are_taken_back_from_a_cluster_without_workers():
+    """On a shared scheduler, what the tasks of others wish is theirs."""
+    service, lifted = Service(), []
+    service.wanted = {}
+
+    def task(loose, **annotations):
+        return SimpleNamespace(loose_restrictions=loose, annotations=annotations or None)
+
+    service.scheduler = SimpleNamespace(
+        tasks={
+            "ours": task(True, **{NAME: True}),
+            "theirs": task(True, workers=["tcp://there:1"], allow_other_workers=True),
+            "plain": task(True),
+            "demand": task(False, **{NAME: True}),
+        },
+        set_restrictions=lambda worker: lifted.append(worker),
+    )
+    for key in service.scheduler.tasks:
+        service.transition(key, "waiting", "processing", stimulus_id="")
+        service.transition(key, "waiting", "no-worker", stimulus_id="")
+    assert lifted == [{"ours": None}]
 
 
 def test_a_service_that_is_needed_stays_and_one_that_leaves_starts_nothing():

@@ -80,10 +80,13 @@ class Service(SchedulerPlugin):
         """Tell the runs that need the block; keep Dask from waiting for a worker that is gone.
 
         "Rather on these workers, but others will do" turns into "on these alone" while the cluster has no workers: when
-        there are new ones, Dask (2026.8) finds none of them in the list, and the task waits for ever.
+        there are new ones, Dask (2026.8) finds none of them in the list, and the task waits for ever. Tasks of ours are
+        those that `place` has marked; for what others wish, others answer.
         """
-        if finish == "no-worker" and self.scheduler.tasks[key].loose_restrictions:
-            self.scheduler.set_restrictions(worker={key: None})
+        if finish == "no-worker":
+            task = self.scheduler.tasks[key]
+            if task.loose_restrictions and NAME in (task.annotations or ()):
+                self.scheduler.set_restrictions(worker={key: None})
         if isinstance(key, str) and key.startswith(BLOCK):
             self.idle_since = monotonic()  # whoever lays out rows is about to start a run
         for run in self.wanted.get(key, ()):
