@@ -359,7 +359,8 @@ def test_the_service_leaves_when_nothing_is_left_to_do(monkeypatch, straight):
 
 def traces(dask_worker):
     threads = [thread.name for thread in threading.enumerate() if thread.name.startswith(NAME)]
-    return sorted(dask_worker.executors), [h for h in dask_worker.handlers if h.startswith("dist_dot")], threads
+    handlers = [handler for handler in dask_worker.handlers if handler.startswith("dist_dot")]
+    return sorted(dask_worker.executors), handlers, sorted(dask_worker.metrics), threads
 
 
 def test_a_restarted_cluster_ends_the_run():

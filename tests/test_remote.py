@@ -4,6 +4,7 @@ import os
 import pty
 import signal
 import time
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ from test_jobs import JOB, make_table
 from test_jobs import train as train_here
 
 from dist_dot import losses
+from dist_dot.blocks import remote as remote_runs
 from dist_dot.blocks.cluster import ClusterBlocks
 from dist_dot.blocks.layout import lay_out
 from dist_dot.blocks.remote import runs
+from dist_dot.blocks.worker import NAME
+from dist_dot.errors import DeadlineError
 from dist_dot.solvers import GradientDescent
 
 STEPS = 4000
@@ -163,6 +167,35 @@ def test_the_run_of_an_estimator_is_left_to_its_client(cluster):
         status, _, errors = finished(cluster.attach(run.name))
         assert status == 2 and "belongs to its own client" in errors
         run.forget()
+
+
+def test_a_busy_scheduler_ends_the_run_of_a_client_that_has_given_up(cluster, monkeypatch):
+    """Its blocks stay pinned for ever otherwise: nobody knows of the run any more."""
+    monkeypatch.setattr(remote_runs, "PARTING", 0.5)
+    threads = []
+    with (
+        Client(cluster.address, set_as_default=False) as client,
+        Client(cluster.address, set_as_default=False) as other,
+    ):
+        blocks = small_blocks(client)
+        run = blocks.start(_long_loop(blocks))
+
+        def occupy(progress):
+            if not threads:
+                monkeypatch.setattr(remote_runs, "DEADLINE", 2.0)
+                threads.append(Thread(target=other.run_on_scheduler, args=(time.sleep, 8.0)))
+                threads[0].start()
+            return False
+
+        with pytest.raises(DeadlineError, match="did not answer dist_dot_follow within 2 s"):
+            run.follow(occupy)
+        threads[0].join()
+        monkeypatch.undo()
+        deadline = time.monotonic() + 60
+        while other.run_on_scheduler(lambda dask_scheduler: [c for c in dask_scheduler.clients if c.startswith(NAME)]):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert run.name not in [each.run for each in runs(other)]
 
 
 def small_blocks(client) -> ClusterBlocks:
