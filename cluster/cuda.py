@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from distributed import Client
 
 from cluster.errors import ClusterWordError
+from cluster.local import kept
 
 
 @contextmanager
@@ -27,5 +28,5 @@ def cuda_cluster() -> Iterator[Client]:
             f"the cluster 'cuda' finds no GPU to work on ({type(error).__name__}: {error}): nvidia-smi lists those "
             "there are; 'local' uses the processors"
         ) from error
-    with cluster, Client(cluster) as client:
+    with cluster, kept(cluster), Client(cluster) as client:
         yield client

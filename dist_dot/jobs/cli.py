@@ -17,7 +17,7 @@ from cluster import ClusterWordError
 from cluster.namespace import Namespace
 from dist_dot import __version__
 from dist_dot.errors import DistDotError, InputError, JobError, RunDetached, SolverError
-from dist_dot.jobs.attach import attach_run, find_run, find_same, list_runs
+from dist_dot.jobs.attach import attach_run, find_run, list_runs, resume_job
 from dist_dot.jobs.console import ProgressLine, RowsDone, show_predicted, show_report, show_runs
 from dist_dot.jobs.interrupt import Interrupt
 from dist_dot.jobs.job import Cluster, read_job
@@ -98,12 +98,10 @@ def train(
                     line.say(f"run {run}: dist-dot attach {run} --cluster {address}{files}")
 
             watch = _watch(line, interrupt, can_detach=address is not None)
-            same = find_same(client, job) if resume == "auto" and address else None
-            if same is None:
-                report = run_job(job, client, watch, started, resume == "auto")
+            if resume == "auto" and address:
+                report = resume_job(job, client, watch, started)
             else:
-                started(same.name)
-                report, _ = attach_run(same, None, watch)
+                report = run_job(job, client, watch, started, resume == "auto")
     show_report(console, report, job.output.folder)
     sys.exit(EXIT[report.status])
 

@@ -107,6 +107,11 @@ class Outcome:
     score_train: float | None
     """None for a run that was stopped."""
 
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody has stopped the run."""
+        return self.score_train is None
+
 
 @dataclass(frozen=True)
 class Training:
