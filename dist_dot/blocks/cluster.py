@@ -10,6 +10,7 @@ from distributed import Client, Future, KilledWorker, wait
 from distributed.protocol.pickle import dumps
 
 from dist_dot.blocks.block import Cuts, Kernel, Program, Recovery, Report, checksum, combined, log
+from dist_dot.blocks.compiling import TOPIC
 from dist_dot.blocks.remote import DEADLINE, RemoteRun, install, start
 from dist_dot.blocks.rounds import DEATHS, RunSpec
 from dist_dot.errors import ClusterError, DeadlineError
@@ -121,6 +122,7 @@ def place(client: Client, tasks: Sequence[Any], cuts: Cuts, prefix: str, source:
         except TimeoutError:
             raise DeadlineError(f"waited {DEADLINE:.0f} s for the first worker of {client.scheduler.address}") from None
         workers = client.scheduler_info(n_workers=-1)["workers"]
+    _listen(client)
     install(client)  # now: it keeps the wish below from becoming a demand
     check = delayed(checksum, pure=False)
     futures: list[Future] = []
@@ -138,6 +140,18 @@ def place(client: Client, tasks: Sequence[Any], cuts: Cuts, prefix: str, source:
     with _cancelled_on_failure(client, futures + checks):
         _arrive(client, futures)
         return ClusterBlocks(client, futures, cuts, prefix, gather(client, checks), source)
+
+
+def _listen(client: Client) -> None:
+    """Log what the workers have to say, once where all of them say it."""
+    said: set[str] = set()
+
+    def hear(event: tuple[float, str]) -> None:
+        if event[1] not in said:
+            said.add(event[1])
+            log.warning("%s", event[1])
+
+    client.subscribe_topic(TOPIC, hear)
 
 
 def gather(client: Client, futures: Sequence[Future]) -> list[Any]:
