@@ -35,7 +35,10 @@ class Terminal:
         self.status = None
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
-        self.wait_for(lambda: Path(f"/proc/{self.pid}/cmdline").read_text().split("\0")[:-1] == command)  # no fork of us
+        self.wait_for(lambda: self._command() == command)  # until then it is a copy of this process
+
+    def _command(self):
+        return Path(f"/proc/{self.pid}/cmdline").read_text().split("\0")[:-1]
 
     def _read(self):
         try:

@@ -124,9 +124,9 @@ def test_between_rounds(folder, cluster):
 
 
 def test_an_earlier_checkpoint_is_named_where_it_is_resumed(folder):
-    options = ("--cluster", "none", "--resume", "auto")
-    assert train(folder, "--set", "solver.max_iter=30").returncode == 3
-    with terminal("-m", "dist_dot", "train", folder / "job.toml", *options, "--cluster", "local:2") as program:
+    assert train(folder, "--set", "solver.max_iter=10").returncode == 3
+    options = ("--resume", "auto", "--cluster", "local:2")
+    with terminal("-m", "dist_dot", "train", folder / "job.toml", *options) as program:
         program.wait_for(program.workers)
         program.press(CTRL_C)
         ended(program, f"error: stopped before the first step, {goes_on(folder)}")
@@ -204,6 +204,32 @@ if __name__ == "__main__":
         print("cleaning", flush=True)
         threading.Event().wait()
 """
+
+
+DROPPED = """
+import time
+from dist_dot.jobs.interrupt import interrupt
+
+class Finalizer:
+    def __del__(self):
+        print("ready", flush=True)
+        time.sleep(3600)
+
+interrupt.listen()
+interrupt.idle, interrupt.limit, interrupt.words = False, 3600, lambda: "words"
+try:
+    Finalizer()
+    time.sleep(3600)
+except KeyboardInterrupt:
+    interrupt.leave()
+"""
+
+
+def test_an_interrupt_that_python_drops_is_raised_again():
+    with terminal("-c", DROPPED) as program:
+        program.says("ready")
+        program.press(CTRL_C)
+        ended(program, "error: words")
 
 
 @pytest.mark.parametrize("limit", [0.2, None])

@@ -11,12 +11,13 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Lock, Timer
+from threading import Lock, Timer, main_thread
 from types import FrameType
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LIMIT = 1.5  # seconds for cleaning up: together with `leave` the end takes less than two
+AGAIN = 0.01  # seconds until a KeyboardInterrupt that was dropped is raised again
 STATUS = 1  # of the process
 
 
@@ -35,6 +36,7 @@ class Interrupt:
         self.ask: Callable[[int], bool] | None = None
         self.limit: float | None = LIMIT
         self._stopping = False
+        self._raise_again = False
         self._asking = False
         self._leaving = Lock()
 
@@ -42,12 +44,17 @@ class Interrupt:
         """Hear the signals from now on."""
         for number in SIGNALS:
             signal.signal(number, self._hear)
+        self._report = sys.unraisablehook
+        sys.unraisablehook = self._hear_again
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self._leaving.locked():
             return  # it ends as it is
         if self.idle:
             self.leave()
+        if self._raise_again:
+            self._raise_again = False
+            raise KeyboardInterrupt
         if self._stopping:
             self.leave("; what was being cleaned up was not waited for")
         if self.ask is not None and not self._asking:  # Ctrl-C is an answer, too
@@ -61,10 +68,16 @@ class Interrupt:
         if self.limit is None:
             print("stopping: a second Ctrl-C does not wait for what is cleaned up", file=sys.stderr)
         else:
-            timer = Timer(self.limit, self.leave)
-            timer.daemon = True
-            timer.start()
+            _later(self.limit, self.leave)
         raise KeyboardInterrupt
+
+    def _hear_again(self, lost: "sys.UnraisableHookArgs") -> None:
+        """Raise KeyboardInterrupt once more where it came in a finalizer: Python drops it there, with a traceback."""
+        if not (self._stopping and isinstance(lost.exc_value, KeyboardInterrupt)):
+            self._report(lost)
+            return
+        self._raise_again = True
+        _later(AGAIN, lambda: signal.pthread_kill(main_thread().ident or 0, signal.SIGINT))
 
     def leave(self, more: str = "") -> NoReturn:
         """Say what is left, and more, and end the process and its worker processes, whatever they are at."""
@@ -75,19 +88,25 @@ class Interrupt:
         _end(f"error: {words}{more}")
 
 
+def _later(seconds: float, function: Callable[[], object]) -> None:
+    timer = Timer(seconds, function)
+    timer.daemon = True
+    timer.start()
+
+
 def _end(line: str) -> NoReturn:
     from multiprocessing import active_children, util
 
     for child in active_children():
         child.kill()
-    with suppress(Exception):
-        if sys.stdout.isatty():
-            sys.stdout.write("\x1b[?25h")  # what was live there has hidden the cursor
-        sys.stdout.flush()
-        print(line, file=sys.stderr, flush=True)
     # Gives back the names of semaphores; else a helper process of Python complains of each of them in the terminal.
     with suppress(Exception):
         util._exit_function()  # type: ignore[attr-defined, unused-ignore]
+    with suppress(Exception):
+        if sys.stdout.isatty():
+            sys.stdout.write("\x1b[?25h\r\x1b[2K")  # what was live there has hidden the cursor
+        sys.stdout.flush()
+        print(line, file=sys.stderr, flush=True)
     os._exit(STATUS)
 
 
