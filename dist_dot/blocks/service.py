@@ -162,7 +162,7 @@ class Service(SchedulerPlugin):
         known.cancel()
         with suppress(TimeoutError):
             async with asyncio.timeout(ENDING):
-                while known in self.active:
+                while known.result is None:
                     known.news.clear()
                     await known.news.wait()
 
