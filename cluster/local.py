@@ -1,7 +1,10 @@
 """A cluster of processes on this machine."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 
 import dask
 from dask.system import CPU_COUNT
@@ -33,15 +36,17 @@ def local_cluster(workers: int | None, threads: int = 1) -> Iterator[Client]:
     """
     count, memory = sizes(workers, threads, CPU_COUNT, MEMORY_LIMIT)
     with dask.config.set(TRIM):
-        cluster = LocalCluster(
-            n_workers=count,
-            threads_per_worker=threads,
-            memory_limit=memory,
-            processes=True,
-            dashboard_address=":0",
-            silence_logs=50,
+        cluster = deaf_to_interrupts(
+            lambda: LocalCluster(
+                n_workers=count,
+                threads_per_worker=threads,
+                memory_limit=memory,
+                processes=True,
+                dashboard_address=":0",
+                silence_logs=50,
+            )
         )
-    with cluster, kept(cluster), Client(cluster) as client:
+    with cluster, killed_on_interrupt(cluster), kept(cluster), Client(cluster) as client:
         yield client
 
 
@@ -66,6 +71,45 @@ def kept(cluster: LocalCluster) -> Iterator[None]:
         yield
     finally:
         cluster.loop.add_callback(looks.stop)
+
+
+def deaf_to_interrupts(start: Callable[[], LocalCluster]) -> LocalCluster:
+    """Start a cluster whose processes do not hear Ctrl-C: it is for this process to say what becomes of them.
+
+    A terminal, and the stop button of a notebook, send SIGINT to all processes of the group. Threads and processes
+    inherit what is blocked from the thread that starts them, before they run a line of Python. Where this thread is
+    interrupted meanwhile, the cluster is closed once it has started.
+    """
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # the thread that starts this process has its signals unblocked by it
+
+    def work() -> LocalCluster:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        return start()
+
+    pool = ThreadPoolExecutor(1, "cluster-start")
+    future = pool.submit(work)
+    pool.shutdown(wait=False)
+    try:
+        return future.result()
+    except KeyboardInterrupt:
+        future.add_done_callback(lambda done: None if done.exception() else done.result().close())
+        raise
+
+
+@contextmanager
+def killed_on_interrupt(cluster: LocalCluster) -> Iterator[None]:
+    """Kill the worker processes where this one is interrupted: they may be at work for long that nobody wants."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for nanny in cluster.workers.values():
+            nanny.close_gracefully()  # it brings no other
+            with suppress(ProcessLookupError):
+                if nanny.pid:
+                    os.kill(nanny.pid, signal.SIGKILL)
+        raise
 
 
 def sizes(workers: int | None, threads: int, processors: int, memory: int) -> tuple[int, int]:

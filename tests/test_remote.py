@@ -140,6 +140,20 @@ def test_ctrl_c_in_a_terminal_asks(cluster, job, tmp_path):
     assert list((tmp_path / "checkpoint").glob("*.safetensors"))
 
 
+def test_ctrl_c_is_heard_while_a_round_is_under_way(cluster, job, tmp_path):
+    # Before the first progress or after it: the round that is under way never ends.
+    ours, theirs = pty.openpty()
+    process = cluster.train(job / "job.toml", "--out", tmp_path, *OPTIONS, stdin=theirs)
+    said(process, "dist-dot attach")
+    with cluster.frozen():
+        process.send_signal(signal.SIGINT)
+        os.write(ours, b"c\n")
+        begin = time.monotonic()
+        status, _, errors = finished(process)
+    assert status == 1 and errors.startswith("error: stopped ") and errors.count("\n") == 1
+    assert time.monotonic() - begin < 15.0  # a frozen worker is given up after twenty seconds
+
+
 def test_a_run_resumes_after_the_death_of_its_scheduler(job, tmp_path):
     with remote(tmp_path, 2) as cluster:
         process, _ = start(cluster, job, tmp_path / "run")

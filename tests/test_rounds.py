@@ -261,9 +261,18 @@ def test_runs_that_nobody_fetches_or_wants_are_dropped():
     service, cancelled = Service(), []
 
     def run(name, ended):
-        return SimpleNamespace(
-            name=name, ended=ended, result=b"" if ended else None, cancel=lambda: cancelled.append(name)
-        )
+        each = SimpleNamespace(name=name, ended=ended, result=b"" if ended else None, news=asyncio.Event())
+
+        def end():
+            each.result = b""
+            each.news.set()
+
+        def cancel():
+            cancelled.append(name)
+            asyncio.get_running_loop().call_later(0.05, end)  # it writes its checkpoint
+
+        each.cancel = cancel
+        return each
 
     now = time.monotonic()
     service.runs = {
@@ -274,7 +283,9 @@ def test_runs_that_nobody_fetches_or_wants_are_dropped():
     assert set(service.runs) == {"new", "on", "off"} and not cancelled
     asyncio.run(service.forget_run("new"))
     assert not cancelled
+    off = service.runs["off"]
     asyncio.run(service.forget_run("off"))
+    assert off.result is not None  # who has cancelled a run may rely on its checkpoint
     assert set(service.runs) == {"on"} and cancelled == ["off"]
     asyncio.run(service.before_close())
     assert cancelled == ["off", "on"] and service.gone

@@ -10,6 +10,7 @@ from distributed import Client, Future, KilledWorker, wait
 from distributed.protocol.pickle import dumps
 
 from dist_dot.blocks.block import Block, Cuts, Kernel, Program, Recovery, Report, checksum, combined, log, named
+from dist_dot.blocks.compiling import TOPIC
 from dist_dot.blocks.remote import RemoteRun, install, start
 from dist_dot.blocks.rounds import DEATHS, SPEAK, STUCK, RunSpec
 from dist_dot.blocks.worker import NAME
@@ -130,6 +131,7 @@ def place(client: Client, tasks: Sequence[Any], cuts: Cuts, prefix: str, source:
     """
     from dask import annotate, delayed
 
+    _listen(client)
     install(client)  # now: it keeps the wish below from becoming a demand
     check = delayed(_look, pure=False)
     futures: list[Future] = []
@@ -166,6 +168,18 @@ def _ranges(client: Client, tasks: Sequence[Any]) -> Iterator[tuple[list[str], l
 def _look(block: Block) -> tuple[str, str]:
     """Return the checksum of a block, and the GPU that it is on."""
     return checksum(block), block.device
+
+
+def _listen(client: Client) -> None:
+    """Log what the workers have to say, once where all of them say it."""
+    said: set[str] = set()
+
+    def hear(event: tuple[float, str]) -> None:
+        if event[1] not in said:
+            said.add(event[1])
+            log.warning("%s", event[1])
+
+    client.subscribe_topic(TOPIC, hear)
 
 
 def gather(client: Client, futures: Sequence[Future]) -> list[Any]:

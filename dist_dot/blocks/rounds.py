@@ -105,6 +105,14 @@ class Rounds:
             self.waits[address].reschedule(self.loop.time())
         self.outdated()
 
+    def cancel(self) -> None:
+        """End the run: no answer is waited for any more."""
+        self.cancelled = True
+        for wait in self.waits.values():
+            if not wait.expired():
+                wait.reschedule(self.loop.time())
+        self.change.set()
+
     def outdated(self) -> None:
         """Look again who holds what, and wake who waits for it."""
         self.placement = None

@@ -44,9 +44,8 @@ class Run:
         self.thread = threading.Thread(target=self._work, name=f"{NAME}-{name}", daemon=True)
 
     def cancel(self) -> None:
-        """End it at the next message to or from a worker, without a result."""
-        self.rounds.cancelled = True
-        self.rounds.change.set()
+        """End it without a result; a round under way is abandoned."""
+        self.rounds.cancel()
 
     def describe(self) -> dict[str, Any]:
         """Return what a list of runs shows."""

@@ -29,6 +29,7 @@ SILENCE = 20.0  # without a sign of life from a worker that owes an answer, and 
 INSTALL = 20.0  # for the workers to take our plugin, or to let it go; one that is frozen takes it when it wakes
 KEPT = 86_400.0  # for a result that nobody fetches
 LINGER = 30.0  # without runs and without news of blocks: the next fit need not install the service again
+ENDING = 10.0  # for a run that is cancelled to end: its loop may be at algebra of its own, or write its checkpoint
 GATHER = 0.02  # progress is sent in bundles of this length
 
 
@@ -156,11 +157,17 @@ class Service(SchedulerPlugin):
         known.stopping = not cancel
 
     async def forget_run(self, run: str) -> None:
-        """Drop the result of a run; cancel it if it has not ended."""
+        """Drop the result of a run; cancel it if it has not ended, and wait until it has left its checkpoint."""
         known = self.runs.pop(run, None)
         self.idle_since = monotonic()
-        if known is not None and known.result is None:
-            known.cancel()
+        if known is None or known.result is not None:
+            return
+        known.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENDING):
+                while known.result is None:
+                    known.news.clear()
+                    await known.news.wait()
 
     async def list_runs(self) -> list[dict[str, Any]]:
         """Return what is known of each run."""

@@ -123,6 +123,11 @@ class Checkpoints:
             return found
         return None
 
+    def newest_step(self) -> int | None:
+        """Return the step at which the newest checkpoint in the folder was taken, None where there is none."""
+        found = self._files()
+        return int(found[0].rpartition("/")[2].removesuffix(SUFFIX)) if found else None
+
     def _clean(self) -> None:
         """Remove what a writer that died has left; put aside the files of an earlier run, unless they are resumed."""
         store, _ = self._store()
