@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from time import monotonic, perf_counter
 from typing import Any
 
+import numpy as np
 from distributed.protocol.pickle import dumps, loads
 
 from dist_dot.blocks.block import Kernel, Program, Recovery, combined
@@ -173,7 +174,8 @@ class SchedulerBlocks:
         return program(self, report)
 
     def _decode(self, reply: dict[str, Any]) -> dict[Node, Array]:
-        sums = unpack(reply["sums"]).reshape(len(reply["nodes"]), -1)
+        # Sums of rows that are gathered differ in size, all others are as long as each other.
+        sums = np.split(unpack(reply["sums"]), np.cumsum(reply["sizes"][:-1]))
         self.host.rounds.node_bytes = sums[0].nbytes
         return {(level, index): total for (level, index), total in zip(reply["nodes"], sums, strict=True)}
 

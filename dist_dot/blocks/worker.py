@@ -135,6 +135,7 @@ class KernelPlugin(WorkerPlugin):
         return {
             "stamp": stamp,
             "nodes": list(nodes),
+            "sizes": [int(total.shape[0]) for total in nodes.values()],
             "sums": pack(_together(list(nodes.values()))),
             "missing": [number for part in parts for number in part.missing],
             "checksums": [pair for part in parts for pair in part.checksums],

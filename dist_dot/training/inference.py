@@ -53,9 +53,9 @@ def inference(state: object) -> Inference:
         raise SolverError("only an exact fit knows its standard errors: use solver='exact'")
     if state.alpha > 0:
         raise SolverError(f"standard errors are those of the unpenalised fit, alpha is {state.alpha:g}: use alpha=0")
-    summary = state.summary
-    if state.rank < summary.n_features:
+    if state.rank < state.mean.size:
         raise SolverError(f"some coefficients are not determined: {state.note}")
+    summary = state.summary
     freedom = state.n_samples - state.scale.size
     if freedom < 1:
         raise SolverError(f"{state.n_samples} rows leave no error to estimate beside {state.scale.size} coefficients")
