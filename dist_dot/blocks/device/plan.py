@@ -4,7 +4,7 @@ The order of every sum follows from the plan, so the bits of a pass do. What was
 the constants below are those that were the fastest on one H100 (2026-11-26), for p = 16 .. 10,000.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 
@@ -20,7 +20,7 @@ BY_WARPS, WIDEST = 1 << 10, 80 << 10
 WIDE = 32 << 10
 # Bytes of shared memory that a CTA may have on the cards that this is made for (compute capability 9.0), and those
 # that leave room for a second one.
-MOST_SHARED, HALF_SHARED = 220 << 10, 112 << 10
+MOST_SHARED, HALF_SHARED = 225 << 10, 112 << 10
 
 
 @dataclass(frozen=True)
@@ -123,20 +123,24 @@ def _by_block(p: int, itemsize: int, columns: int, numbers: int) -> Plan:
     warps = 16 if row > WIDE else 8 if vectors > 256 else 4
     while columns >= 4 and warps > (1 if rows * row <= 8 << 10 else 2) and columns * row <= 64 * 4 * 32 * warps // 2:
         warps //= 2
-    stage = _stage(rows * row)
-    stages = max(2, min(3 if rows == 8 else 4, (HALF_SHARED if 3 * stage <= HALF_SHARED else MOST_SHARED) // stage))
-    return Plan(
+    made = Plan(
         kernel="by_block",
         columns=columns,
         numbers=numbers,
         loads=ceil(vectors / (32 * warps)),
         lanes=32,
         rows=rows,
-        stages=stages,
+        stages=3 if rows == 8 else 4,
         warps=warps,
         ctas=1,
         chunk_rows=_chunk_rows(row, columns, rows),
     )
+    # As many stages as leave room for a second CTA, if those are three; else as many as there is room for.
+    three = replace(made, stages=3).shared_bytes(p, itemsize) <= HALF_SHARED
+    most = HALF_SHARED if three else MOST_SHARED
+    while made.shared_bytes(p, itemsize) > most:
+        made = replace(made, stages=made.stages - 1) if made.stages > 2 else replace(made, rows=made.rows // 2)
+    return made
 
 
 def _chunk_rows(row: int, columns: int, step: int) -> int:
