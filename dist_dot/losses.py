@@ -6,7 +6,14 @@ library that speaks the array API; the sums over rows, the weights and the penal
 
 A loss with several `outputs` (softmax) has one z for each of them, along the last axis: y (...), z (..., outputs).
 
-A loss of your own has these methods too; where it has no compiled pass it runs as array operations.
+A loss of your own has these methods too; where it has no compiled pass it runs as array operations. On a GPU it gets a
+pass of one read of X where it has an attribute `cuda`: C++ that sets `value`, `slope` and `second`, the loss and its
+derivatives in z, from `z` and `y`, all of them of the type T, float or double::
+
+    @dataclass(frozen=True)
+    class LogCosh:
+        cuda: ClassVar[str] = "const T r = z - y; value = log(cosh(r)); slope = tanh(r); second = T(1) - slope * slope;"
+        ...
 """
 
 import math
