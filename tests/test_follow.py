@@ -1,4 +1,4 @@
-"""What becomes of a run when its client fails, and of a client when its scheduler does: with no cluster, and at once."""
+"""What becomes of a run when its client fails, and of a client when its scheduler does: with no cluster, at once."""
 
 import pytest
 from distributed.protocol.pickle import dumps

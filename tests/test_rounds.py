@@ -60,7 +60,7 @@ def add(block, parameters):
 
 
 def test_a_round_is_repeated_for_the_missing_blocks_alone():
-    with answering([0, 1, 4], [], [2], [3]) as (blocks, asked):
+    with answering([0, 1, 4], [], [2], [3], seconds=0.02) as (blocks, asked):
         assert blocks.reduce(add, np.zeros(1)) == 31.0
     assert asked == [None, [2, 3], [2, 3], [3]] and blocks.recovery.repeated == 1
 
