@@ -2,9 +2,11 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
+from typing import Any
 
 import dask
 from dask.system import CPU_COUNT
@@ -46,13 +48,13 @@ def local_cluster(workers: int | None, threads: int = 1) -> Iterator[Client]:
                 silence_logs=50,
             )
         )
-    with cluster, killed_on_interrupt(cluster), kept(cluster), Client(cluster) as client:
+    with cluster, killed_on_interrupt(cluster), kept(cluster, TRIM), Client(cluster) as client:
         yield client
 
 
 @contextmanager
-def kept(cluster: LocalCluster) -> Iterator[None]:
-    """Start a new worker, with its nanny, for each one whose nanny is gone.
+def kept(cluster: LocalCluster, config: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
+    """Start a new worker, with its nanny and this Dask configuration, for each one whose nanny is gone.
 
     A nanny replaces a worker that dies, but ends itself with one that exits or dies while it starts: where many die, in
     the end none is left.
@@ -63,7 +65,8 @@ def kept(cluster: LocalCluster) -> Iterator[None]:
             if nanny.status in (Status.closed, Status.failed):
                 del cluster.workers[name]
         if cluster.status is Status.running and len(cluster.workers) < len(cluster.worker_spec):
-            cluster.scale(len(cluster.worker_spec))
+            with dask.config.set(config), suppress(Exception):  # one that does not start is met at the next look
+                await cluster
 
     looks = PeriodicCallback(look, LOOK)
     cluster.loop.add_callback(looks.start)

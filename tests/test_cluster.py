@@ -86,7 +86,8 @@ def test_a_cluster_that_gets_no_workers_is_named(monkeypatch, notices):
     assert len(notices) == 1 and notices[0].startswith("waiting up to 1 s for the next of 1 tasks")
 
 
-def test_a_local_cluster_brings_back_workers_whose_nannies_are_gone(many_blocks):
+def test_a_local_cluster_brings_back_workers_whose_nannies_are_gone(many_blocks, monkeypatch):
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)  # a nanny of other tests sets it, for this process too
     X, y = many_blocks
     gone = []
     with cluster.open("local", 2) as client:
@@ -101,6 +102,7 @@ def test_a_local_cluster_brings_back_workers_whose_nannies_are_gone(many_blocks)
             there = Ridge(solver="gradient_descent", tol=0, max_iter=400, callbacks=(close,))
             there.fit(chunked(X, 9_000), chunked(y, 9_000))
         assert len(gone) == 2 and not set(gone) & set(client.cluster.workers.values())
+        assert set(client.run(os.getenv, "MALLOC_TRIM_THRESHOLD_").values()) == {None}  # they are as the first ones
     with pytest.warns(match="stopped at max_iter"):
         here = Ridge(solver="gradient_descent", tol=0, max_iter=400).fit(X, y)
     assert there.coef_.tobytes() == here.coef_.tobytes() and there.fit_.recovery.lost == 2

@@ -13,13 +13,13 @@ import pytest
 from distributed import KilledWorker, Status
 from distributed.protocol.pickle import dumps
 
-from dist_dot.blocks import cluster, remote, rounds, run
+from dist_dot.blocks import cluster, rounds, run
 from dist_dot.blocks.block import cut
 from dist_dot.blocks.rounds import Rounds, RunSpec
 from dist_dot.blocks.run import SchedulerBlocks
 from dist_dot.blocks.service import KEPT, Service
 from dist_dot.blocks.worker import NAME, KernelPlugin, pack, unpack
-from dist_dot.errors import ClusterError, DeadlineError, RunDetached
+from dist_dot.errors import ClusterError, DeadlineError
 
 CUTS = cut(50, 3, "float64", 10)
 SPEC = RunSpec(b"", CUTS, "block", ("",) * 5, "the rows", 0.3, "", b"")
@@ -60,7 +60,7 @@ def add(block, parameters):
 
 
 def test_a_round_is_repeated_for_the_missing_blocks_alone():
-    with answering([0, 1, 4], [], [2], [3]) as (blocks, asked):
+    with answering([0, 1, 4], [], [2], [3], seconds=0.02) as (blocks, asked):
         assert blocks.reduce(add, np.zeros(1)) == 31.0
     assert asked == [None, [2, 3], [2, 3], [3]] and blocks.recovery.repeated == 1
 
@@ -406,51 +406,6 @@ def test_an_attempt_that_nobody_waits_for_leaves_the_threads_to_the_next():
     assert first is None and not plugin.attempts
     assert second["nodes"] == other["nodes"] == [(1, 0), (0, 2)]
     assert read == [f"block-{number}" for number in (0, 0, 1, 2, 0, 1, 2)]
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, ClusterError, DeadlineError, RunDetached])
-@pytest.mark.parametrize("answers", [True, False])
-def test_what_goes_wrong_in_the_client_cancels_the_run(monkeypatch, error, answers):
-    """A callback may raise anything, also what a fit of its own has met; only RunDetached lets the run go on."""
-    asked = []
-
-    def ask(client, handler, *deadline, **message):
-        asked.append(handler)
-        if handler == "dist_dot_forget" and not answers:
-            raise DeadlineError("the scheduler did not answer")
-        return {"reports": dumps([("progress", 1)]), "result": None}
-
-    def interrupted(progress):
-        raise error("of the callback")
-
-    monkeypatch.setattr(remote, "_ask", ask)
-    with pytest.raises(error, match="of the callback"):
-        remote.RemoteRun(None, "run").follow(interrupted)
-    assert asked == ["dist_dot_follow", "dist_dot_forget"][: 1 if error is RunDetached else 2]
-
-
-@pytest.mark.parametrize("error", [DeadlineError, remote.SchedulerGone])
-def test_a_scheduler_that_does_not_answer_is_told_and_one_that_is_gone_is_not(monkeypatch, error):
-    asked = []
-
-    def ask(client, handler, *deadline, **message):
-        asked.append(handler)
-        raise error(handler)
-
-    monkeypatch.setattr(remote, "_ask", ask)
-    with pytest.raises(error, match="dist_dot_follow"):
-        remote.RemoteRun(None, "run").follow(print)
-    assert asked == ["dist_dot_follow", "dist_dot_forget"][: 2 if error is DeadlineError else 1]
-
-
-def test_an_outcome_that_has_arrived_is_not_lost_with_its_scheduler(monkeypatch):
-    def ask(client, handler, *deadline, **message):
-        if handler == "dist_dot_forget":
-            raise remote.SchedulerGone("the scheduler is gone")
-        return {"reports": dumps([]), "result": dumps(("done", ("a fit", 7)))}
-
-    monkeypatch.setattr(remote, "_ask", ask)
-    assert remote.RemoteRun(None, "run").follow(print) == ("a fit", 7)
 
 
 def test_only_our_wishes_are_taken_back_from_a_cluster_without_workers():
