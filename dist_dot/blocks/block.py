@@ -13,6 +13,7 @@ import numpy as np
 import xxhash
 
 from dist_dot.blocks.arrays import Parameters, aligned, itemsize, to_host
+from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.blocks.reduce import Merge, Node, put, root
 from dist_dot.errors import InputError
 from dist_dot.typing import Array
@@ -220,11 +221,12 @@ class LocalBlocks:
         self.rounds += 1
         at = Parameters(parameters)
         one = len(self.blocks) == 1 or self._threads == 1
-        sums = (map if one else self._pool.map)(lambda block: kernel(block, at), self.blocks)
         nodes: dict[Node, Array] = {}
         leaves, merge = len(self.blocks), merge_of(kernel)
-        for number, total in enumerate(sums):
-            put(nodes, (0, number), total, leaves, merge)
+        with one_blas_thread():
+            sums = (map if one else self._pool.map)(lambda block: kernel(block, at), self.blocks)
+            for number, total in enumerate(sums):
+                put(nodes, (0, number), total, leaves, merge)
         return np.asarray(to_host(nodes[root(leaves)]))
 
     def notice(self, words: str) -> None:
@@ -233,4 +235,5 @@ class LocalBlocks:
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run the program in this thread."""
-        return program(self, report)
+        with one_blas_thread():
+            return program(self, report)

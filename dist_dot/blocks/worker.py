@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -9,9 +10,9 @@ import numpy as np
 from distributed import Worker, WorkerPlugin
 from distributed.protocol import Serialize, Serialized, deserialize, to_serialize
 from distributed.protocol.pickle import dumps, loads
-from threadpoolctl import threadpool_limits
 
 from dist_dot.blocks.arrays import Parameters, namespace, to_host
+from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.blocks.block import Kernel, block_key, checksum, merge_of
 from dist_dot.blocks.placement import Ranges
 from dist_dot.blocks.reduce import Node, fold, put
@@ -57,17 +58,17 @@ class KernelPlugin(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Start to answer."""
-        self.worker = worker
+        self.worker, self.held = worker, ExitStack()
         worker.executors[NAME] = ThreadPoolExecutor(worker.state.nthreads, thread_name_prefix=NAME)
         worker.handlers["dist_dot_round"] = self.round
         # A block is the unit of parallel work, and the bits of BLAS depend on its threads. A nanny sets the same.
-        self.blas = threadpool_limits(1, user_api="blas")
+        self.held.enter_context(one_blas_thread())
 
     def teardown(self, worker: Worker) -> None:
         """Stop to answer. The worker closes its executors itself when it closes."""
         worker.handlers.pop("dist_dot_round", None)
         worker.executors.pop(NAME).shutdown(wait=False)
-        self.blas.restore_original_limits()
+        self.held.close()
 
     async def round(
         self,
