@@ -14,6 +14,7 @@ import xxhash
 
 from dist_dot.blocks import device
 from dist_dot.blocks.arrays import Parameters, aligned, itemsize, to_host
+from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.blocks.device import settle
 from dist_dot.blocks.reduce import Node, merge_of, put, root
 from dist_dot.errors import InputError
@@ -281,10 +282,11 @@ class LocalBlocks:
             return self._tables.reduce(self.blocks, range(leaves), leaves, kernel, parameters)[root(leaves)]
         at = Parameters(parameters)
         one = len(self.blocks) == 1 or self._threads == 1
-        sums = (map if one else self._pool.map)(lambda block: kernel(block, at), self.blocks)
         nodes: dict[Node, Array] = {}
-        for number, total in enumerate(sums):
-            put(nodes, (0, number), total, leaves, merge)
+        with one_blas_thread():
+            sums = (map if one else self._pool.map)(lambda block: kernel(block, at), self.blocks)
+            for number, total in enumerate(sums):
+                put(nodes, (0, number), total, leaves, merge)
         return np.asarray(to_host(nodes[root(leaves)]))
 
     def notice(self, words: str) -> None:
@@ -293,4 +295,5 @@ class LocalBlocks:
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run the program in this thread."""
-        return program(self, report)
+        with one_blas_thread():
+            return program(self, report)

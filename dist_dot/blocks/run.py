@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from distributed.protocol.pickle import dumps, loads
 
+from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.blocks.block import Kernel, Program, Recovery, combined
 from dist_dot.blocks.reduce import Node, fold, merge_of, root, uncovered
 from dist_dot.blocks.rounds import DEATHS, Rounds, RunSpec
@@ -75,7 +76,8 @@ class Run:
         try:
             program: Program[Any] = loads(self.spec.program)
             blocks = SchedulerBlocks(self)
-            outcome = "done", (program(blocks, self._report), blocks.rounds)
+            with one_blas_thread():
+                outcome = "done", (program(blocks, self._report), blocks.rounds)
         except Exception as error:  # all of them belong to the client
             outcome = "error", as_sent(error)
         except BaseException as error:  # of a loss that exits, say: the run is over, and the client is not to exit too

@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -10,10 +11,10 @@ import numpy as np
 from distributed import Worker, WorkerPlugin
 from distributed.protocol import Serialize, Serialized, deserialize, to_serialize
 from distributed.protocol.pickle import dumps, loads
-from threadpoolctl import threadpool_limits
 
 from dist_dot.blocks import device
 from dist_dot.blocks.arrays import Parameters, namespace, to_host
+from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.blocks.block import Block, Kernel, block_key, checksum
 from dist_dot.blocks.device import serialize  # noqa: F401 - it tells Dask how blocks of a GPU travel
 from dist_dot.blocks.placement import Ranges
@@ -71,20 +72,20 @@ class KernelPlugin(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Start to answer."""
-        self.worker = worker
+        self.worker, self.held = worker, ExitStack()
         worker.executors[NAME] = ThreadPoolExecutor(worker.state.nthreads, thread_name_prefix=NAME)
         worker.handlers["dist_dot_round"] = self.round
         self.attempts: dict[str, _Attempt] = {}  # run -> what it has asked for
         worker.metrics[NAME] = lambda worker: {run: attempt.done for run, attempt in self.attempts.items()}
         # A block is the unit of parallel work, and the bits of BLAS depend on its threads. A nanny sets the same.
-        self.blas = threadpool_limits(1, user_api="blas")
+        self.held.enter_context(one_blas_thread())
 
     def teardown(self, worker: Worker) -> None:
         """Stop to answer. The worker closes its executors itself when it closes."""
         worker.handlers.pop("dist_dot_round", None)
         worker.metrics.pop(NAME, None)
         worker.executors.pop(NAME).shutdown(wait=False)
-        self.blas.restore_original_limits()
+        self.held.close()
 
     async def round(self, stamp: list[Any], **message: Any) -> dict[str, Any] | None:
         """Return the folded sums of kernel(block, parameters) over the blocks in `ranges` that are here.

@@ -7,7 +7,6 @@ from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from dist_dot.blocks.block import Blocks, Kernel, Program, Report, T
 from dist_dot.blocks.gathered import Rows
@@ -48,12 +47,11 @@ class CrossValidation:
     fit_intercept: bool
 
     def __call__(self, blocks: Blocks, report: Report) -> Fit:
-        """Sum up the rows, score, and fit with the best alpha. BLAS keeps to one thread: see `Loop`."""
-        with threadpool_limits(1):
-            if by_rows(blocks.cuts):
-                return self._from_rows(blocks)
-            summary, path = (self._by_folds if self.folds else self._by_rows)(blocks)
-            return self._best(blocks, summary, path, "gram")
+        """Sum up the rows, score, and fit with the best alpha."""
+        if by_rows(blocks.cuts):
+            return self._from_rows(blocks)
+        summary, path = (self._by_folds if self.folds else self._by_rows)(blocks)
+        return self._best(blocks, summary, path, "gram")
 
     def _best(self, blocks: Blocks, rows: Summary | Gathered, path: Path, method: Literal["gram", "rows"]) -> Fit:
         """Return the Fit of the best alpha. No round."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
+from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.errors import InputError, SolverError
 from dist_dot.solvers.exact import ExactState
 from dist_dot.typing import Array
@@ -43,6 +44,7 @@ class Inference:
         return self.estimate - reach, self.estimate + reach
 
 
+@one_blas_thread()
 def inference(state: object) -> Inference:
     """Return the inference of a finished fit from its solver's state. No round; p^3 operations.
 

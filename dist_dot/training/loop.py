@@ -5,7 +5,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from dist_dot.blocks.block import Blocks, Report
 from dist_dot.blocks.held_out import HeldOut
@@ -92,13 +91,12 @@ class Loop:
         return f"{self.loss.name} loss by {self.solver.name}"
 
     def __call__(self, blocks: Blocks, report: Report) -> Fit:
-        """Iterate to the end. BLAS keeps to one thread, or the bits of a step would depend on the machine."""
+        """Iterate to the end."""
         if self.early_stopping is not None:
             kept: Any = HeldOut(blocks, self.early_stopping.one_in)
             blocks = kept
-        with threadpool_limits(1):
-            objective = Objective(blocks, self.loss, self.alpha, self.fit_intercept, self.scale)
-            return self._iterate(objective.standardized() if self.standardize else objective, report)
+        objective = Objective(blocks, self.loss, self.alpha, self.fit_intercept, self.scale)
+        return self._iterate(objective.standardized() if self.standardize else objective, report)
 
     def _iterate(self, objective: Objective, report: Report) -> Fit:
         objective.check_target()
