@@ -1,11 +1,11 @@
 # make demo: train on real data. make test, make lint: what the checks run. make test-kubernetes: the same on real pods.
-# make bench: the tables of figures. Each makes what it needs.
+# make bench: the tables of figures. Each makes what it needs. make wheels-gpu, test-gpu, bench-gpu: see there.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-kubernetes bench chaos lint format clean
+.PHONY: demo test test-kubernetes wheels-gpu test-gpu bench bench-gpu chaos lint format clean
 
 demo: $(VENV)/demo examples/flights.parquet
 	$(BIN)/dist-dot train examples/flights.toml
@@ -17,6 +17,27 @@ test: $(VENV)/dev examples/flights.parquet
 test-kubernetes: $(VENV)/dev examples/flights.parquet
 	$(BIN)/python -m pytest tests/kubernetes -o 'norecursedirs=.*' -v --durations 0 --log-level ERROR \
 		-W "ignore:Kubernetes version:UserWarning" -W ignore::pytest.PytestUnraisableExceptionWarning $(TESTS)
+
+# A machine with a GPU often has CuPy, but no network. Run wheels-gpu where there is one, carry the folder .wheels/ over
+# (some 3 MB), and run test-gpu and bench-gpu there, with a python3 that has all the other packages.
+GPU_PYTHON ?= python3
+GPU_OUT ?= .wheels/out
+WHEELS := array-api-compat array-api-strict cloudpickle dask dask-cuda distributed locket partd tblib tornado zict
+
+wheels-gpu: constraints.txt
+	rm -rf .wheels
+	$(PYTHON) -m pip download --quiet --dest .wheels --constraint constraints.txt --no-deps --only-binary :all: \
+		--python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 $(WHEELS)
+
+test-gpu: .wheels/site
+	PYTHONPATH=.wheels/site:. $(GPU_PYTHON) -m pytest tests/gpu -o 'norecursedirs=.*' --durations 10 \
+		-W default -W error::sklearn.exceptions.ConvergenceWarning $(TESTS)
+
+bench-gpu: .wheels/site
+	PYTHONPATH=.wheels/site:. $(GPU_PYTHON) -m benchmarks.gpu --out $(GPU_OUT) $(QUICK)
+
+.wheels/site:
+	$(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --target $@ .wheels/*.whl
 
 bench: $(VENV)/bench examples/flights.parquet
 	$(BIN)/python -m benchmarks.roofline

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+import dist_dot
 from dist_dot.blocks.arrays import Parameters
 from dist_dot.blocks.block import Block, Blocks, Cuts, Kernel, Report, cut
 from dist_dot.blocks.layout import lay_out_rows, make_block
@@ -106,14 +107,18 @@ def environment() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in VERSIONS},
+        "versions": {name: _version(name) for name in VERSIONS},
     }
 
 
 def save(name: str, records: list[dict[str, Any]]) -> Path:
     """Write the records of one benchmark, one per line, over those of its last run."""
     RECORDS.mkdir(exist_ok=True)
-    path = RECORDS / f"{name}.jsonl"
+    return write(RECORDS / f"{name}.jsonl", records)
+
+
+def write(path: Path, records: list[dict[str, Any]]) -> Path:
+    """Write records to a file, one per line."""
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
 
@@ -121,6 +126,14 @@ def save(name: str, records: list[dict[str, Any]]) -> Path:
 def load(name: str) -> list[dict[str, Any]]:
     """Read the records of one benchmark."""
     return [json.loads(line) for line in (RECORDS / f"{name}.jsonl").read_text().splitlines()]
+
+
+def _version(name: str) -> str:
+    """Return the version of a package; dist_dot's own, where it is a folder and not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return dist_dot.__version__ if name == "dist-dot" else "not installed"
 
 
 def _cpu() -> str:

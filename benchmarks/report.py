@@ -4,6 +4,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks import harness
 from benchmarks.harness import load
 
 HERE = Path(__file__).parent
@@ -65,7 +66,7 @@ def nist(records: list[dict[str, Any]]) -> str:
     """Return the section on the digits of NIST's reference sets."""
     return f"""## Digits of NIST's reference sets
 
-{_made(records[0])}.
+{made(records[0])}.
 
 The fewest correct digits of the coefficients (log relative error, 15 at most), those of dist_dot over cuts into 1, 3
 and 10 blocks, on which the refined ones do not depend. The condition is that of the centred columns, scaled to norm 1.
@@ -101,7 +102,7 @@ def exact(records: list[dict[str, Any]]) -> str:
     errors, alphas = inference["seconds"], (path["alpha"], path["scikit-learn alpha"])
     return f"""## Exact least squares on the flights
 
-{ridge["n"]:,} x {ridge["p"]}, {ridge["workers"]} workers of {ridge["threads"]} thread, {_made(ridge)}.
+{ridge["n"]:,} x {ridge["p"]}, {ridge["workers"]} workers of {ridge["threads"]} thread, {made(ridge)}.
 
 Ridge with alpha = 1, in turns; blocks lie in the memory of the workers. F is that of `dist_dot.Objective`.
 
@@ -131,7 +132,7 @@ def logistic(records: list[dict[str, Any]]) -> str:
     return f"""## Logistic regression on the flights
 
 Which of {runs[0]["n"]:,} flights are more than 15 minutes late, from {runs[0]["p"]} features; alpha = 1.
-{runs[0]["workers"]} workers of {runs[0]["threads"]} thread, {_made(runs[0])}.
+{runs[0]["workers"]} workers of {runs[0]["threads"]} thread, {made(runs[0])}.
 
 Each goes on until max |gradient of F| <= 1e-6 n; the median of {runs[0]["repeats"]} runs in turns, from blocks in the
 memory of the workers, or from an array. Rounds are the steps of scikit-learn.
@@ -150,7 +151,7 @@ def products(records: list[dict[str, Any]]) -> str:
     rows = [[name, f"{value:.2f}"] for name, value in r["seconds"].items()]
     return f"""## The largest inner products
 
-The {r["k"]} best of {r["n"]:,} x {r["p"]} float32 rows for each of {r["queries"]:,} queries, {_made(r)}. Scores
+The {r["k"]} best of {r["n"]:,} x {r["p"]} float32 rows for each of {r["queries"]:,} queries, {made(r)}. Scores
 {"agree to the last bit" if r["exact"] else "DIFFER"}.
 
 {table(rows, ["", "seconds"])}
@@ -164,7 +165,7 @@ def rounds(records: list[dict[str, Any]]) -> str:
     rows = [[str(r["p"]), f"{r['round_ms']:.2f}", f"{r['echo_ms']:.2f}", f"{r['ratio']:.2f}"] for r in latencies]
     return f"""## Rounds
 
-{soak["workers"]} workers of {soak["threads"]} thread, {_made(soak)}.
+{soak["workers"]} workers of {soak["threads"]} thread, {made(soak)}.
 
 A round over {latencies[0]["blocks"]} rows, beside a bare echo of the same bytes from the same thread to the same
 workers and back; medians of {latencies[0]["rounds"]:,}, in turns.
@@ -195,7 +196,7 @@ def chaos(records: list[dict[str, Any]]) -> str:
     straight = records[0]
     return f"""## Workers that die
 
-{straight["workers"]} workers of {straight["threads"]} thread, {_made(straight)}.
+{straight["workers"]} workers of {straight["threads"]} thread, {made(straight)}.
 
 The flights from Parquet files, {straight["rounds"]} rounds, while Dask's own KillWorker ends each worker after
 {straight["life"]:g} s on average, from the first task to the last round; {straight["seconds"]:.0f} s when nobody dies.
@@ -226,7 +227,8 @@ def deaths(records: list[dict[str, Any]]) -> str:
     return table(rows, head)
 
 
-def _made(r: dict[str, Any]) -> str:
+def made(r: dict[str, Any]) -> str:
+    """Return where, when and with what a record was made."""
     versions = ", ".join(f"{name} {number}" for name, number in r["versions"].items())
     return f"{r['cores']} cores of {r['cpu']}, {r['date']} UTC, load {r['load']}; Python {r['python']}, {versions}"
 
@@ -240,6 +242,16 @@ SECTIONS = {
     "rounds": rounds,
     "chaos": chaos,
 }
+
+
+def sections() -> list[str]:
+    """Return the text of each section; that on a GPU where its records are there."""
+    texts = [section(load(name)) for name, section in SECTIONS.items()]
+    if (harness.RECORDS / "gpu.jsonl").exists():
+        from benchmarks.gpu.report import section as on_a_gpu
+
+        texts.append(on_a_gpu(load("gpu")))
+    return texts
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:
@@ -270,7 +282,7 @@ def main() -> None:
     """Write RESULTS.md and roofline.svg beside this file."""
     plot(load("roofline"), HERE / "roofline.svg")
     head = "# Results\n\nMade by `make bench` from the files in `records/`; not written by hand.\n\n"
-    (HERE / "RESULTS.md").write_text(head + "\n".join(section(load(name)) for name, section in SECTIONS.items()))
+    (HERE / "RESULTS.md").write_text(head + "\n".join(sections()))
 
 
 if __name__ == "__main__":

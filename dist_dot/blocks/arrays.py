@@ -84,16 +84,16 @@ class Parameters:
     """The parameters of a round, converted once in a process for each dtype that its kernels ask for."""
 
     def __init__(self, host: Array) -> None:
-        self._host = host
+        self.host = host
         self._converted: dict[Any, Any] = {}
         self._lock = Lock()
 
     def like(self, X: Any, dtype: str | None = None) -> Any:
         """Return them in the library of X, by default in its dtype too."""
-        key = dtype or X.dtype
+        key = dtype or X.dtype, str(array_api_compat.device(X)) if is_other(X) else None
         if key not in self._converted:
             with self._lock:
                 if key not in self._converted:
                     name = dtype or dtype_name(X)
-                    self._converted[key] = cast(np.ascontiguousarray(self._host, name), name, X)
+                    self._converted[key] = cast(np.ascontiguousarray(self.host, name), name, X)
         return self._converted[key]

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from operator import iadd
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import xxhash
 
+from dist_dot.blocks import device
 from dist_dot.blocks.arrays import Parameters, aligned, itemsize, to_host
 from dist_dot.blocks.device import settle
-from dist_dot.blocks.reduce import Merge, Node, put, root
+from dist_dot.blocks.reduce import Node, merge_of, put, root
 from dist_dot.errors import InputError
 from dist_dot.typing import Array
 
@@ -25,7 +25,9 @@ Kernel = Callable[["Block", Parameters], Array]
 """(block, parameters) -> sums over its rows, one flat float64 array of its library. See `dist_dot.blocks.kernels`.
 
 They are added up in the memory of the first, so it returns new memory each time. Where two results do not simply add
-up, it has a method `merge`: (left, right) -> the result for the rows of both.
+up, it has a method `merge`: (left, right) -> the result for the rows of both. Where it can answer for all blocks on a
+GPU at once, it has a method `launch`: (rows, blocks, parameters of the host) -> the sums (blocks, width) on the GPU, or
+those of each block in order, or None where it cannot after all; rows is a `dist_dot.blocks.device.DeviceRows`.
 """
 Report = Callable[[Any], bool]
 """What a program calls with its progress; the answer True asks it to stop."""
@@ -83,12 +85,15 @@ def block_key(prefix: str, number: int) -> str:
 
 
 def checksum(block: Block) -> str:
-    """Return 128 bits of the bytes of X, y and weight: XXH3, at the speed of memory. Device arrays cross in tiles."""
+    """Return 128 bits of the bytes of X, y and weight, at the speed of memory: XXH3; rows of a GPU are read there."""
     digest = xxhash.xxh3_128()
-    for array in (block.X, block.y, block.weight):
+    for place, array in enumerate((block.X, block.y, block.weight)):
         if array is None:
             continue
         digest.update(repr(tuple(array.shape)).encode())
+        if device.on_device(array):
+            digest.update(repr(device.digest(array, place)).encode())
+            continue
         rows = max(1, CROSSING // max(1, block.nbytes // max(1, len(block))))
         for start in range(0, len(block), rows):
             part = array[start : start + rows, ...] if array.ndim > 1 else array[start : start + rows]
@@ -195,12 +200,6 @@ def named(devices: Iterable[str]) -> str:
     return f", on {' and '.join(names)}" if names else ""
 
 
-def merge_of(kernel: Kernel) -> Merge:
-    """Return how two results of a kernel become one: its own `merge`, or addition in place."""
-    merge: Merge = getattr(kernel, "merge", iadd)
-    return merge
-
-
 @dataclass(frozen=True)
 class Recovery:
     """What the deaths of workers have cost: the numbers so far.
@@ -248,13 +247,18 @@ class LocalBlocks:
         self.cuts = cuts
         self.rounds = 0
         self.recovery = Recovery()
-        self._threads = min(len(self.blocks), len(os.sched_getaffinity(0)))
+        self._on_card = all(device.on_device(block.X) for block in self.blocks)
+        self._threads = 1 if self._on_card else min(len(self.blocks), len(os.sched_getaffinity(0)))
 
     @property
     def where(self) -> str:
         """Where the rows live, in words."""
         devices = named(block.device for block in self.blocks)
         return f"this process{devices or f', {self._threads} thread' + 's' * (self._threads > 1)}"
+
+    @cached_property
+    def _tables(self) -> device.Tables:
+        return device.Tables(self.blocks)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -268,11 +272,13 @@ class LocalBlocks:
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return the sum of kernel(block, parameters) over all blocks. One round; reads X once."""
         self.rounds += 1
+        leaves, merge = len(self.blocks), merge_of(kernel)
+        if self._on_card:
+            return self._tables.reduce(self.blocks, range(leaves), leaves, kernel, parameters)[root(leaves)]
         at = Parameters(parameters)
         one = len(self.blocks) == 1 or self._threads == 1
         sums = (map if one else self._pool.map)(lambda block: kernel(block, at), self.blocks)
         nodes: dict[Node, Array] = {}
-        leaves, merge = len(self.blocks), merge_of(kernel)
         for number, total in enumerate(sums):
             put(nodes, (0, number), total, leaves, merge)
         return np.asarray(to_host(nodes[root(leaves)]))

@@ -43,6 +43,8 @@ from dist_dot.typing import Array
 reordered: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
 # The order stands; a product may be added without rounding it first.
 ordered: Any = njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+# Each operation is rounded, as it is on every other processor, GPUs among them.
+rounded: Any = njit(cache=True, nogil=True, fastmath=False, error_model="numpy")
 
 # Bytes of a tile whose rows are still in the L1 cache for their second use, its most rows, and the rows of one where
 # a row alone is too large for that.

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from dist_dot.blocks.arrays import Parameters, is_other, namespace, read_only
 from dist_dot.blocks.block import Block
+from dist_dot.blocks.compiled import rounded
 from dist_dot.typing import Array
 
-_exact: Any = njit(cache=True, nogil=True, fastmath=False, error_model="numpy")
+_exact = rounded
 
 SPLITTER = 134_217_729.0  # 2^27 + 1: halves the 53 bits of a float64
 ROWS = 64

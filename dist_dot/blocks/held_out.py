@@ -12,8 +12,9 @@ import array_api_compat
 import numpy as np
 
 from dist_dot.blocks.arrays import Parameters, namespace
-from dist_dot.blocks.block import Block, Blocks, Kernel, Recovery, merge_of
+from dist_dot.blocks.block import Block, Blocks, Kernel, Recovery
 from dist_dot.blocks.kernels import ValueAndGradient, column, total
+from dist_dot.blocks.reduce import merge_of
 from dist_dot.errors import InputError
 from dist_dot.losses import Loss
 from dist_dot.typing import Array

@@ -5,19 +5,20 @@ block as one flat float64 array of the block's library, so that blocks, workers 
 that knows nothing of them.
 
 Which pass runs depends on the library of the block and on the loss alone. NumPy rows go through
-`dist_dot.blocks.compiled` where it has the loss. Everything else, CuPy and losses of the user's own, goes through the
-array operations below, in tiles: of 256 KB for NumPy, so that the second product finds its rows in the L2 cache, and of
-32 MB for a device, where a call costs what some MB cost.
+`dist_dot.blocks.compiled` where it has the loss; CuPy rows through `dist_dot.blocks.device`, for all blocks of a card
+in one launch where a kernel has the method `launch`. Everything else, losses of the user's own among them, goes through
+the array operations below, in tiles: of 256 KB for NumPy, so that the second product finds its rows in the L2 cache,
+and of whole blocks for a device, where a call costs what some MB cost.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import array_api_compat
 import numpy as np
 
-from dist_dot.blocks import compiled
+from dist_dot.blocks import compiled, device
 from dist_dot.blocks.arrays import Parameters, is_other, itemsize, namespace
 from dist_dot.blocks.block import Block
 from dist_dot.blocks.columns import column_sums
@@ -27,7 +28,7 @@ from dist_dot.errors import DataError
 from dist_dot.losses import POSITIVE, Loss, Squared
 from dist_dot.typing import Array
 
-HOST_TILE, DEVICE_TILE = 256 << 10, 32 << 20
+HOST_TILE, DEVICE_TILE = 256 << 10, 256 << 20
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,13 @@ class ValueAndGradient:
         """Read X once."""
         return _pass(self.loss, block, parameters, self.points)
 
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+        """Read X once for every 8 columns of parameters."""
+        columns = parameters.reshape(-1, rows.p + 1)
+        if not rows.has_pass(self.loss):
+            return None
+        return rows.value_and_gradient(self.loss, columns, len(columns) // self.points)
+
 
 @dataclass(frozen=True)
 class GramProduct:
@@ -58,6 +66,13 @@ class GramProduct:
         # The gradient of the squared loss for y = 0.
         zero = namespace(block.y).zeros_like(block.y)
         return _pass(Squared(), Block(block.X, zero, block.weight, block.start), parameters)[1:]
+
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+        """Read X once for every 8 columns of parameters."""
+        columns = parameters.reshape(-1, rows.p + 1)
+        if not rows.has_pass(Squared()):
+            return None
+        return rows.value_and_gradient(Squared(), columns, len(columns), y=False)[:, 1:].copy()
 
 
 @dataclass(frozen=True)
@@ -119,6 +134,15 @@ class Curvature:
         flat: Array = triangles[0] if len(triangles) == 1 else xp.concat(triangles)
         return flat
 
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+        """Read X once for the weights, and once more for the products."""
+        columns = parameters.reshape(-1, rows.p + 1)
+        if len(columns) > 1 or not rows.has_pass(self.loss):
+            return None
+        weights = rows.empty_weights()
+        rows.value_and_gradient(self.loss, columns, curvature=weights)
+        return rows.curvatures(blocks, weights)
+
 
 @dataclass(frozen=True)
 class Expansion:
@@ -132,6 +156,16 @@ class Expansion:
         parts = (kernel(block, parameters) for kernel in (ValueAndGradient(self.loss), Curvature(self.loss)))
         sums: Array = namespace(block.X).concat(list(parts))
         return sums
+
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+        """Read X once for F, its gradient and the weights, and once more for the products."""
+        columns = parameters.reshape(-1, rows.p + 1)
+        if len(columns) > 1 or not rows.has_pass(self.loss):
+            return None
+        weights = rows.empty_weights()
+        sums = rows.value_and_gradient(self.loss, columns, curvature=weights)
+        curvatures = rows.curvatures(blocks, weights)
+        return (rows.end_to_end(of_block, curvature) for of_block, curvature in zip(sums, curvatures, strict=True))
 
 
 def coupled(loss: Loss, outputs: int) -> list[tuple[int, int]]:
@@ -161,8 +195,12 @@ class Moments:
             weight = xp.astype(weight, xp.float64)
             dx = xp.astype(x, xp.float64) - centre[:p]
             dy = xp.astype(column(y), xp.float64) - centre[p:]
-            sums.add(xp.sum(weight), weight @ dx, weight @ dy, weight @ (dx * dx), weight @ (dy * dy))
+            sums.add(total(weight), weight @ dx, weight @ dy, weight @ (dx * dx), weight @ (dy * dy))
         return sums.total
+
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+        """Read X once."""
+        return rows.moments(parameters)
 
 
 @dataclass(frozen=True)
@@ -178,12 +216,21 @@ class CheckTarget:
         if self.loss.outputs > 1:
             outside = outside | (block.y != xp.floor(block.y))
         if len(block) and bool(xp.any(outside)):
-            row = int(xp.argmax(xp.astype(outside, xp.int8)))
-            accepted = f"the {self.loss.name} loss takes {_accepted(self.loss)}"
-            raise DataError(f"y is {float(block.y[row])} in row {block.start + row}: {accepted}")
+            self._refuse(block, int(xp.argmax(xp.astype(outside, xp.int8))))
         s = xp.ones_like(block.y) if block.weight is None else block.weight
         weight: Array = xp.reshape(total(s), (1,))
         return weight
+
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+        """Look at y."""
+        for block, row in zip(blocks, rows.outside(blocks, *self.loss.domain, self.loss.outputs > 1), strict=True):
+            if row >= 0:
+                self._refuse(block, int(row))
+        return rows.target_sums(Squared())[:, :1].copy()
+
+    def _refuse(self, block: Block, row: int) -> None:
+        accepted = f"the {self.loss.name} loss takes {_accepted(self.loss)}"
+        raise DataError(f"y is {float(block.y[row])} in row {block.start + row}: {accepted}")
 
 
 def _accepted(loss: Loss) -> str:
@@ -211,11 +258,19 @@ class TargetSums:
         if self.loss.outputs > 1:
             target = xp.astype(target == xp.astype(xp.arange(self.loss.outputs), xp.float64), xp.float64)
         sums = TileSums(block, 2 + target.shape[1])
-        sums.add(xp.sum(s), xp.sum(dropped), s @ target)
+        sums.add(total(s), total(dropped), s @ target)
         return sums.total
+
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+        """Look at y and the weights."""
+        return rows.target_sums(self.loss)
 
 
 def _pass(loss: Loss, block: Block, parameters: Parameters, points: int = 1) -> Array:
+    if device.on_device(block.X):
+        found: Array | None = device.of_one(block, ValueAndGradient(loss, points), parameters)
+        if found is not None:
+            return found
     at = parameters.like(block.X)
     p = block.X.shape[1]
     if at.shape[0] > p + 1:
@@ -281,9 +336,23 @@ def tiles(block: Block, rows: int = 1) -> Iterator[tuple[Any, Any, Any]]:
 
 
 def total(values: Any, axis: int | tuple[int, ...] | None = None) -> Any:
-    """Return the sum in float64, in the library of the values."""
+    """Return the sum in float64, in the library of the values, over all of them, axis 0, or axes 0 and 2.
+
+    On a device it is a product with ones: CuPy compiles each of its own reductions for seconds.
+    """
     xp = namespace(values)
-    return xp.sum(values, axis=axis, dtype=xp.float64)
+    if not is_other(values):
+        return xp.sum(values, axis=axis, dtype=xp.float64)
+    values = xp.astype(values, xp.float64, copy=False)
+    if axis is None:
+        flat = xp.reshape(values, (-1,))
+        return xp.ones_like(flat) @ flat
+    rows = xp.reshape(values, (values.shape[0], -1))
+    sums = xp.ones_like(rows[:, 0]) @ rows
+    if isinstance(axis, int):
+        return sums
+    sums = xp.reshape(sums, values.shape[1:])
+    return sums @ xp.ones_like(sums[0, :])
 
 
 class TileSums:

@@ -10,7 +10,7 @@ import numpy as np
 from dist_dot.blocks.arrays import aligned, cast, dtype_name, is_other, namespace, no_rows, to_host
 from dist_dot.blocks.block import BLOCK, Block, Blocks, Cuts, LocalBlocks, block_key, cut, stays_on_device
 from dist_dot.blocks.compiled import compile_for
-from dist_dot.blocks.device import settle
+from dist_dot.blocks.device import places_outside, settle
 from dist_dot.errors import DataError
 from dist_dot.typing import Array
 
@@ -47,8 +47,16 @@ def lay_out(
         settle.require(device)
         there = settle.on_device(X) and dtype_name(X) == cuts.dtype
         settle.check_room(0 if there else cuts.memory(weight is not None), str(cuts))
-    if settle.on_device(X):
+    if settle.on_device(X) and device != settle.CPU:
+        X, y, weight = _settled(X, y, weight, cuts.dtype, device)
         settle.settled()  # what has made the rows may still be at work on them
+        check_rows(X, y, weight, 0)
+
+        def rows(number: int) -> Block:
+            part = slice(*cuts.bounds(number))
+            return stays_on_device(Block(X[part], y[part], None if weight is None else weight[part], part.start))
+
+        return LocalBlocks([rows(number) for number in range(cuts.n_blocks)], cuts)
 
     def make(number: int) -> Block:
         start, stop = cuts.bounds(number)
@@ -80,24 +88,38 @@ def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: Any, source: 
 
 def make_block(X: Array, y: Array, weight: Array | None, start: int, dtype: str, device: str = settle.AUTO) -> Block:
     """Check rows and return them as a block; `start` is the number of the first row, for messages."""
+    X, y, weight = _settled(X, y, weight, dtype, device)
+    if not is_other(X):
+        compile_for(dtype)  # here, so that no round has to wait for it
+    if settle.on_device(X):
+        settle.settled()
+    check_rows(X, y, weight, start)
+    return stays_on_device(Block(X, y, weight, start))
+
+
+def _settled(X: Array, y: Array, weight: Array | None, dtype: str, device: str) -> tuple[Array, Array, Array | None]:
+    """Return rows in this dtype, where the wish says: one target is (m,) for every kernel, however it came."""
     X = aligned(settle.settle(X, device, dtype))
     y = aligned(settle.settle(cast(y, dtype, X), settle.AUTO, dtype))
     if y.ndim == 2 and y.shape[1] == 1:
-        y = namespace(y).reshape(y, (-1,))  # one target is (m,) for every kernel, however it came
-    if not is_other(X):
-        compile_for(dtype)  # here, so that no round has to wait for it
+        y = namespace(y).reshape(y, (-1,))
+    return X, y, None if weight is None else aligned(settle.settle(cast(weight, dtype, X), settle.AUTO, dtype))
+
+
+def check_rows(X: Array, y: Array, weight: Array | None, start: int) -> None:
+    """Raise DataError for NaN, infinity and a negative weight, with row and column; `start` is the first row."""
+    if settle.on_device(X):  # all at once: the host waits for the card once
+        arrays = [X, y] if weight is None else [X, y, weight]
+        if not any(place >= 0 for place in places_outside(arrays, [-np.inf, -np.inf, 0.0])):
+            return
     check_finite("X", X, start)
     check_finite("y", y, start)
     if weight is not None:
-        weight = aligned(settle.settle(cast(weight, dtype, X), settle.AUTO, dtype))
         check_finite("sample_weight", weight, start)
         xp = namespace(weight)
         if weight.shape[0] and float(xp.min(weight)) < 0:
             row = int(xp.argmin(weight))
             raise DataError(f"sample_weight is {float(weight[row])} in row {start + row}: weights are >= 0")
-    if settle.on_device(X):
-        settle.settled()
-    return stays_on_device(Block(X, y, weight, start))
 
 
 def check_shapes(X: tuple[int, ...], y: tuple[int, ...], weight: tuple[int, ...] | None) -> None:

@@ -9,7 +9,7 @@ computing the sample variance (1983), the two-pass algorithm within a block and 
 Everything is float64, for float32 rows too: a rounding of 1e-7 in a Gram matrix is one of 1e-7 * condition^2 in w.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from typing import Any
@@ -17,9 +17,10 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from dist_dot.blocks import device
 from dist_dot.blocks.arrays import Parameters, is_other, namespace, read_only
 from dist_dot.blocks.block import Block
-from dist_dot.blocks.compiled import ordered, reordered
+from dist_dot.blocks.compiled import reordered, rounded
 from dist_dot.blocks.gram import GramSum, tile_rows
 from dist_dot.typing import Array
 
@@ -33,6 +34,9 @@ class CentredMoments:
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X twice: for the means, then for the moments."""
+        if device.on_device(block.X):
+            summary: Array = device.of_one(block, self, parameters)
+            return summary
         rows = _CentredRows(block)
         gram = GramSum(rows.mean.shape[0], rows.mean)
         for tile in rows:
@@ -43,6 +47,10 @@ class CentredMoments:
     def merge(self, left: Array, right: Array) -> Array:
         """Return the summary of the rows of both."""
         return merge_moments(left[None, :], right[None, :])[0, :]
+
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+        """Read X twice, as above."""
+        return rows.summaries(blocks)
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,9 @@ def merge_moments(left: Array, right: Array) -> Array:
     if not is_other(left):
         _merge_into(left, read_only(right), d)
         return left
+    if device.on_device(left):
+        both: Array = device.merged(left, right)
+        return both
     weight, share = _shares(left[:, :1], right[:, :1])
     gap = right[:, 1 : 1 + d] - left[:, 1 : 1 + d]
     between = (left[:, :1] * share * gap)[:, :, None] * gap[:, None, :]
@@ -151,7 +162,7 @@ def triangle(rows: Array) -> Array:
     return factor
 
 
-@ordered
+@rounded
 def _merge_into(left: Array, right: Array, d: int) -> None:
     for summary in range(len(left)):
         a, b = left[summary], right[summary]

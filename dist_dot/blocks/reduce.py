@@ -7,13 +7,20 @@ there.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from operator import add
+from operator import add, iadd
+from typing import Any
 
 from dist_dot.typing import Array
 
 Node = tuple[int, int]
 Merge = Callable[[Array, Array], Array]
 """(left, right) -> the sum of both, which may take the memory of either."""
+
+
+def merge_of(kernel: Any) -> Merge:
+    """Return how two results of a kernel become one: its own `merge`, or addition in place."""
+    merge: Merge = getattr(kernel, "merge", iadd)
+    return merge
 
 
 def root(leaves: int) -> Node:

@@ -11,8 +11,8 @@ from typing import Any
 
 from distributed.protocol.pickle import dumps, loads
 
-from dist_dot.blocks.block import Kernel, Program, Recovery, combined, merge_of
-from dist_dot.blocks.reduce import Node, fold, root, uncovered
+from dist_dot.blocks.block import Kernel, Program, Recovery, combined
+from dist_dot.blocks.reduce import Node, fold, merge_of, root, uncovered
 from dist_dot.blocks.rounds import Rounds, RunSpec
 from dist_dot.blocks.worker import NAME, pack, unpack
 from dist_dot.errors import ClusterError, DeadlineError, RunCancelled

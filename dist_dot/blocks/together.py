@@ -3,16 +3,19 @@
 The last column of y is the number of each row's fold. A fit leaves out one of them, or none, which is fold -1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dist_dot.blocks import device
 from dist_dot.blocks.arrays import Parameters, is_other, namespace
-from dist_dot.blocks.block import Block, Kernel, merge_of
+from dist_dot.blocks.block import Block, Kernel
 from dist_dot.blocks.columns import column_sums
 from dist_dot.blocks.elementwise import code_of
 from dist_dot.blocks.kernels import TileSums, ValueAndGradient, column, gradient_sums, tiles, total
+from dist_dot.blocks.reduce import merge_of
 from dist_dot.losses import Loss
 from dist_dot.typing import Array
 
@@ -79,6 +82,14 @@ class ValuesAndGradients:
             gradient = xp.reshape(gradient_sums(x, residual), (fits, width * (p + 1)))
             sums.add(xp.concat([column(total(kept * value, 0)), gradient], axis=1))
         return sums.total
+
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+        """Read X once for every 8 columns of parameters."""
+        columns = parameters.reshape(-1, rows.p + 1)
+        if not rows.has_pass(self.loss):
+            return None
+        folds = np.array(self.folds, rows.dtype)
+        return rows.value_and_gradient(self.loss, columns, len(columns) // len(folds), folds)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from distributed.protocol import Serialize, Serialized, deserialize, to_serializ
 from distributed.protocol.pickle import dumps, loads
 from threadpoolctl import threadpool_limits
 
+from dist_dot.blocks import device
 from dist_dot.blocks.arrays import Parameters, namespace, to_host
-from dist_dot.blocks.block import Kernel, block_key, checksum, merge_of
+from dist_dot.blocks.block import Block, Kernel, block_key, checksum
 from dist_dot.blocks.device import serialize  # noqa: F401 - it tells Dask how blocks of a GPU travel
 from dist_dot.blocks.placement import Ranges
-from dist_dot.blocks.reduce import Node, fold, put
+from dist_dot.blocks.reduce import Node, fold, merge_of, put
 from dist_dot.typing import Array
 
 NAME = "dist-dot"
@@ -113,8 +114,9 @@ class KernelPlugin(WorkerPlugin):
     def _part(
         self, kernel: Kernel, parameters: Parameters, prefix: str, numbers: list[int], leaves: int, verify: list[int]
     ) -> "_Part":
-        """One block at a time, so that spilled ones do not all come back at once."""
+        """One block at a time, so that spilled ones do not all come back at once; those on a card all at once."""
         part, merge = _Part({}, [], []), merge_of(kernel)
+        on_card: dict[int, Block] = {}
         for number in numbers:
             try:
                 block = self.worker.data[block_key(prefix, number)]
@@ -123,7 +125,14 @@ class KernelPlugin(WorkerPlugin):
                 continue
             if number in verify:
                 part.checksums.append((number, checksum(block)))
-            put(part.nodes, (0, number), kernel(block, parameters), leaves, merge)
+            if device.on_device(block.X):
+                on_card[number] = block
+            else:
+                put(part.nodes, (0, number), kernel(block, parameters), leaves, merge)
+        if on_card:
+            nodes = device.reduce(list(on_card.values()), list(on_card), leaves, kernel, parameters.host)
+            for node, total in nodes.items():
+                put(part.nodes, node, total, leaves, merge)
         return part
 
 

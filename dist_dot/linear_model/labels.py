@@ -6,6 +6,8 @@ import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
 from dist_dot.blocks.arrays import NUMBERS, cast, is_other, namespace, no_rows, to_host
+from dist_dot.blocks.device import labels as device_labels
+from dist_dot.blocks.device import on_device
 from dist_dot.errors import InputError
 from dist_dot.typing import Array
 
@@ -15,7 +17,9 @@ def classes_of(y: Any) -> Array:
 
     Raises InputError for a single class.
     """
-    distinct: Any = np.unique(_hosted(y) if _is_lazy(y) else np.asarray(to_host(y)))
+    distinct: Any = device_labels.classes_of(y) if on_device(y) and y.ndim == 1 else None
+    if distinct is None:
+        distinct = np.unique(_hosted(y) if _is_lazy(y) else np.asarray(to_host(y)))
     classes = np.asarray(distinct.compute() if _is_lazy(distinct) else distinct)
     if classes.size < 2:
         raise InputError(f"y has only one class, {classes.tolist()[0]!r}: a classifier needs two or more")
@@ -72,6 +76,8 @@ def on_host(values: Any) -> Array:
 
 
 def _codes(y: Any, classes: Array) -> Any:
+    if on_device(y) and device_labels.takes(y, classes):
+        return device_labels.codes_of(y, classes)
     if not is_other(y):
         places = np.minimum(np.searchsorted(classes, y), classes.size - 1)
         return np.where(classes[places] == y, places, classes.size).astype(np.float64)

@@ -1,1 +1,113 @@
-"""Rows on a GPU. CuPy is imported in functions only: everything else runs without it, and without a driver."""
+"""Rows on a GPU: kernels of our own in CUDA C++, compiled by CuPy, and cuBLAS where a product is all there is to do.
+
+::
+
+    cuda/        the kernels; common.cuh says how rows are cut, and why the bits depend on nothing else
+    plan.py      how a pass is laid over a card, by p, dtype and columns of parameters
+    card.py      a card as this process uses it: one stream, one thread at a time
+    passes.py    a pass and its buffers
+    rows.py      all blocks of a process at once: what kernels ask for
+    losses.py    the losses that passes have
+    labels.py    class labels
+    settle.py    the way there and back
+    serialize.py blocks on their way to another worker
+
+Kernels (`dist_dot.blocks.kernels`) ask blocks of rows on a card through their method `launch`; one that has none runs
+as array operations, block by block.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import ref
+
+from dist_dot.blocks.arrays import Parameters
+from dist_dot.blocks.device.card import Card, card
+from dist_dot.blocks.device.rows import DeviceRows, digest, first_outside, merged
+from dist_dot.blocks.device.settle import on_device
+from dist_dot.blocks.reduce import Node, merge_of, put
+from dist_dot.typing import Array
+
+__all__ = ["DeviceRows", "Tables", "digest", "merged", "of_one", "on_device", "places_outside", "reduce"]
+
+# Tables of blocks that are kept from round to round.
+KEPT = 16
+_tables: dict[tuple[int, ...], tuple[list["ref[Any]"], "Tables"]] = {}
+
+
+class Tables:
+    """Which of some blocks lie on which card, and the table of each card's."""
+
+    def __init__(self, blocks: Sequence[Any]) -> None:
+        places = [block.X.device.id for block in blocks]
+        self._parts: list[tuple[Card, list[int], DeviceRows]] = []
+        for place in dict.fromkeys(places):
+            with card(place) as here:
+                part = [i for i, other in enumerate(places) if other == place]
+                self._parts.append((here, part, DeviceRows([blocks[i] for i in part], here)))
+
+    def reduce(
+        self, blocks: Sequence[Any], numbers: Sequence[int], leaves: int, kernel: Any, parameters: Array
+    ) -> dict[Node, Array]:
+        """Return the nodes that kernel(block, parameters) add up to, on the host.
+
+        The blocks are those of the tables; numbers are theirs, in order, of `leaves` in all. On each card one launch
+        and one transfer where the kernel has a `launch`, else array operations, block by block.
+        """
+        if len(self._parts) == 1:
+            return _reduce(self._parts[0][0], self._parts[0][2], blocks, numbers, leaves, kernel, parameters)
+        nodes: dict[Node, Array] = {}
+        for here, part, rows in self._parts:
+            mine = [blocks[i] for i in part], [numbers[i] for i in part]
+            for node, total in _reduce(here, rows, *mine, leaves, kernel, parameters).items():
+                put(nodes, node, total, leaves, merge_of(kernel))
+        return nodes
+
+
+def _reduce(
+    here: Card,
+    rows: DeviceRows,
+    blocks: Sequence[Any],
+    numbers: Sequence[int],
+    leaves: int,
+    kernel: Any,
+    parameters: Array,
+) -> dict[Node, Array]:
+    with here:
+        launch = getattr(kernel, "launch", None)
+        sums = launch(rows, blocks, parameters) if launch else None
+        if on_device(sums):
+            return here.folded(sums, numbers, leaves)
+        if sums is None:
+            at = Parameters(parameters)
+            sums = (kernel(block, at) for block in blocks)
+        nodes: dict[Node, Any] = {}
+        for number, total in zip(numbers, sums, strict=True):
+            put(nodes, (0, number), total, leaves, merge_of(kernel))
+        return here.together(nodes)
+
+
+def reduce(
+    blocks: Sequence[Any], numbers: Sequence[int], leaves: int, kernel: Any, parameters: Array
+) -> dict[Node, Array]:
+    """Return `Tables.reduce` of the blocks, by the tables of the last time where all of the blocks still live."""
+    key = tuple(map(id, blocks))
+    kept = _tables.get(key)
+    if kept is None or not all(known() is block for known, block in zip(kept[0], blocks, strict=True)):
+        while len(_tables) >= KEPT:
+            _tables.pop(next(iter(_tables)), None)
+        kept = _tables[key] = [ref(block) for block in blocks], Tables(blocks)
+    return kept[1].reduce(blocks, numbers, leaves, kernel, parameters)
+
+
+def places_outside(arrays: Sequence[Any], lows: Sequence[float]) -> list[int]:
+    """Return the place of the first number of each array that is below its low, NaN or infinite; -1 for none."""
+    with card(arrays[0].device.id) as here:
+        places: list[int] = first_outside(here, arrays, lows).tolist()
+        return places
+
+
+def of_one(block: Any, kernel: Any, parameters: Parameters) -> Any:
+    """Return kernel(block, parameters), on the card, by the kernel's launch; None where it has none for this block."""
+    with card(block.X.device.id) as here:
+        sums = kernel.launch(DeviceRows((block,), here), (block,), parameters.host)
+        return sums[0] if on_device(sums) else None if sums is None else next(iter(sums))

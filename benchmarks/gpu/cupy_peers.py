@@ -1,0 +1,11 @@
+"""scikit-learn with CuPy's arrays."""
+
+from collections.abc import Iterator
+
+from benchmarks.gpu import peers
+from benchmarks.gpu.clock import Clock, Record
+
+
+def measure(clock: Clock, quick: bool) -> Iterator[Record]:
+    """Yield the records."""
+    return peers.measure(peers.Library(), clock, quick)

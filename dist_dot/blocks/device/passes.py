@@ -1,0 +1,78 @@
+"""One pass over device rows: its kernel, its buffers, which are kept from round to round, and its launch."""
+
+from typing import Any
+
+import numpy as np
+
+from dist_dot.blocks.device.card import NUMBER, Card
+from dist_dot.blocks.device.losses import code_of
+from dist_dot.blocks.device.plan import Plan
+from dist_dot.losses import Loss
+from dist_dot.typing import Array
+
+NONE = np.uint64(0)  # the address of nothing
+
+
+class Pass:
+    """The sums of one launch for up to as many columns of parameters as the plan has."""
+
+    def __init__(self, card: Card, plan: Plan, loss: Loss, p: int, dtype: Any, aligned: bool, targets: Array) -> None:
+        code = code_of(loss)
+        if code is None:
+            raise ValueError(f"the {loss.name} loss has no pass on a card")
+        self.card, self.plan, self.p, self.k = card, plan, p, len(targets)
+        number, own = NUMBER[dtype.name], code[2]
+        self._loss = np.int32(code[0]), np.float64(code[1])
+        self._shared = plan.shared_bytes(p, dtype.itemsize)
+        self._kernel = card.function("passes", plan.expression(number, aligned), own)
+        self._kernel.max_dynamic_shared_size_bytes = self._shared
+        resident = card.cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
+            self._kernel.kernel.ptr, plan.threads, self._shared
+        )
+        self._most_ctas = card.processors * max(1, resident)
+        self._fold = card.function("sums", f"fold_chunks<{number}>")
+        self._targets = card.upload(targets.astype(np.int32))
+        self._W = card.empty((self.k, p + 1), dtype)
+        self._folds = card.empty(self.k, dtype)
+        self._sums = self._gradients = card.empty(0)
+
+    def launch(
+        self,
+        chunks: Any,
+        columns: Array,
+        folds: Array | None,
+        y_width: int,
+        place: tuple[int, int, int],
+        totals: Any,
+        losses: Any,
+    ) -> None:
+        """Add up, and put the sums in their places: (first column, all columns, columns of a point)."""
+        if self._sums.shape[0] < chunks.count:
+            self._sums = self.card.empty((chunks.count, self.k, 2))
+            self._gradients = self.card.empty((chunks.count, self.k, self.p), self._W.dtype)
+        self.card.write(self._W, columns)
+        if folds is not None:
+            self.card.write(self._folds, folds)
+        sizes = np.int32(self.p), np.int32(self.k), np.int32(chunks.rows)
+        if chunks.count:
+            self._kernel(
+                (min(chunks.count, self._most_ctas),),
+                (self.plan.threads,),
+                (
+                    chunks.pieces,
+                    chunks.piece_of,
+                    np.int32(chunks.count),
+                    *sizes,
+                    np.int32(y_width),
+                    self._W,
+                    self._targets,
+                    NONE if folds is None else self._folds,
+                    *self._loss,
+                    self._sums,
+                    self._gradients,
+                ),
+                shared_mem=self._shared,
+            )
+        grid = -(-self.k * (self.p + 2) // 32), totals.shape[0]
+        places = (np.int32(number) for number in place)
+        self._fold(grid, (32, 32), (chunks.pieces, *sizes, *places, self._sums, self._gradients, losses, totals))

@@ -1,0 +1,139 @@
+"""How a pass is laid over a card: a function of p, the dtype and the columns of parameters, never of the card.
+
+The order of every sum follows from the plan, so the bits of a pass do. What was measured is in `benchmarks/RESULTS.md`;
+the constants below are those that were the fastest on one H100 (2026-11-26), for p = 16 .. 10,000.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+
+# Most columns of parameters that share a read of X.
+COLUMNS = 8
+# Bytes of a chunk, its fewest rows, and its most: the sums that it leaves weigh little beside its rows.
+CHUNK, CHUNK_ROWS, MOST_ROWS = 512 << 10, 128, 8 << 10
+# Bytes of the widest row that a warp works on, and of the widest at all: its stages fill the shared memory.
+BY_WARPS, WIDEST = 1 << 10, 80 << 10
+# Bytes of a row from which on a CTA of 16 warps works on it instead of 8.
+WIDE = 32 << 10
+# Bytes of shared memory that a CTA may have on the cards that this is made for (compute capability 9.0), and those
+# that leave room for a second one.
+MOST_SHARED, HALF_SHARED = 220 << 10, 112 << 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The template arguments of `by_warps` and `by_block` (see cuda/common.cuh), and the rows of a chunk."""
+
+    kernel: str
+    columns: int
+    numbers: int
+    loads: int
+    lanes: int
+    rows: int
+    stages: int
+    warps: int
+    ctas: int
+    chunk_rows: int
+
+    def expression(self, number: str, aligned: bool) -> str:
+        """Return the C++ name of the kernel for rows of `number`, float or double."""
+        lanes = (self.lanes,) if self.kernel == "by_warps" else ()
+        sizes = (self.loads, *lanes, self.rows, self.stages, self.warps, self.ctas)
+        aligned_word = "true" if aligned else "false"
+        return f"{self.kernel}<{number}, {self.columns}, {self.numbers}, {aligned_word}, {', '.join(map(str, sizes))}>"
+
+    @property
+    def threads(self) -> int:
+        """Threads of a CTA."""
+        return 32 * self.warps
+
+    def shared_bytes(self, p: int, itemsize: int) -> int:
+        """Return the bytes of shared memory of a CTA, as the kernels lay them out."""
+        if self.kernel == "by_block":
+            return self.stages * _stage(self.rows * p * itemsize) + self.warps * self.stages * 3 * 32 * itemsize
+        step = 32 // self.lanes * self.rows
+        places = 32 * max(1, self.rows * self.columns // self.lanes)
+        rows = self.warps * self.stages * (_stage(step * p * itemsize) + 3 * places * itemsize)
+        of_w = self.loads * self.columns * self.lanes * self.numbers * itemsize if self.columns >= 4 else 0
+        return rows + 8 * (self.columns * p + 1) + of_w
+
+
+def _stage(nbytes: int) -> int:
+    return -(-(nbytes + 32) // 128) * 128
+
+
+def power_of_two(number: int) -> int:
+    """Return the smallest power of two that is not below the number."""
+    return 1 << max(0, number - 1).bit_length()
+
+
+def most_columns(p: int, itemsize: int) -> int:
+    """Return how many columns of parameters may share a read of rows of p numbers: their sums lie in registers."""
+    row, columns = p * itemsize, COLUMNS
+    while columns > 1 and row > BY_WARPS and columns * row > (24 * 4 * 512 if row > WIDE else 64 * 4 * 256):
+        columns //= 2
+    return columns
+
+
+@lru_cache
+def plan(p: int, itemsize: int, columns: int) -> Plan | None:
+    """Return the plan for rows of p numbers and up to `columns` columns of parameters; None for rows that are too wide.
+
+    The columns are at most `most_columns`.
+    """
+    row = p * itemsize
+    if row > WIDEST or p < 1:
+        return None
+    numbers = 16 // itemsize if row % 16 == 0 else 1
+    columns = power_of_two(columns)
+    return (_by_warps if row <= BY_WARPS else _by_block)(p, itemsize, columns, numbers)
+
+
+def _by_warps(p: int, itemsize: int, columns: int, numbers: int) -> Plan:
+    row, vectors = p * itemsize, ceil(p / numbers)
+    # A row of single numbers is spread over few lanes, so that those have something to do.
+    lanes = min(32, max(4, power_of_two(vectors if numbers > 1 else ceil(vectors / 4))))
+    step = 32 // lanes * row  # bytes of one row for each group of lanes
+    rows = 4 if lanes == 4 or numbers == 1 else 8
+    rows = max(1, min(rows, 32 // columns, (8 << 10) // power_of_two(step)))
+    return Plan(
+        kernel="by_warps",
+        columns=columns,
+        numbers=numbers,
+        loads=ceil(vectors / lanes),
+        lanes=lanes,
+        rows=rows,
+        stages=3 if 24 * step * rows <= 100 << 10 else 2,
+        warps=8,
+        ctas=1 if row * columns >= 1 << 10 and itemsize == 8 else 2 if lanes > 4 or columns > 1 else 3,
+        chunk_rows=_chunk_rows(row, columns, 8 * 32 // lanes * rows),
+    )
+
+
+def _by_block(p: int, itemsize: int, columns: int, numbers: int) -> Plan:
+    row, vectors = p * itemsize, ceil(p / numbers)
+    # Few warps, so that few of them make the same residuals, but no more of the sums than their registers hold.
+    warps = 16 if row > WIDE else 8 if vectors > 128 else 4
+    while warps > max(2, 16 // columns) and columns * row <= 64 * 4 * 32 * warps // 2:
+        warps //= 2
+    rows = 8 if 8 * row <= 16 << 10 else 4 if 4 * row <= 48 << 10 else 2 if 4 * row <= MOST_SHARED else 1
+    rows = max(1, min(rows, 32 // columns))
+    stage = _stage(rows * row)
+    stages = max(2, min(4, (HALF_SHARED if 3 * stage <= HALF_SHARED else MOST_SHARED) // stage))
+    return Plan(
+        kernel="by_block",
+        columns=columns,
+        numbers=numbers,
+        loads=ceil(vectors / (32 * warps)),
+        lanes=32,
+        rows=rows,
+        stages=stages,
+        warps=warps,
+        ctas=1,
+        chunk_rows=_chunk_rows(row, columns, rows),
+    )
+
+
+def _chunk_rows(row: int, columns: int, step: int) -> int:
+    return step * ceil(max(CHUNK_ROWS * columns, min(MOST_ROWS, CHUNK // row)) / step)

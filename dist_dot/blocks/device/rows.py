@@ -1,0 +1,293 @@
+"""Blocks that lie on a card, and what is asked of all of them at once: one launch, and sums for each block.
+
+A table of addresses takes the place of the blocks, so that a launch does not depend on how many there are. It is made
+once; the blocks themselves are given to each call, since whoever holds the table must not keep their memory alive.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any
+
+import numpy as np
+
+from dist_dot.blocks.device.card import NUMBER, Card, card
+from dist_dot.blocks.device.losses import CODES, code_of
+from dist_dot.blocks.device.passes import NONE, Pass
+from dist_dot.blocks.device.plan import CHUNK, Plan, most_columns, plan, power_of_two
+from dist_dot.losses import Loss
+from dist_dot.typing import Array
+
+# Bytes of a tile for cuBLAS: several kernels on it cost little beside it, and it does not leave the L2 cache.
+TILE = 32 << 20
+# Passes whose buffers are kept from round to round.
+KEPT = 8
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How the rows of all blocks are cut for a launch: the table (blocks, 6) of Piece, and the block of each chunk."""
+
+    pieces: Any
+    piece_of: Any
+    count: int
+    rows: int
+
+
+class DeviceRows:
+    """The rows of some blocks on one card. Every method is called with the card entered."""
+
+    def __init__(self, blocks: Sequence[Any], card: Card) -> None:
+        X, y = blocks[0].X, blocks[0].y
+        self.card = card
+        self.p = int(X.shape[1])
+        self.dtype = np.dtype(X.dtype.name)
+        self.y_width = int(y.shape[1]) if y.ndim == 2 else 1
+        self.lengths = [len(block) for block in blocks]
+        addresses = [
+            (b.X.data.ptr, b.y.data.ptr, 0 if b.weight is None else b.weight.data.ptr, 0, rows)
+            for b, rows in zip(blocks, self.lengths, strict=True)
+        ]
+        self._table = np.array(addresses, np.int64)
+        self._number = NUMBER[self.dtype.name]
+        self._most_columns = most_columns(self.p, self.dtype.itemsize)
+        self._chunks: dict[Any, Chunks] = {}
+        self._passes: dict[Any, tuple[list[tuple[slice, Pass]], Any, Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def has_pass(self, loss: Loss) -> bool:
+        """Whether `value_and_gradient` takes this loss, for rows of this width on this card."""
+        together = loss.outputs if loss.outputs <= self._most_columns else 0
+        return code_of(loss) is not None and bool(together) and self._plan(together) is not None
+
+    def value_and_gradient(
+        self,
+        loss: Loss,
+        columns: Array,
+        outputs: int = 1,
+        folds: Array | None = None,
+        curvature: Sequence[Any] | None = None,
+        y: bool = True,
+    ) -> Any:
+        """[w, b] (k, p + 1) -> sums (blocks, k / outputs (1 + outputs (p + 1))), on the card until the next pass.
+
+        A point is `outputs` columns that follow each other; its sums are the loss, then of each column X.T r and sum r.
+        With several targets a column has the target of its number in the point. With `folds` (k / outputs,) a point
+        leaves out the rows of its fold, the last column of y. `curvature` are arrays (rows,) of the blocks, to be set
+        to s d2 loss / dz2. Without `y` it is 0. Reads X once for every 8 columns, or fewer where rows are wide.
+        """
+        k, p = len(columns), self.p
+        step = self._most_columns if loss.outputs == 1 else outputs
+        columns = np.ascontiguousarray(columns, self.dtype)
+        key = code_of(loss), k, outputs, folds is None, curvature is None
+        if key not in self._passes:
+            if len(self._passes) >= KEPT:
+                self._passes.clear()
+            targets = np.arange(k) % outputs if loss.outputs == 1 and folds is None else np.zeros(k, int)
+            parts = [slice(first, min(first + step, k)) for first in range(0, k, step)]
+            passes = [(part, self._pass(loss, targets[part])) for part in parts]
+            totals = self.card.empty((len(self), k // outputs * (1 + outputs * (p + 1))))
+            losses = self.card.empty((len(self), k)) if outputs > 1 else NONE
+            self._passes[key] = passes, totals, losses
+        passes, totals, losses = self._passes[key]
+        left_out = None if folds is None else np.repeat(np.asarray(folds, self.dtype), outputs)
+        for part, one in passes:
+            chunks = self._pieces(one.plan.chunk_rows, curvature, y)
+            of_folds = None if left_out is None else left_out[part]
+            one.launch(chunks, columns[part], of_folds, self.y_width, (part.start, k, outputs), totals, losses)
+        if outputs > 1:
+            sizes = np.int32(p), np.int32(k), np.int32(outputs)
+            self.card.function("sums", "fold_losses")((len(self),), (128,), (*sizes, losses, totals))
+        return totals
+
+    def _pass(self, loss: Loss, targets: Array) -> Pass:
+        found = self._plan(len(targets))
+        assert found is not None  # has_pass has been asked
+        aligned = not np.any(self._table[:, 0] % 16)
+        return Pass(self.card, found, loss, self.p, self.dtype, aligned, targets)
+
+    def _plan(self, columns: int) -> Plan | None:
+        found = plan(self.p, self.dtype.itemsize, columns)
+        fits = found is not None and found.shared_bytes(self.p, self.dtype.itemsize) <= self.card.shared_bytes
+        return found if fits else None
+
+    def _pieces(
+        self, chunk_rows: int, curvature: Sequence[Any] | None = None, y: bool = True, of_y: bool = False
+    ) -> Chunks:
+        """Return the table of a launch in chunks of so many rows; of_y puts y in the place of X."""
+        key = chunk_rows, y, of_y
+        if curvature is None and key in self._chunks:
+            return self._chunks[key]
+        chunks = [-(-rows // chunk_rows) for rows in self.lengths]
+        first = np.cumsum([0, *chunks])
+        table = np.column_stack([self._table, first[:-1]])
+        if of_y:
+            table[:, 0] = table[:, 1]
+        if not y:
+            table[:, 1] = 0
+        if curvature is not None:
+            table[:, 3] = [array.data.ptr for array in curvature]
+        piece_of = np.repeat(np.arange(len(chunks)), chunks).astype(np.int32)
+        made = Chunks(self.card.upload(table), self.card.upload(piece_of), int(first[-1]), chunk_rows)
+        if curvature is None:
+            self._chunks[key] = made
+        return made
+
+    def moments(self, centre: Array) -> Any:
+        """Centre (p + t) -> (blocks, 1 + 2 (p + t)): the sums of `Moments`. Reads X once."""
+        p, t = self.p, self.y_width
+        totals = self.card.empty((len(self), 1 + 2 * (p + t)))
+        self._moments(totals, centre[p:], t, True, 1 + p, 1 + p + t + p)
+        self._moments(totals, centre[:p], p, False, 1, 1 + p + t)
+        return totals
+
+    def _moments(self, totals: Any, centre: Array, p: int, of_y: bool, first: int, second: int) -> None:
+        row = p * self.dtype.itemsize
+        numbers = 16 // self.dtype.itemsize if row % 16 == 0 else 1
+        aligned = "false" if np.any(self._table[:, int(of_y)] % 16) else "true"
+        vectors = -(-p // numbers)
+        across = min(256, power_of_two(vectors))
+        chunks = self._pieces(32 * -(-max(256, CHUNK // row) // 32), of_y=of_y)
+        sums = self.card.empty((chunks.count, 1 + 2 * p))
+        at = self.card.upload(np.asarray(centre, np.float64))
+        if chunks.count:
+            kernel = self.card.function("moments", f"moments<{self._number}, {numbers}, {aligned}>")
+            sizes = np.int32(p), np.int32(chunks.rows), np.int32(across)
+            grid = chunks.count, -(-vectors // across)
+            kernel(grid, (256,), (chunks.pieces, chunks.piece_of, *sizes, at, sums))
+        self._fold(chunks, sums, totals, p, first, second)
+
+    def target_sums(self, loss: Loss) -> Any:
+        """Return (blocks, 2 + outputs): the sums of `TargetSums`. Reads y alone."""
+        classes = loss.outputs if loss.outputs > 1 else 0
+        outputs = classes or self.y_width
+        chunks = self._pieces(1 << 14)
+        sums = self.card.empty((chunks.count, 2 + outputs))
+        if chunks.count:
+            sizes = (np.int32(n) for n in (chunks.rows, self.y_width, classes, CODES[type(loss)]))
+            kernel = self.card.function("moments", f"target_sums<{self._number}>")
+            kernel((chunks.count,), (256,), (chunks.pieces, chunks.piece_of, *sizes, sums))
+        totals = self.card.empty((len(self), 2 + outputs))
+        self._fold(chunks, sums, totals, 1 + outputs, 1, 0)
+        return totals
+
+    def _fold(self, chunks: Chunks, sums: Any, totals: Any, half: int, first: int, second: int) -> None:
+        width = sums.shape[1]
+        sizes = (np.int32(n) for n in (width, chunks.rows, half, first, second, totals.shape[1]))
+        fold = self.card.function("moments", "fold_rows")
+        fold((-(-width // 32), len(self)), (32, 32), (chunks.pieces, *sizes, sums, totals))
+
+    def summaries(self, blocks: Sequence[Any]) -> Iterator[Any]:
+        """Yield [weight, mean (d), second moments about the mean (d, d)] of each block: see `CentredMoments`."""
+        d = self.p + self.y_width
+        sums = self.moments(np.zeros(d))
+        means = self.card.empty((len(self), d))
+        sizes = np.int32(d), np.int32(sums.shape[1])
+        self.card.function("tiles", "means_of")((-(-d // 128), len(self)), (128,), (sums, *sizes, means))
+        for number, block in enumerate(blocks):
+            mean = means[number]
+            products = self._products(block, block.weight, mean, self.y_width, np.dtype(np.float64))
+            summary = self.card.empty(1 + d + d * d)
+            self.card.function("tiles", "summary_of")((-(-d // 128), d), (128,), (products, mean, np.int32(d), summary))
+            yield summary
+
+    def curvatures(self, blocks: Sequence[Any], weights: Sequence[Any]) -> Iterator[Any]:
+        """Yield [X, 1].T diag(d) [X, 1] of each block, packed as `Curvature` has it, for the d (rows,) of each."""
+        m = self.p + 1
+        number = np.dtype(np.float64) if self.card.wide_is_fast else self.dtype
+        for block, weight in zip(blocks, weights, strict=True):
+            products = self._products(block, weight, None, 0, number)
+            packed = self.card.empty(m * (m + 1) // 2)
+            self.card.function("tiles", "packed")((-(-m // 128), m), (128,), (products, np.int32(m), packed))
+            yield packed
+
+    def _products(self, block: Any, weight: Any, mean: Any, targets: int, number: Any) -> Any:
+        """Return the sum of s [x - mean, y - mean, 1] times itself, (m, m), float64, from tiles of this dtype."""
+        from cupy.cublas import gemm
+
+        width, n = self.p + targets + 1, len(block)
+        tile_rows = max(256, TILE // (width * number.itemsize))
+        products = self.card.zeros((width, width))
+        narrow = None if number == np.float64 else self.card.empty((width, width), number)
+        room = self.card.empty((min(tile_rows, max(1, n)), width), number)
+        kernel = self.card.function("tiles", f"widened<{self._number}, {NUMBER[number.name]}>")
+        for start in range(0, n, tile_rows):
+            part = slice(start, min(start + tile_rows, n))
+            rows = part.stop - part.start
+            of_rows = (
+                block.X[part],
+                block.y[part] if targets else NONE,
+                NONE if weight is None else weight[part],
+                NONE if mean is None else mean,
+            )
+            sizes = np.int32(rows), np.int32(self.p), np.int32(targets)
+            kernel((min(-(-rows // 8), 16 * self.card.processors),), (32, 8), (*of_rows, *sizes, room))
+            tile = room[:rows]
+            if narrow is None:
+                gemm("T", "N", tile, tile, out=products, beta=1.0)
+            else:
+                gemm("T", "N", tile, tile, out=narrow)
+                products += narrow
+        return products
+
+    def empty_weights(self) -> list[Any]:
+        """Return room for a number of each row, (rows,) for each block."""
+        room = self.card.empty(sum(self.lengths), self.dtype)
+        ends = np.cumsum([0, *self.lengths]).tolist()
+        return [room[start:stop] for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+
+    def end_to_end(self, *parts: Any) -> Any:
+        """Return flat arrays, float64, as one."""
+        return self.card.cupy.concatenate(parts)
+
+    def outside(self, blocks: Sequence[Any], low: float, high: float, whole: bool) -> list[int]:
+        """Return the row of the first y of each block that is outside of [low, high], or not whole; -1 for none."""
+        ys = [block.y for block in blocks]
+        places: list[int] = first_outside(self.card, ys, [low] * len(ys), high, whole).tolist()
+        return [place if place < 0 else place // self.y_width for place in places]
+
+
+def first_outside(
+    card: Card, arrays: Sequence[Any], lows: Sequence[float], high: float = np.inf, whole: bool = False
+) -> Array:
+    """Return the place, in the memory of each C-contiguous array, of its first number outside of [low, high]; else -1.
+
+    NaN and infinity are outside. With `whole` so is every number that is not whole.
+    """
+    places = card.empty(len(arrays), np.uint64)
+    places.data.memset_async(255, places.nbytes, card.stream)
+    for number, (array, low) in enumerate(zip(arrays, lows, strict=False)):
+        kind = NUMBER[array.dtype.name]
+        dtype = np.dtype(array.dtype.name)
+        top = float(np.finfo(dtype).max)
+        ends = dtype.type(max(low, -top)), dtype.type(min(high, top))
+        if array.size:
+            grid = min(-(-array.size // 256), 8 * card.processors)
+            kernel = card.function("checks", f"first_outside<{kind}>")
+            kernel((grid,), (256,), (array, np.int64(array.size), *ends, np.int32(whole), places[number:]))
+    return card.to_host(places).view(np.int64)
+
+
+def merged(left: Any, right: Any) -> Any:
+    """Return the summaries (m, 1 + d + d^2) of the rows of both, one by one (see `DeviceRows.summaries`)."""
+    here, d = card(left.device.id), (isqrt(4 * left.shape[1] - 3) - 1) // 2
+    out = here.empty(left.shape)
+    merge = here.function("tiles", "merged")
+    for a, b, both in zip(left, right, out, strict=True):
+        merge((-(-d // 128), d), (128,), (a, b, np.int32(d), both))
+    return out
+
+
+def digest(array: Any, seed: int) -> tuple[int, int]:
+    """Return 128 bits of the numbers of a C-contiguous array, as two numbers. Reads it once, on its card."""
+    with card(array.device.id) as here:
+        out = here.zeros(2, np.uint64)
+        bits = "unsigned int" if array.dtype.itemsize == 4 else "unsigned long long"
+        if array.size:
+            grid = min(-(-array.size // 256), 8 * here.processors)
+            kernel = here.function("checks", f"digest<{bits}>")
+            kernel((grid,), (256,), (array, np.int64(array.size), np.uint64(seed), out))
+        high, low = here.to_host(out).tolist()
+        return high, low
