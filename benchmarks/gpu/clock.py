@@ -86,6 +86,23 @@ def seconds_of(work: Callable[[], Any], repeats: int, warm: int = 2) -> list[flo
     return times
 
 
+def pass_ms(blocks: Any, kernel: Any, at: np.ndarray, repeats: int) -> float:
+    """Return the median time in ms, between two events of the card, of the pass alone of a round."""
+    import cupy
+
+    card, evaluation = blocks.tables.asked(blocks.blocks, kernel, at)
+    times = []
+    with card:
+        for _ in range(2 + repeats):
+            begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+            begin.record(card.stream)
+            evaluation.add_up()
+            end.record(card.stream)
+            end.synchronize()
+            times.append(cupy.cuda.get_elapsed_time(begin, end))
+    return median(times[2:])
+
+
 def round_ms(blocks: Any, kernel: Any, at: np.ndarray, repeats: int) -> float:
     """Return the median time of a round in ms: `reduce` ends when the sums are on the host."""
     times = []

@@ -34,13 +34,14 @@ def passes(records: list[Record]) -> str:
             f"{r['gb_s']:,.0f}",
             f"{r['share']:.2f}",
             f"{r['pass_share']:.2f}",
-            f"{r['own_us']:.0f}",
+            f"{r['beyond_us']:.0f}",
+            f"{r['small_round_us']:.0f}",
         ]
         for r in sorted(of(records, "pass"), key=lambda r: (r["loss"], r["dtype"], r["p"]))
     ]
-    head = ["loss", "dtype", "p", "round ms", "GB/s", "share", "pass", "own us"]
-    words = """One evaluation of F over some 4 GB of X. "share" is that of the plain read of as many bytes. A round's
-own cost is that of a round over 1,000 rows, less their read; "pass" is the share without it."""
+    head = ["loss", "dtype", "p", "round ms", "GB/s", "round", "pass", "beyond us", "1,000 rows us"]
+    words = """One evaluation of F over some 4 GB of X: of the round, and of its pass alone, between two events of the
+card, the share of the plain read of as many bytes; what a round takes beyond its pass; a round over 1,000 rows."""
     return titled(words, rows, head)
 
 

@@ -262,7 +262,8 @@ class LocalBlocks:
         return f"this process{devices or f', {self._threads} thread' + 's' * (self._threads > 1)}"
 
     @cached_property
-    def _tables(self) -> device.Tables:
+    def tables(self) -> device.Tables:
+        """Where the rows lie on GPUs."""
         return device.Tables(self.blocks)
 
     @cached_property
@@ -279,7 +280,7 @@ class LocalBlocks:
         self.rounds += 1
         leaves, merge = len(self.blocks), merge_of(kernel)
         if self.on_device:
-            return self._tables.reduce(self.blocks, range(leaves), leaves, kernel, parameters)[root(leaves)]
+            return self.tables.reduce(self.blocks, range(leaves), leaves, kernel, parameters)[root(leaves)]
         at = Parameters(parameters)
         one = len(self.blocks) == 1 or self._threads == 1
         nodes: dict[Node, Array] = {}

@@ -11,6 +11,7 @@
     losses.py    the losses that passes have
     labels.py    class labels
     settle.py    the way there and back
+    serialize.py blocks on their way to another worker
 
 Kernels (`dist_dot.blocks.kernels`) ask blocks of rows on a card through their method `launch`; one that has none runs
 as array operations, block by block.
@@ -46,6 +47,12 @@ class Tables:
             with card(place) as here:
                 part = [i for i, other in enumerate(places) if other == place]
                 self._parts.append((here, part, DeviceRows([blocks[i] for i in part], here)))
+
+    def asked(self, blocks: Sequence[Any], kernel: Any, parameters: Array) -> tuple[Card, Any]:
+        """Return the one card of the blocks, and what the launch of the kernel gives there: for benchmarks."""
+        ((here, _, rows),) = self._parts
+        with here:
+            return here, kernel.launch(rows, blocks, parameters)
 
     def reduce(
         self, blocks: Sequence[Any], numbers: Sequence[int], leaves: int, kernel: Any, parameters: Array

@@ -58,13 +58,18 @@ class Evaluation:
 
     def totals(self, chunks: Sequence[Any] | None = None) -> Any:
         """Return the sums (blocks, k / outputs (1 + outputs (p + 1))), on the card: they stand until the next call."""
+        self.add_up(chunks)
         for (part, one), table in zip(self._passes, chunks or self._chunks, strict=True):
-            place = part.start, self._k, self._outputs
-            one.launch(table, self._y_width, place, self._totals, self._losses)
+            one.fold(table, (part.start, self._k, self._outputs), self._totals, self._losses)
         if self._outputs > 1:
             sizes = np.int32(self._p), np.int32(self._k), np.int32(self._outputs)
             self._card.function("sums", "fold_losses")((self._blocks,), (128,), (*sizes, self._losses, self._totals))
         return self._totals
+
+    def add_up(self, chunks: Sequence[Any] | None = None) -> None:
+        """Ask for the passes alone: the sums of all chunks, which nobody has added up yet."""
+        for (_, one), table in zip(self._passes, chunks or self._chunks, strict=True):
+            one.add_up(table, self._y_width)
 
     def nodes(self, numbers: Sequence[int], leaves: int) -> dict[Node, Array]:
         """Return the nodes that blocks of these numbers add up to, on the host. One round."""

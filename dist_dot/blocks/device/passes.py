@@ -45,13 +45,12 @@ class Pass:
         self._W = card.empty((self.k, p + 1), dtype)
         self._sums = self._gradients = card.empty(0)
 
-    def launch(self, chunks: Any, y_width: int, place: tuple[int, int, int], totals: Any, losses: Any) -> None:
-        """Add up, and put the sums in their places: (first column, all columns, columns of a point)."""
+    def add_up(self, chunks: Any, y_width: int) -> None:
+        """Ask for the sums of all chunks."""
         if self._sums.shape[0] < chunks.count:
             self._sums = self.card.empty((chunks.count, self.k, 2))
             self._gradients = self.card.empty((chunks.count, self.k, self.p), self._W.dtype)
         self.card.write(self._W, self.columns)
-        sizes = np.int32(self.p), np.int32(self.k), np.int32(chunks.rows)
         if chunks.count:
             self._kernel(
                 (min(chunks.count, self._most_ctas),),
@@ -60,7 +59,7 @@ class Pass:
                     chunks.pieces,
                     chunks.piece_of,
                     np.int32(chunks.count),
-                    *sizes,
+                    *self._sizes(chunks),
                     np.int32(y_width),
                     self._W,
                     self._targets,
@@ -71,6 +70,13 @@ class Pass:
                 ),
                 shared_mem=self._shared,
             )
+
+    def fold(self, chunks: Any, place: tuple[int, int, int], totals: Any, losses: Any) -> None:
+        """Put the sums of the blocks in their places: (first column, all columns, columns of a point)."""
         grid, block = (-(-self.k * (self.p + 2) // 32), totals.shape[0]), (32, self._fold_parts)
         places = (np.int32(number) for number in place)
-        self._fold(grid, block, (chunks.pieces, *sizes, *places, self._sums, self._gradients, losses, totals))
+        arguments = *self._sizes(chunks), *places, self._sums, self._gradients, losses, totals
+        self._fold(grid, block, (chunks.pieces, *arguments))
+
+    def _sizes(self, chunks: Any) -> tuple[Any, Any, Any]:
+        return np.int32(self.p), np.int32(self.k), np.int32(chunks.rows)
