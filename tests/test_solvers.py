@@ -229,7 +229,10 @@ def test_the_factor_is_that_of_the_hessian():
         (300, 400, losses.Softmax(3), Newton),
         (300, 700, losses.Softmax(3), LBFGS),
         (30, 2500, losses.Poisson(), LBFGS),
-        (30, 1500, losses.Squared(), Newton),
+        (30, 1500, losses.Squared(), Exact),
+        (1600, 1500, losses.Squared(), Exact),
+        (30, 2500, losses.Squared(), Exact),
+        (2200, 2100, losses.Squared(), LBFGS),
     ],
 )
 def test_what_is_chosen_and_why(n, p, loss, kind):
