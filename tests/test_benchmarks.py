@@ -74,7 +74,8 @@ def gpu_records():
     fit = {"benchmark": "fit", "table": "1M x 100", "estimator": "Ridge", "gradient": 1e-8, **shape}
     kinds = [
         {"benchmark": "card", "read_gb_s": 3000.0, "copy_gb_s": 2800.0},
-        {"benchmark": "pass", "loss": "logistic", "pass_share": 0.95, "beyond_us": 50.0, "small_round_us": 40.0, **times, **shape},
+        {"benchmark": "pass", "loss": "logistic", "pass_share": 0.95, "beyond_us": 50.0, "small_round_us": 40.0,
+         **times, **shape},
         {"benchmark": "columns", "loss": "logistic", "columns": 8, "reads": 2.25, **times, **shape},
         {"benchmark": "look", "kernel": "Moments", **times, **shape},
         {"benchmark": "gram", "kernel": "Expansion", "tflop_s": 41.0, "gemm_tflop_s": {"float64": 50.0}, **times,
