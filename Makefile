@@ -29,8 +29,10 @@ wheels-gpu: constraints.txt
 	$(PYTHON) -m pip download --quiet --dest .wheels --constraint constraints.txt --no-deps --only-binary :all: \
 		--python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 $(WHEELS)
 
+# Several processes compile kernels and make what is expected at the same time, where pytest-xdist is there.
 test-gpu: .wheels/site
 	PYTHONPATH=.wheels/site:. $(GPU_PYTHON) -m pytest tests/gpu -o 'norecursedirs=.*' --durations 10 \
+		$(shell $(GPU_PYTHON) -c 'import xdist; print("-n 6")' 2>/dev/null) \
 		-W default -W error::sklearn.exceptions.ConvergenceWarning $(TESTS)
 
 bench-gpu: .wheels/site

@@ -20,6 +20,7 @@ from dist_dot.blocks.block import Block, Blocks, Cuts, Kernel, Report, cut
 from dist_dot.blocks.layout import lay_out_rows, make_block
 from dist_dot.typing import Array
 
+MISSING = "not installed"
 RECORDS = Path(__file__).parent / "records"
 VERSIONS = ("dist-dot", "dask", "distributed", "numpy", "numba", "scikit-learn", "scipy", "statsmodels")
 
@@ -99,15 +100,18 @@ def resident(field: str = "VmRSS") -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def environment() -> dict[str, Any]:
-    """Return where and with what a record was made."""
+def environment(more: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return where and with what a record was made, with the versions of more packages where they are installed."""
+    versions = {name: _version(name) for name in VERSIONS} | {
+        name: number for name in more if (number := _version(name)) != MISSING
+    }
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in VERSIONS},
+        "versions": versions,
     }
 
 
@@ -133,7 +137,7 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return dist_dot.__version__ if name == "dist-dot" else "not installed"
+        return dist_dot.__version__ if name == "dist-dot" else MISSING
 
 
 def _cpu() -> str:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from distributed import Client
 
 from cluster.errors import ClusterWordError
+from cluster.local import deaf_to_interrupts, kept, killed_on_interrupt
 
 
 @contextmanager
@@ -21,11 +22,11 @@ def cuda_cluster() -> Iterator[Client]:
             f"the cluster 'cuda' needs dask-cuda ({error}): pip install 'dask-cuda[cu12]', or [cu13]"
         ) from error
     try:
-        cluster = LocalCUDACluster(dashboard_address=":0", silence_logs=50)
+        cluster = deaf_to_interrupts(lambda: LocalCUDACluster(dashboard_address=":0", silence_logs=50))
     except Exception as error:  # of NVML, of CUDA, or a ValueError about devices: dask-cuda raises what it meets
         raise ClusterWordError(
             f"the cluster 'cuda' finds no GPU to work on ({type(error).__name__}: {error}): nvidia-smi lists those "
             "there are; 'local' uses the processors"
         ) from error
-    with cluster, Client(cluster) as client:
+    with cluster, killed_on_interrupt(cluster), kept(cluster), Client(cluster) as client:
         yield client

@@ -7,11 +7,11 @@ The exceptions that are not among them are in `dist_dot.errors`.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dist_dot import errors, losses
+from dist_dot import errors
 from dist_dot.errors import DataError, SolverError
 
 if TYPE_CHECKING:
-    from dist_dot import solvers
+    from dist_dot import losses, solvers
     from dist_dot.blocks.layout import lay_out
     from dist_dot.linear_model import (
         GammaRegressor,
@@ -84,8 +84,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "solvers":
-        return import_module("dist_dot.solvers")
+    if name in ("losses", "solvers"):
+        return import_module(f"dist_dot.{name}")
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'dist_dot' has no attribute {name!r}")

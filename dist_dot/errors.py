@@ -51,6 +51,10 @@ class ClusterError(DistDotError, RuntimeError):
 class DeadlineError(ClusterError, TimeoutError):
     """A wait ran out."""
 
+    # RuntimeError and TimeoutError each bring one, and Python takes the first, which refuses to make a TimeoutError.
+    # Dask calls it when it unpickles the exception in the client.
+    __new__ = TimeoutError.__new__  # type: ignore[assignment]
+
 
 class RunCancelled(ClusterError):  # noqa: N818 - the end of a run on request is no one's error
     """The run was cancelled."""

@@ -96,7 +96,7 @@ class Objective:
 
     def join(self, W: Array, b: Array) -> Array:
         """Return the flat vector of W (p, k) and b (k,), which does not count without an intercept: `split` undone."""
-        return np.vstack([W, b])[: self.n_features + int(self.fit_intercept)].ravel()
+        return np.vstack([W, b])[: self.n_features + int(self.fit_intercept)].astype(np.float64).ravel()
 
     def padded(self, parameters: Array) -> Array:
         """Return the flat vector as kernels take it: [w, b] of each output, with b = 0 where there is none."""

@@ -1,11 +1,15 @@
 """A scheduler and workers as processes of their own, started as an operator would."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from psutil import Process
 
 PROGRAM = Path(sys.executable).with_name("dist-dot")
 
@@ -16,6 +20,7 @@ class Remote:
     def __init__(self, folder, stack, tls):
         self.folder, self.stack, self.tls = folder, stack, tls
         self.file = folder / "scheduler.json"
+        self.workers = []
         self.log = stack.enter_context(open(folder / "cluster.log", "wb"))
 
     def start_scheduler(self, *options):
@@ -30,7 +35,23 @@ class Remote:
 
     def start_worker(self):
         arguments = ["--nthreads", "1", "--no-dashboard", "--local-directory", self.folder]
-        return self._start("dask_worker", self.address, *arguments, *self.tls)
+        self.workers.append(self._start("dask_worker", self.address, *arguments, *self.tls))
+        return self.workers[-1]
+
+    @contextmanager
+    def frozen(self):
+        """Stop the worker processes for a while."""
+        nannies = [process for process in self.workers if process.poll() is None]
+        children = [child for nanny in nannies for child in Process(nanny.pid).children()]
+        pids = [child.pid for child in children if "spawn_main" in str(child.cmdline())]
+        assert pids
+        try:
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
     def start_other_worker(self, prelude):
         """Start a worker in a Python that runs this code first, as if it were installed otherwise."""

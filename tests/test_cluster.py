@@ -8,13 +8,14 @@ import time
 import dask.array as da
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 
 import cluster
 from dist_dot import DataError, Objective, Ridge, Status, lay_out, losses, minimise
 from dist_dot.blocks.cluster import gather
 from dist_dot.blocks.kernels import Moments
 from dist_dot.blocks.worker import NAME, SMALL, pack, unpack
-from dist_dot.errors import ClusterError
+from dist_dot.errors import ClusterError, DeadlineError
 from dist_dot.solvers import Exact, GradientDescent
 
 # The arrays of these tests travel inside their graph, which is what Dask warns of.
@@ -54,6 +55,71 @@ def test_blocks_lie_in_contiguous_ranges(clients, many_blocks):
         holders = [client.who_has(future)[future.key][0] for future in blocks.futures]
     assert blocks.cuts.n_blocks == 10
     assert holders == sorted(holders) and len(set(holders)) == 2
+
+
+def test_a_fit_makes_a_cluster_that_adapts_its_size_start_workers(many_blocks):
+    X, y = many_blocks
+    with (
+        LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=":0", silence_logs=60) as adaptive,
+        Client(adaptive),
+    ):
+        adaptive.adapt(minimum=0, maximum=2, interval="0.2 s")
+        there = Ridge().fit(chunked(X, 9_000), chunked(y, 9_000))
+    assert there.coef_.tobytes() == Ridge().fit(X, y).coef_.tobytes()
+
+
+def test_a_cluster_that_gets_no_workers_is_named(monkeypatch, notices):
+    monkeypatch.setattr("dist_dot.blocks.cluster.SPEAK", 0.2)
+    monkeypatch.setattr("dist_dot.blocks.cluster.LOOK", 0.2)
+    monkeypatch.setattr("dist_dot.blocks.cluster.PATIENCE", 1.0)
+    X = np.ones((100, 2))
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as empty, Client(empty) as client:
+        with pytest.raises(
+            DeadlineError, match=r"^waited 1 s for the next of 1 tasks of 1: the cluster at .* no workers$"
+        ):
+            lay_out(chunked(X, 50), chunked(X[:, 0], 50))
+        gc.collect()
+        deadline = time.monotonic() + 10
+        while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
+            assert time.monotonic() < deadline  # nothing is left that would start when workers come
+            time.sleep(0.05)
+    assert len(notices) == 1 and notices[0].startswith("waiting up to 1 s for the next of 1 tasks")
+
+
+def test_a_local_cluster_brings_back_workers_whose_nannies_are_gone(many_blocks, monkeypatch):
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)  # a nanny of other tests sets it, for this process too
+    X, y = many_blocks
+    gone = []
+    with cluster.open("local", 2) as client:
+
+        def close(progress):
+            if progress.iteration >= 20 and not gone:
+                for nanny in list(client.cluster.workers.values()):
+                    client.cluster.sync(nanny.close)
+                    gone.append(nanny)
+
+        with pytest.warns(match="stopped at max_iter"):
+            there = Ridge(solver="gradient_descent", tol=0, max_iter=400, callbacks=(close,))
+            there.fit(chunked(X, 9_000), chunked(y, 9_000))
+        assert len(gone) == 2 and not set(gone) & set(client.cluster.workers.values())
+        assert set(client.run(os.getenv, "MALLOC_TRIM_THRESHOLD_").values()) == {None}  # they are as the first ones
+    with pytest.warns(match="stopped at max_iter"):
+        here = Ridge(solver="gradient_descent", tol=0, max_iter=400).fit(X, y)
+    assert there.coef_.tobytes() == here.coef_.tobytes() and there.fit_.recovery.lost == 2
+
+
+def test_what_we_wish_for_is_marked_as_ours(clients, many_blocks):
+    """The blocks, and all that they are made of: `Service.transition` takes such wishes back, and no others."""
+    client = clients(2)
+
+    def wishes(dask_scheduler):
+        tasks = [task for task in dask_scheduler.tasks.values() if task.loose_restrictions]
+        return len(tasks), sum("dist-dot" in task.annotations for task in tasks)
+
+    with client.as_current():
+        blocks = lay_out(*(chunked(array, 9_000) for array in many_blocks))
+        found, ours = client.run_on_scheduler(wishes)
+    assert found == ours > blocks.cuts.n_blocks
 
 
 def test_workers_that_are_all_paused_are_named(monkeypatch):

@@ -218,6 +218,19 @@ def test_the_area_under_the_curve_of_many_rows():
     assert model.auc(X, y) == pytest.approx(metrics.roc_auc_score(y, model.decision_function(X)), abs=1e-8)
 
 
+@pytest.mark.parametrize("classes", [2, 4])
+def test_scores_of_float32_models_on_a_cluster_are_those_of_this_process(classes, clients):
+    # The parameters were float32 too, and were read as half as many float64.
+    random = np.random.default_rng(0)
+    X = random.standard_normal((2000, 5)).astype(np.float32)
+    y = np.argmax(X[:, :classes] + random.gumbel(size=(2000, classes)), axis=1)
+    model = LogisticRegression().fit(X, y)
+    with clients(2).as_current():
+        lazy = [da.from_array(array, chunks=(500, *array.shape[1:])) for array in (X, y)]
+        assert model.score(*lazy) == np.mean(model.predict(X) == y)
+        assert model.log_loss(*lazy) == pytest.approx(metrics.log_loss(y, model.predict_proba(X)), rel=1e-6)
+
+
 def test_scores_of_dask_arrays_gather_nothing(clients):
     X, y, weight = rows_for("multinomial")
     model = clone(OURS["multinomial"]).fit(X, y, weight)

@@ -304,7 +304,7 @@ class Cube:
 
 def test_mistakes_are_named(rows):
     objective = Objective(lay_out(*rows), losses.Squared())
-    with pytest.raises(SolverError, match="method is 'svd': give 'gram', 'qr' or 'auto'"):
+    with pytest.raises(SolverError, match="method is 'svd': give 'gram', 'qr', 'rows' or 'auto'"):
         Exact("svd")
     with pytest.raises(SolverError, match="reuse is 'all': give 'none' or 'gram'"):
         GradientDescent(reuse="all")

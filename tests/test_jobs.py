@@ -254,6 +254,13 @@ def test_paths_start_at_the_job_file(folder):
     assert (job.solver.tol, job.cluster.kind) == (1e-9, "none")
 
 
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path):
+    folder = tmp_path / "alpha=[1] *"
+    folder.mkdir()
+    pq.write_table(pa.table({"x": [1.0, 2.0]}), folder / "what?.parquet")
+    assert open_table(str(folder / "what?.parquet")).rows == (2,)
+
+
 def test_any_range_of_several_files(tmp_path, frame):
     for number, part in enumerate(np.array_split(np.arange(2_000), [137, 900])):
         frame.iloc[part].to_parquet(tmp_path / f"part-{number}.parquet", row_group_size=100)

@@ -154,9 +154,9 @@ def test_the_checkpoint_of_another_run_is_refused(rows, tmp_path):
             minimise(other, GradientDescent(), max_iter=5, checkpoint=checkpoints)
 
 
-@pytest.mark.parametrize("place", ["folder", "memory://checkpoints/run"])
+@pytest.mark.parametrize("place", ["folder", "alpha=[1]", "run*", "why?", "{a,b}", "[!a", "memory://checkpoints/run"])
 def test_checkpoints_in_any_store(rows, tmp_path, place):
-    place = str(tmp_path / place) if place == "folder" else place
+    place = place if "://" in place else str(tmp_path / place)
     objective = Objective(lay_out(*rows, block_rows=64), losses.Squared(), 1.0)
     straight = minimise(objective, GradientDescent(), tol=0, max_iter=40)
     minimise(objective, GradientDescent(), tol=0, max_iter=25, checkpoint=Checkpoints(place, every=7))
@@ -169,11 +169,23 @@ def test_checkpoints_in_any_store(rows, tmp_path, place):
     assert resumed.parameters.tobytes() == straight.parameters.tobytes()
 
 
-def test_a_fresh_start_puts_what_was_there_aside(rows, tmp_path):
+def test_a_url_that_may_stand_for_several_places_is_refused():
+    for letter in "*?[":
+        with pytest.raises(InputError, match="without them"):
+            Checkpoints(f"memory://checkpoints{letter}/run")
+
+
+@pytest.mark.parametrize("name", ["run", "alpha=[1] *?"])
+def test_a_fresh_start_puts_what_was_there_aside(rows, tmp_path, name):
     objective = Objective(lay_out(*rows), losses.Squared(), 1.0)
+    folder = tmp_path / name
     for steps in (10, 20):
-        minimise(objective, GradientDescent(), tol=0, max_iter=steps, checkpoint=Checkpoints(str(tmp_path), every=6))
-    names = sorted(path.name for path in tmp_path.iterdir())
+        minimise(objective, GradientDescent(), tol=0, max_iter=steps, checkpoint=Checkpoints(str(folder), every=6))
+        (folder / ".000000099.safetensors.7").touch()  # of a writer that has died
+    minimise(
+        objective, GradientDescent(), tol=0, max_iter=20, checkpoint=Checkpoints(str(folder), every=6, resume=True)
+    )
+    names = sorted(path.name for path in folder.iterdir())
     assert names == [
         "000000006.safetensors.before", "000000010.safetensors.before", "000000018.safetensors", "000000020.safetensors"
     ]  # fmt: skip

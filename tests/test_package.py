@@ -19,6 +19,7 @@ LAYERS = [
     "training",
     "linear_model",
     "jobs",
+    "__main__",
 ]
 DASK = {f"blocks/{name}.py" for name in ("layout", "cluster", "remote", "service", "rounds", "run", "worker")}
 DASK |= {"blocks/device/serialize.py", "products/search.py"}

@@ -128,13 +128,37 @@ def test_a_frozen_worker_is_given_up_and_replaced(straight, monkeypatch, notices
         assert frozen not in pids(client)
 
 
+@dataclass(frozen=True)
+class Sticks:
+    """A loss that does not come back from the first block that it is asked for."""
+
+    once: str
+
+    def __call__(self, block, parameters):
+        try:
+            open(self.once, "x").close()
+        except FileExistsError:
+            return ValueAndGradient(losses.Squared())(block, parameters)
+        time.sleep(600)
+
+
+def test_a_worker_that_is_stuck_in_a_block_is_replaced(monkeypatch, notices, tmp_path):
+    monkeypatch.setattr(service, "STUCK", 4.0)
+    with local(2) as cluster, Client(cluster) as client:
+        blocks = lay_out_rows(Rows(), CUTS, client)
+        total = blocks.reduce(Sticks(str(tmp_path / "once")), np.zeros(31))
+        assert total.tobytes() == blocks.reduce(ValueAndGradient(losses.Squared()), np.zeros(31)).tobytes()
+    assert "has finished no block for 4 s and is taken for stuck" in " ".join(notices)
+
+
 def test_a_slow_worker_is_not_given_up(monkeypatch, notices):
     monkeypatch.setattr(service, "SILENCE", 0.5)
+    monkeypatch.setattr(service, "STUCK", 4.0)
     with local(1) as cluster, Client(cluster) as client:
         blocks = lay_out_rows(Rows(), CUTS, client)
         total = blocks.reduce(Slow(0.4), np.zeros(31))  # 8 s
         assert total.tobytes() == blocks.reduce(ValueAndGradient(losses.Squared()), np.zeros(31)).tobytes()
-    assert "silent" not in " ".join(notices)
+    assert not notices
 
 
 def test_a_paused_worker_serves_rounds(straight):
@@ -335,7 +359,8 @@ def test_the_service_leaves_when_nothing_is_left_to_do(monkeypatch, straight):
 
 def traces(dask_worker):
     threads = [thread.name for thread in threading.enumerate() if thread.name.startswith(NAME)]
-    return sorted(dask_worker.executors), [h for h in dask_worker.handlers if h.startswith("dist_dot")], threads
+    handlers = [handler for handler in dask_worker.handlers if handler.startswith("dist_dot")]
+    return sorted(dask_worker.executors), handlers, sorted(dask_worker.metrics), threads
 
 
 def test_a_restarted_cluster_ends_the_run():

@@ -4,6 +4,7 @@ import os
 import pty
 import signal
 import time
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -13,11 +14,16 @@ from test_jobs import JOB, make_table
 from test_jobs import train as train_here
 
 from dist_dot import losses
+from dist_dot.blocks import remote as remote_runs
 from dist_dot.blocks.cluster import ClusterBlocks
 from dist_dot.blocks.layout import lay_out
+from dist_dot.blocks.remote import RemoteRun, runs
+from dist_dot.blocks.worker import NAME
+from dist_dot.errors import DeadlineError
 from dist_dot.solvers import GradientDescent
 
 STEPS = 4000
+WIDE = {"COLUMNS": "200"}  # of the terminal, so that a line stays one
 OPTIONS = ("--set", "solver.tol=0", "--set", f"solver.max_iter={STEPS}", "--set", "output.checkpoint_every=200")
 
 
@@ -91,6 +97,31 @@ def test_a_signal_stops_the_run_which_leaves_a_checkpoint(cluster, job, tmp_path
     assert bits(tmp_path) == bits(job / "straight")
 
 
+@pytest.mark.parametrize("end", ["stopped", "stopping", "cancelled"])
+def test_resume_goes_on_with_a_run_whose_client_was_killed_while_it_stopped_it(cluster, job, tmp_path, end):
+    """As of a pod that gets SIGTERM, asks its run to stop, and is killed before the round is over."""
+    process, name = start(cluster, job, tmp_path)
+    process.kill()
+    process.wait()
+    with Client(cluster.address, set_as_default=False) as client:
+        client.sync(client.scheduler.dist_dot_stop, run=name, cancel=end == "cancelled")
+        deadline = time.monotonic() + 60
+        while end == "stopped" and [run.state for run in runs(client)] != ["done"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    status, output, errors = finished(
+        cluster.train(job / "job.toml", "--out", tmp_path, *OPTIONS, "--resume", "auto", env=os.environ | WIDE)
+    )
+    assert status == 3, errors
+    assert f"run {name} was stopped: it goes on from its checkpoint" in output or end == "cancelled"
+    assert bits(tmp_path) == bits(job / "straight")
+    with Client(cluster.address, set_as_default=False) as client:
+        left = runs(client)  # that a run was cancelled is for whoever asks, where nobody followed it to its end
+        assert [run.state for run in left] in ([], ["error"] if end == "cancelled" else [])
+        for run in left:
+            RemoteRun(client, run.run).forget()
+
+
 def test_ctrl_c_in_a_terminal_asks(cluster, job, tmp_path):
     ours, theirs = pty.openpty()
     process, name = start(cluster, job, tmp_path, "--set", "solver.max_iter=1000000", stdin=theirs)
@@ -107,6 +138,20 @@ def test_ctrl_c_in_a_terminal_asks(cluster, job, tmp_path):
     status, _, errors = finished(cluster.attach(name))
     assert status == 1 and "was cancelled" in errors
     assert list((tmp_path / "checkpoint").glob("*.safetensors"))
+
+
+def test_ctrl_c_is_heard_while_a_round_is_under_way(cluster, job, tmp_path):
+    # Before the first progress or after it: the round that is under way never ends.
+    ours, theirs = pty.openpty()
+    process = cluster.train(job / "job.toml", "--out", tmp_path, *OPTIONS, stdin=theirs)
+    said(process, "dist-dot attach")
+    with cluster.frozen():
+        process.send_signal(signal.SIGINT)
+        os.write(ours, b"c\n")
+        begin = time.monotonic()
+        status, _, errors = finished(process)
+    assert status == 1 and errors.startswith("error: stopped ") and errors.count("\n") == 1
+    assert time.monotonic() - begin < 15.0  # a frozen worker is given up after twenty seconds
 
 
 def test_a_run_resumes_after_the_death_of_its_scheduler(job, tmp_path):
@@ -140,6 +185,35 @@ def test_the_run_of_an_estimator_is_left_to_its_client(cluster):
         status, _, errors = finished(cluster.attach(run.name))
         assert status == 2 and "belongs to its own client" in errors
         run.forget()
+
+
+def test_a_busy_scheduler_ends_the_run_of_a_client_that_has_given_up(cluster, monkeypatch):
+    """Its blocks stay pinned for ever otherwise: nobody knows of the run any more."""
+    monkeypatch.setattr(remote_runs, "PARTING", 0.5)
+    threads = []
+    with (
+        Client(cluster.address, set_as_default=False) as client,
+        Client(cluster.address, set_as_default=False) as other,
+    ):
+        blocks = small_blocks(client)
+        run = blocks.start(_long_loop(blocks))
+
+        def occupy(progress):
+            if not threads:
+                monkeypatch.setattr(remote_runs, "DEADLINE", 2.0)
+                threads.append(Thread(target=other.run_on_scheduler, args=(time.sleep, 8.0)))
+                threads[0].start()
+            return False
+
+        with pytest.raises(DeadlineError, match="did not answer dist_dot_follow within 2 s"):
+            run.follow(occupy)
+        threads[0].join()
+        monkeypatch.undo()
+        deadline = time.monotonic() + 60
+        while other.run_on_scheduler(lambda dask_scheduler: [c for c in dask_scheduler.clients if c.startswith(NAME)]):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert run.name not in [each.run for each in runs(other)]
 
 
 def small_blocks(client) -> ClusterBlocks:

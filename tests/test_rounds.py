@@ -3,22 +3,23 @@
 import asyncio
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from distributed import KilledWorker
+from distributed import KilledWorker, Status
 from distributed.protocol.pickle import dumps
 
-from dist_dot.blocks import cluster, remote, rounds
+from dist_dot.blocks import cluster, rounds, run
 from dist_dot.blocks.block import cut
 from dist_dot.blocks.rounds import Rounds, RunSpec
 from dist_dot.blocks.run import SchedulerBlocks
 from dist_dot.blocks.service import KEPT, Service
 from dist_dot.blocks.worker import NAME, KernelPlugin, pack, unpack
-from dist_dot.errors import DeadlineError
+from dist_dot.errors import ClusterError, DeadlineError
 
 CUTS = cut(50, 3, "float64", 10)
 SPEC = RunSpec(b"", CUTS, "block", ("",) * 5, "the rows", 0.3, "", b"")
@@ -26,21 +27,27 @@ KILLED = KilledWorker("block-2", None, 3)
 
 
 @contextmanager
-def answering(*answers):
-    """Yield blocks whose rounds are answered by these blocks, one attempt after the other, and what they ask for."""
+def answering(*answers, seconds=0.2):
+    """Yield blocks whose rounds are answered by these blocks, one attempt after the other, and what they ask for.
+
+    An answer is the numbers of blocks, or the name of a worker that was lost at work. An attempt takes `seconds`.
+    """
     loop, asked = asyncio.new_event_loop(), []
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
     async def ask(number, message, missing):
         asked.append(missing)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(seconds)
         found = answers[len(asked) - 1] if len(asked) <= len(answers) else []
+        if isinstance(found, str):
+            host.fallen.add(found)
+            return []
         sums = np.array([[float(2**number)] for number in found])
         return [{"nodes": [(0, number) for number in found], "sums": pack(sums)}]
 
     try:
-        host = SimpleNamespace(ask=ask, cancelled=False, lost=0, node_bytes=0)
+        host = SimpleNamespace(ask=ask, cancelled=False, lost=0, node_bytes=0, fallen=set())
         yield SchedulerBlocks(SimpleNamespace(name="run", spec=SPEC, loop=loop, rounds=host)), asked
     finally:
         loop.call_soon_threadsafe(loop.stop)
@@ -53,7 +60,7 @@ def add(block, parameters):
 
 
 def test_a_round_is_repeated_for_the_missing_blocks_alone():
-    with answering([0, 1, 4], [], [2], [3]) as (blocks, asked):
+    with answering([0, 1, 4], [], [2], [3], seconds=0.02) as (blocks, asked):
         assert blocks.reduce(add, np.zeros(1)) == 31.0
     assert asked == [None, [2, 3], [2, 3], [3]] and blocks.recovery.repeated == 1
 
@@ -65,6 +72,93 @@ def test_a_round_ends_when_nobody_answers_any_more():
         blocks.reduce(add, np.zeros(1))
     assert "for 0 s no worker answered for blocks [4] of the rows" in str(caught.value)
     assert len(asked) in (5, 6) and time.monotonic() - begin < 5
+
+
+def test_work_is_no_waiting():
+    # Each attempt takes longer than the patience of 0.3 s, and the first two bring nothing: their workers were lost.
+    with answering("a", "b", [0, 1, 2, 3, 4], seconds=0.5) as (blocks, asked):
+        assert blocks.reduce(add, np.zeros(1)) == 31.0
+    assert len(asked) == 3
+    with answering([0], "a", "b", [1, 2], "c", "d", [3, 4], seconds=0.5) as (blocks, asked):
+        assert blocks.reduce(add, np.zeros(1)) == 31.0
+    # A worker that is lost again and again, as one to which no connection can be made, is not at work.
+    with answering("a", "a", [0, 1, 2, 3, 4], seconds=0.5) as (blocks, asked), pytest.raises(DeadlineError):
+        blocks.reduce(add, np.zeros(1))
+    assert len(asked) == 2
+
+
+def test_blocks_that_workers_die_of_in_a_round_end_the_run(monkeypatch):
+    monkeypatch.setattr(run, "DEATHS", 2)
+    with answering([0, 1], "a", "b", [2], "c", "d", "e", seconds=0.01) as (blocks, asked):
+        with pytest.raises(ClusterError, match=r"3 workers in a row were lost while they worked on blocks \[3, 4\] of"):
+            blocks.reduce(add, np.zeros(1))
+        assert len(asked) == 7
+
+
+def test_an_answer_in_the_last_moment_of_a_look_is_one(monkeypatch):
+    """A future may complete in the very moment in which the wait for it times out."""
+    real = Future.result
+
+    def late(self, timeout=None):
+        if timeout is None:
+            return real(self)
+        wait([self])
+        raise TimeoutError
+
+    monkeypatch.setattr(Future, "result", late)
+    with answering([0, 1, 2, 3, 4]) as (blocks, _):
+        assert blocks.reduce(add, np.zeros(1)) == 31.0
+
+
+def test_a_worker_that_finishes_no_block_is_stuck_and_a_slow_one_is_not():
+    async def go():
+        workers = {name: SimpleNamespace(metrics={}) for name in ("slow", "stuck", "idle")}
+        asking = Rounds("run", SPEC, SimpleNamespace(workers=workers), print)
+        asking.owing = dict.fromkeys(("slow", "stuck", "gone"), 0.0)
+        for now in range(100):
+            asking.loop = SimpleNamespace(time=lambda now=now: float(now))
+            workers["slow"].metrics = {NAME: {"run": now // 25, "another": 7}}
+            workers["stuck"].metrics = {NAME: {"run": 3, "another": now}}
+            assert asking.stuck(30.0) == (["stuck"] if now > 30 else [])
+        asking.owing = dict.fromkeys(("slow", "stuck"), 99.0)  # another round begins
+        assert asking.stuck(30.0) == []
+
+    asyncio.run(go())
+
+
+def placed(monkeypatch, patience, **worker):
+    """Wait for blocks that nobody holds, beside such a worker; return the seconds until the DeadlineError."""
+    monkeypatch.setattr(rounds, "STUCK", 0.6)
+
+    async def go():
+        tasks = {key: SimpleNamespace(state="waiting", who_has=()) for key in SPEC.keys}
+        scheduler = SimpleNamespace(tasks=tasks, workers={}, transition_counter=0)
+        if worker:
+            scheduler.workers["a"] = SimpleNamespace(**worker)
+
+        async def work():
+            for _ in range(3):
+                await asyncio.sleep(0.4)
+                scheduler.transition_counter += 1
+
+        others = asyncio.create_task(work())
+        begin = time.monotonic()
+        with pytest.raises(DeadlineError, match="5 of 5 blocks of the rows are on no worker"):
+            await Rounds("run", replace(SPEC, patience=patience), scheduler, print).ask(1, {}, None)
+        others.cancel()
+        return time.monotonic() - begin
+
+    return asyncio.run(go())
+
+
+def test_patience_is_for_a_cluster_that_does_nothing(monkeypatch):
+    busy, idle = {"task": 1.0}, {}
+    assert placed(monkeypatch, 0.3) < 0.6
+    assert placed(monkeypatch, 0.3, executing=idle, processing=idle, status=Status.running) < 0.6
+    assert placed(monkeypatch, 0.3, executing=idle, processing=busy, status=Status.paused) < 0.6
+    # Three tasks end while we wait, 0.4 s apart; that none has ended for 0.6 s is the end.
+    assert placed(monkeypatch, 0.3, executing=busy, processing=busy, status=Status.running) > 1.5
+    assert placed(monkeypatch, 0.3, executing=busy, processing=busy, status=Status.paused) > 1.5
 
 
 def with_rounds(check):
@@ -132,13 +226,53 @@ def test_deaths_while_rows_are_laid_out_are_tried_again(monkeypatch):
         cluster._arrive(client, [Deadly(cluster.DEATHS + 1), Deadly(0)])
 
 
+def test_what_rows_are_made_of_may_take_its_time(monkeypatch):
+    """Blocks that no worker is at work for are waited for, but not for ever; so are workers that do not get on."""
+    for name, seconds in {"PATIENCE": 5.0, "ARRIVAL": 10.0, "STUCK": 30.0}.items():
+        monkeypatch.setattr(cluster, name, seconds)
+
+    def waited(*looks):
+        """Return the seconds until the DeadlineError of looks at such counts of tasks, the last again and again."""
+        now = [0]
+
+        def no_news(*rest, **options):
+            now[0] += 1
+            raise TimeoutError
+
+        def info(n_workers):
+            counts = looks[min(now[0], len(looks)) - 1]
+            return {"workers": {"a": {"status": "running", "metrics": {"task_counts": counts}}} if counts else {}}
+
+        monkeypatch.setattr(cluster, "wait", no_news)
+        monkeypatch.setattr(cluster, "monotonic", lambda: float(now[0]))
+        with pytest.raises(DeadlineError, match="for the next of 4 tasks"):
+            client = SimpleNamespace(scheduler_info=info, scheduler=SimpleNamespace(address="tcp://here:8786"))
+            cluster._next(client, set(), "the next of 4 tasks")
+        return now[0]
+
+    assert waited({}) == 6
+    assert waited({"memory": 3}) == 11
+    assert waited({"executing": 1}) == 31
+    assert waited(*({"executing": 1, "memory": number} for number in range(50))) == 80
+    assert waited(*({"executing": 1, "memory": number} for number in range(50)), {"memory": 50}) == 61
+
+
 def test_runs_that_nobody_fetches_or_wants_are_dropped():
     service, cancelled = Service(), []
 
     def run(name, ended):
-        return SimpleNamespace(
-            name=name, ended=ended, result=b"" if ended else None, cancel=lambda: cancelled.append(name)
-        )
+        each = SimpleNamespace(name=name, ended=ended, result=b"" if ended else None, news=asyncio.Event())
+
+        def end():
+            each.result = b""
+            each.news.set()
+
+        def cancel():
+            cancelled.append(name)
+            asyncio.get_running_loop().call_later(0.05, end)  # it writes its checkpoint
+
+        each.cancel = cancel
+        return each
 
     now = time.monotonic()
     service.runs = {
@@ -149,7 +283,9 @@ def test_runs_that_nobody_fetches_or_wants_are_dropped():
     assert set(service.runs) == {"new", "on", "off"} and not cancelled
     asyncio.run(service.forget_run("new"))
     assert not cancelled
+    off = service.runs["off"]
     asyncio.run(service.forget_run("off"))
+    assert off.result is not None  # who has cancelled a run may rely on its checkpoint
     assert set(service.runs) == {"on"} and cancelled == ["off"]
     asyncio.run(service.before_close())
     assert cancelled == ["off", "on"] and service.gone
@@ -213,15 +349,26 @@ def test_moved_blocks_are_dropped_where_they_were_once_they_have_arrived():
     asyncio.run(go())
 
 
+MESSAGE = {"parameters": pack(np.zeros(1)), "prefix": "block", "ranges": [(0, 3)], "leaves": 5, "verify": []}
+
+
+def plugin_with(executors, held):
+    """Return the plugin of a worker with one thread that holds these blocks."""
+    plugin = KernelPlugin()
+    plugin.worker, plugin.attempts = (
+        SimpleNamespace(
+            state=SimpleNamespace(nthreads=1), executors=executors, data={f"block-{number}": number for number in held}
+        ),
+        {},
+    )
+    return plugin
+
+
 def part_of(executors, held):
     """Return what a worker with these blocks answers when it is asked for blocks 0 .. 3 of 5."""
-    plugin = KernelPlugin()
-    plugin.worker = SimpleNamespace(
-        state=SimpleNamespace(nthreads=1), executors=executors, data={f"block-{number}": number for number in held}
-    )
-    message = {"kernel": dumps(lambda number, parameters: np.array([2.0**number])), "parameters": pack(np.zeros(1))}
-    stamp = ["run", 1, 1]
-    return asyncio.run(plugin.round(stamp, prefix="block", ranges=[(0, 3)], leaves=5, verify=[], **message))
+    plugin = plugin_with(executors, held)
+    kernel = dumps(lambda number, parameters: np.array([2.0**number]))
+    return asyncio.run(plugin.round(["run", 1, 1], kernel=kernel, **MESSAGE))
 
 
 def test_a_worker_names_the_blocks_that_it_lacks():
@@ -233,21 +380,55 @@ def test_a_worker_names_the_blocks_that_it_lacks():
     assert part_of({}, [0]) is None
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_what_goes_wrong_in_the_client_cancels_the_run(monkeypatch, error):
-    asked = []
+def test_an_attempt_that_nobody_waits_for_leaves_the_threads_to_the_next():
+    def slow(number, parameters):
+        time.sleep(0.2)
+        return np.array([2.0**number])
 
-    def ask(client, handler, **message):
-        asked.append(handler)
-        return {"reports": dumps([("progress", 1)]), "result": None}
+    read = []
 
-    def interrupted(progress):
-        raise error
+    class Data(dict):
+        def __getitem__(self, key):
+            read.append(key)
+            return super().__getitem__(key)
 
-    monkeypatch.setattr(remote, "_ask", ask)
-    with pytest.raises(error):
-        remote.RemoteRun(None, "run").follow(interrupted)
-    assert asked == ["dist_dot_follow", "dist_dot_forget"]
+    async def go(plugin):
+        attempts = []
+        for stamp in (["run", 1, 1], ["run", 1, 2], ["another run", 1, 1]):  # while block 0 is at work for the first
+            attempts.append(asyncio.create_task(plugin.round(stamp, kernel=dumps(slow), **MESSAGE)))
+            await asyncio.sleep(0.05)
+        return await asyncio.gather(*attempts)
+
+    with ThreadPoolExecutor(1) as pool:
+        plugin = plugin_with({NAME: pool}, [0, 1, 2])
+        plugin.worker.data = Data(plugin.worker.data)
+        first, second, other = asyncio.run(go(plugin))
+    assert first is None and not plugin.attempts
+    assert second["nodes"] == other["nodes"] == [(1, 0), (0, 2)]
+    assert read == [f"block-{number}" for number in (0, 0, 1, 2, 0, 1, 2)]
+
+
+def test_only_our_wishes_are_taken_back_from_a_cluster_without_workers():
+    """On a shared scheduler, what the tasks of others wish is theirs."""
+    service, lifted = Service(), []
+    service.wanted = {}
+
+    def task(loose, **annotations):
+        return SimpleNamespace(loose_restrictions=loose, annotations=annotations or None)
+
+    service.scheduler = SimpleNamespace(
+        tasks={
+            "ours": task(True, **{NAME: True}),
+            "theirs": task(True, workers=["tcp://there:1"], allow_other_workers=True),
+            "plain": task(True),
+            "demand": task(False, **{NAME: True}),
+        },
+        set_restrictions=lambda worker: lifted.append(worker),
+    )
+    for key in service.scheduler.tasks:
+        service.transition(key, "waiting", "processing", stimulus_id="")
+        service.transition(key, "waiting", "no-worker", stimulus_id="")
+    assert lifted == [{"ours": None}]
 
 
 def test_a_service_that_is_needed_stays_and_one_that_leaves_starts_nothing():
@@ -271,15 +452,16 @@ def test_a_worker_that_left_is_not_waited_for(when):
             await asyncio.sleep(30.0)
 
     async def main():
-        workers = {} if when == "before" else {"a": None}
+        workers = {} if when == "before" else {"a": SimpleNamespace(server_id="id of a")}
         scheduler = SimpleNamespace(workers=workers, rpc=lambda address: Nowhere())
-        run = Rounds("run", SPEC, scheduler, lambda words: None)
-        answer = asyncio.create_task(run._ask_worker("a", ["run", 1, 1], [(0, 5)], {}))
+        asking = Rounds("run", SPEC, scheduler, lambda words: None)
+        answer = asyncio.create_task(asking._ask_worker("a", ["run", 1, 1], [(0, 5)], {}))
         await asyncio.sleep(0.05)
         workers.clear()
-        run.worker_left("a")
+        asking.worker_left("a")
         assert await asyncio.wait_for(answer, 5.0) is None
-        assert not run.owing and not run.waits
+        assert not asking.owing and not asking.waits
+        assert asking.fallen == ({"id of a"} if when == "while" else set())
 
     asyncio.run(main())
     assert len(asked) == (when == "while")

@@ -30,17 +30,18 @@ class Part(NamedTuple):
 
 # In this order: what comes last is what may be missing when the time is over.
 PARTS = {
-    "passes": Part("passes", 40, 20),
+    "passes": Part("passes", 50, 20),
+    "fits": Part("fits", 25, 8),
+    "peers: torch": Part("torch_peers", 22, 10),
+    "peers: CuPy": Part("cupy_peers", 22, 10),
     "first, cold": Part("first", 30, 20),
     "first, warm": Part("first", 15, 10),
-    "fits": Part("fits", 25, 8),
-    "peers: torch": Part("torch_peers", 25, 10),
-    "peers: CuPy": Part("cupy_peers", 25, 10),
-    "products": Part("products", 20, 8),
     "cluster": Part("on_a_cluster", 25, 15),
     "bits": Part("bits", 25, 10),
+    "products": Part("products", 20, 8),
     "cpu": Part("on_the_cpu", 20, 0),
 }
+CARD_VERSIONS = ("cupy-cuda12x", "cupy-cuda13x", "torch", "dask-cuda")
 GRACE = 5.0  # seconds that a part has to end after its time is over
 
 
@@ -49,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--out", type=Path, help="the folder for gpu.jsonl and gpu.log")
     parser.add_argument("--quick", action="store_true", help="fewer cases and repeats, in some 80 s")
-    parser.add_argument("--seconds", type=float, help="for all parts together (default: 170, quick 85)")
+    parser.add_argument("--seconds", type=float, help="for all parts together (default: 175, quick 85)")
     parser.add_argument("--only", action="append", choices=PARTS, help="this part alone; may be given several times")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -59,7 +60,7 @@ def main() -> None:
         parser.error("--out is missing: name a folder for the records")
     else:
         names = options.only or list(PARTS)
-        everything(options.out, names, options.seconds or (85.0 if options.quick else 170.0), options.quick)
+        everything(options.out, names, options.seconds or (85.0 if options.quick else 175.0), options.quick)
 
 
 def part(name: str, seconds: float, quick: bool) -> None:
@@ -74,7 +75,7 @@ def everything(out: Path, names: list[str], seconds: float, quick: bool) -> None
     """Run the parts, write the records after each, and print the tables."""
     out.mkdir(parents=True, exist_ok=True)
     clock, records = Clock(seconds), list[Record]()
-    here = environment() | card()
+    here = environment(CARD_VERSIONS) | card()
     with open(out / "gpu.log", "w") as log, tempfile.TemporaryDirectory() as folder:
         os.environ["SCIPY_ARRAY_API"] = "1"  # SciPy reads it when it is imported
         for name in names:
@@ -123,12 +124,21 @@ def in_a_process(name: str, seconds: float, quick: bool, folder: Path, log: Any)
 
 def card() -> Record:
     """Return the card's name and driver, without a context of CUDA in this process."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    try:
-        line = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()[0]
-        name, driver, memory = (word.strip() for word in line.split(","))
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
-        name, driver, memory = f"unknown ({type(error).__name__})", "", ""
+    by_cupy = """import cupy
+runtime = cupy.cuda.runtime
+print(runtime.getDeviceProperties(0)["name"].decode(), f"of CUDA {runtime.driverGetVersion()}", "", sep=", ")"""
+    queries = (
+        ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"],
+        [sys.executable, "-c", by_cupy],
+    )
+    name, driver, memory = "an unknown card", "unknown", ""
+    for query in queries:
+        try:
+            line = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()[0]
+            name, driver, memory = (word.strip() for word in line.split(","))
+            break
+        except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+            print(f"{query[0]}: {type(error).__name__}", file=sys.stderr)
     return {"card": name, "driver": driver, "card_memory": memory}
 
 

@@ -17,6 +17,10 @@ class Clock:
     def __init__(self, seconds: float) -> None:
         self._end = perf_counter() + seconds
 
+    def share(self, part: float) -> "Clock":
+        """Return a clock of this part of the time that is left."""
+        return Clock(part * self.left)
+
     @property
     def left(self) -> float:
         """Seconds until the end; negative after it."""

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.gpu.clock import Clock, Record, cases
-from benchmarks.gpu.tables import ESTIMATORS, QUICK, TABLES, Table, fit_times, gradient_size, record, table
+from benchmarks.gpu.tables import ESTIMATORS, Table, fit_times, gradient_size, names, record, table
 from dist_dot import LogisticRegression, Ridge
 
 
 def measure(clock: Clock, quick: bool) -> Iterator[Record]:
     """Yield a record for each table and estimator."""
-    yield from cases(clock, [(fits, {"name": name, "clock": clock}) for name in (QUICK if quick else TABLES)])
+    yield from cases(clock, [(fits, {"name": name, "clock": clock}) for name in names(quick)])
 
 
 def fits(name: str, clock: Clock) -> Iterator[Record]:
@@ -25,6 +25,7 @@ def fit(name: str, estimator: str, rows: Table) -> Iterator[Record]:
     yield record(
         "dist_dot",
         name,
+        rows,
         estimator,
         first,
         second,

@@ -1,7 +1,8 @@
 """Rounds and fits over a Dask cluster of one GPU, beside the same rows in this process."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
@@ -102,13 +103,12 @@ def collection(sizes: list[int], labels: bool) -> Any:
 
 @contextmanager
 def opened() -> Iterator[tuple[str, Any]]:
-    """Yield a word and a client: dask-cuda's cluster where it is installed, else one worker process."""
-    try:
-        import dask_cuda  # noqa: F401
-
-        word = "cuda"
-    except ImportError:
-        word = "local:1"
-    with cluster.open(word) as client:
+    """Yield a word and a client: dask-cuda's cluster where it can be had, else one worker process."""
+    with ExitStack() as stack:
+        try:
+            word, client = "cuda", stack.enter_context(cluster.open("cuda"))
+        except cluster.ClusterWordError as error:
+            print(error, file=sys.stderr)
+            word, client = "local:1", stack.enter_context(cluster.open("local:1"))
         client.wait_for_workers(1, timeout=30)
         yield word, client

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.clock import Clock, Record, cases, seconds_of
-from benchmarks.gpu.tables import ESTIMATORS, QUICK, TABLES, Table, fit_times, gradient_size, record, table
+from benchmarks.gpu.tables import fit_times, gradient_size, names, record, table
 
 
 class Library:
@@ -70,29 +70,25 @@ class Torch(Library):
 
 
 def measure(library: Library, clock: Clock, quick: bool) -> Iterator[Record]:
-    """Yield a record for each table and estimator. The widest table comes last: its SVD may outlast the time."""
-    names = QUICK if quick else TABLES
-    yield from cases(clock, [(peer, {"library": library, "name": name, "clock": clock}) for name in names])
+    """Yield a record for each table and estimator. SVDs of large tables come last: they may outlast the time."""
+    todo: list[Any] = []
+    for name in names(quick):
+        todo += [(evaluation, {"name": name}), (fit, {"name": name, "estimator": "LogisticRegression"})]
+    todo += [(fit, {"name": name, "estimator": "Ridge"}) for name in names(quick)]
+    yield from cases(clock, [(function, words | {"library": library}) for function, words in todo])
 
 
-def peer(library: Library, name: str, clock: Clock) -> Iterator[Record]:
-    """Yield a record for each estimator, and that of an evaluation."""
-    rows = table(name)
-    words = {"library": library, "name": name, "rows": rows}
-    todo: list[Any] = [(evaluation, words)]
-    yield from cases(clock, todo + [(fit, words | {"estimator": estimator}) for estimator in reversed(ESTIMATORS)])
-
-
-def evaluation(library: Library, name: str, rows: Table) -> Iterator[Record]:
+def evaluation(library: Library, name: str) -> Iterator[Record]:
     """Yield the record of one evaluation by two products."""
+    rows = table(name)
     evaluate = library.evaluation(library.own(rows.X), library.own(rows.labels.astype(rows.X.dtype)))
-    n, p = TABLES[name]
+    n, p = rows.X.shape
     taken = median(seconds_of(evaluate, 7)) * 1e3
     common = {"benchmark": "evaluation", "who": library.name, "table": name, "n": n, "p": p}
     yield common | {"loss": "logistic", "ms": taken}
 
 
-def fit(library: Library, name: str, rows: Table, estimator: str) -> Iterator[Record]:
+def fit(library: Library, name: str, estimator: str) -> Iterator[Record]:
     """Yield the record of one fit by scikit-learn."""
     import sklearn
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -100,6 +96,7 @@ def fit(library: Library, name: str, rows: Table, estimator: str) -> Iterator[Re
     def new() -> Any:
         return Ridge(solver="svd") if estimator == "Ridge" else LogisticRegression(solver="lbfgs", max_iter=1000)
 
+    rows = table(name)
     X, y = library.own(rows.X), library.own(rows.y(estimator))
     with sklearn.config_context(array_api_dispatch=True):
         model, first, second = fit_times(lambda: new().fit(X, y))
@@ -108,6 +105,7 @@ def fit(library: Library, name: str, rows: Table, estimator: str) -> Iterator[Re
     yield record(
         f"scikit-learn, {library.name}",
         name,
+        rows,
         estimator,
         first,
         second,

@@ -160,7 +160,13 @@ def failures(records: list[Record]) -> str:
     return titled("Not measured:", rows, ["part", "case", "why"])
 
 
-TABLES = (passes, columns, looks, grams, fits, starts, evaluations, places, bits, failures)
+def agreement(records: list[Record]) -> str:
+    """Return how far the coefficients of the card are from those of the processors."""
+    far = [f"{r['difference']:.0e} ({r['estimator']}, {r['table']})" for r in records if "difference" in r]
+    return f"Largest relative difference of a coefficient from that of the CPU path: {', '.join(far)}.\n" if far else ""
+
+
+TABLES = (passes, columns, looks, grams, fits, agreement, starts, evaluations, places, bits, failures)
 
 
 def of(records: list[Record], benchmark: str) -> list[Record]:

@@ -7,16 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import flights
 from benchmarks.gpu.clock import Record, normal, room
 
 # The shapes of cuML's and spark-rapids-ml's own benchmarks, and a small one. The widest takes longest.
-TABLES = {
-    "10.5M x 128": (10_500_000, 128),
+SHAPES = {
     "1M x 100": (1_000_000, 100),
+    "10.5M x 128": (10_500_000, 128),
     "84M x 16": (84_000_000, 16),
     "1M x 3000": (1_000_000, 3000),
 }
-QUICK = ("10.5M x 128", "1M x 100")
+QUICK = ("1M x 100", "10.5M x 128")
+FLIGHTS = "flights"  # whose file is made elsewhere: see benchmarks/flights.py
+LATE = 15.0  # minutes
 TILE = 1 << 26  # numbers that are multiplied at a time
 ESTIMATORS = ("Ridge", "LogisticRegression")
 
@@ -33,11 +36,20 @@ class Table(NamedTuple):
         return self.target if estimator == "Ridge" else self.labels
 
 
+def names(quick: bool) -> list[str]:
+    """Return the names of the tables that can be had."""
+    there = (flights.JOB.parent / "flights.parquet").exists()
+    return [*(QUICK if quick else SHAPES), *([FLIGHTS] if there and not quick else [])]
+
+
 def table(name: str) -> Table:
     """Make it: standard normal X, w of norm 1, noise as large as the signal. Raises MemoryError where it cannot fit."""
     import cupy
 
-    n, p = TABLES[name]
+    if name == FLIGHTS:
+        X, minutes = (cupy.asarray(part.astype("float32")) for part in flights.matrix(flights.maker()))
+        return Table(X, minutes, (minutes > LATE).astype("int64"))
+    n, p = SHAPES[name]
     if 4 * n * p * 2.2 + 64 * n > room():
         raise MemoryError(f"{n:,} x {p} float32 and as much again do not fit in {room() / 1e9:.0f} GB")
     X = normal(n, p, "float32")
@@ -93,8 +105,10 @@ def fit_times(fit: Callable[[], Any], patience: float = 2.0) -> tuple[Any, float
     return model, times[0], median(times[1:]) if times[1:] else None
 
 
-def record(who: str, name: str, estimator: str, first: float, second: float | None, **words: Any) -> Record:
+def record(
+    who: str, name: str, rows: Table, estimator: str, first: float, second: float | None, **words: Any
+) -> Record:
     """Return the record of a fit."""
-    n, p = TABLES[name]
+    n, p = rows.X.shape
     common = {"benchmark": "fit", "who": who, "table": name, "estimator": estimator, "n": n, "p": p}
     return common | {"dtype": "float32", "first_s": first, "second_s": second} | words

@@ -14,6 +14,7 @@ import xxhash
 
 from dist_dot.blocks import device
 from dist_dot.blocks.arrays import Parameters, aligned, itemsize, to_host
+from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.blocks.device import settle
 from dist_dot.blocks.reduce import Node, merge_of, put, root
 from dist_dot.errors import InputError
@@ -229,6 +230,10 @@ class Blocks(Protocol):
     def where(self) -> str:
         """Where the rows live, in words."""
 
+    @property
+    def on_device(self) -> bool:
+        """Whether the rows are on GPUs."""
+
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return the sum of kernel(block, parameters) over all blocks, merged as the kernel says. One round."""
 
@@ -247,8 +252,8 @@ class LocalBlocks:
         self.cuts = cuts
         self.rounds = 0
         self.recovery = Recovery()
-        self._on_card = all(device.on_device(block.X) for block in self.blocks)
-        self._threads = 1 if self._on_card else min(len(self.blocks), len(os.sched_getaffinity(0)))
+        self.on_device = all(block.on_device for block in self.blocks)
+        self._threads = 1 if self.on_device else min(len(self.blocks), len(os.sched_getaffinity(0)))
 
     @property
     def where(self) -> str:
@@ -273,14 +278,15 @@ class LocalBlocks:
         """Return the sum of kernel(block, parameters) over all blocks. One round; reads X once."""
         self.rounds += 1
         leaves, merge = len(self.blocks), merge_of(kernel)
-        if self._on_card:
+        if self.on_device:
             return self._tables.reduce(self.blocks, range(leaves), leaves, kernel, parameters)[root(leaves)]
         at = Parameters(parameters)
         one = len(self.blocks) == 1 or self._threads == 1
-        sums = (map if one else self._pool.map)(lambda block: kernel(block, at), self.blocks)
         nodes: dict[Node, Array] = {}
-        for number, total in enumerate(sums):
-            put(nodes, (0, number), total, leaves, merge)
+        with one_blas_thread():
+            sums = (map if one else self._pool.map)(lambda block: kernel(block, at), self.blocks)
+            for number, total in enumerate(sums):
+                put(nodes, (0, number), total, leaves, merge)
         return np.asarray(to_host(nodes[root(leaves)]))
 
     def notice(self, words: str) -> None:
@@ -289,4 +295,5 @@ class LocalBlocks:
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run the program in this thread."""
-        return program(self, report)
+        with one_blas_thread():
+            return program(self, report)

@@ -10,8 +10,10 @@ from distributed import Client, Future, KilledWorker, wait
 from distributed.protocol.pickle import dumps
 
 from dist_dot.blocks.block import Block, Cuts, Kernel, Program, Recovery, Report, checksum, combined, log, named
-from dist_dot.blocks.remote import DEADLINE, RemoteRun, install, start
-from dist_dot.blocks.rounds import DEATHS, RunSpec
+from dist_dot.blocks.compiling import TOPIC
+from dist_dot.blocks.remote import RemoteRun, install, start
+from dist_dot.blocks.rounds import DEATHS, SPEAK, STUCK, RunSpec
+from dist_dot.blocks.worker import NAME
 from dist_dot.errors import ClusterError, DeadlineError
 from dist_dot.typing import Array
 
@@ -19,7 +21,7 @@ T = TypeVar("T")
 
 # Seconds.
 PATIENCE = 300.0  # without a worker that could go on
-ARRIVAL = 600.0  # between one block's making and the next
+ARRIVAL = 600.0  # between one block's making and the next, while no worker is at work
 PAUSED = 60.0  # that no worker takes tasks: one that only has to spill takes some again sooner
 LOOK = 5.0  # between two looks at that
 
@@ -56,6 +58,11 @@ class ClusterBlocks:
     def where(self) -> str:
         """Where the rows live, in words."""
         return f"the Dask cluster at {self.client.scheduler.address}{self.devices}"
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the rows are on GPUs."""
+        return bool(self.devices)
 
     @property
     def checksum(self) -> str:
@@ -118,30 +125,22 @@ def place(client: Client, tasks: Sequence[Any], cuts: Cuts, prefix: str, source:
     """Compute delayed Blocks, whose keys are block_key(prefix, number), on the cluster; wait for all of them.
 
     Contiguous ranges of blocks go to each worker, so that its answers stay O(log blocks) sums; only as a wish, so
-    that a worker's death does not strand its blocks. Raises what a task raises; DeadlineError if no block arrives
-    for ten minutes, or no worker within one; ClusterError if all workers have been paused for one.
+    that a worker's death does not strand its blocks. Where there is no worker yet, Dask gives the blocks to those that
+    come: a cluster that adapts its size starts some for them. Raises what a task raises; DeadlineError and ClusterError
+    as `_next` does.
     """
-    from dask import delayed
+    from dask import annotate, delayed
 
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    if not workers:
-        try:
-            client.wait_for_workers(1, timeout=DEADLINE)
-        except TimeoutError:
-            raise DeadlineError(f"waited {DEADLINE:.0f} s for the first worker of {client.scheduler.address}") from None
-        workers = client.scheduler_info(n_workers=-1)["workers"]
+    _listen(client)
     install(client)  # now: it keeps the wish below from becoming a demand
     check = delayed(_look, pure=False)
     futures: list[Future] = []
     checks: list[Future] = []
-    total = sum(worker["nthreads"] for worker in workers.values())
-    threads = 0
-    for address in sorted(workers):
-        begin = round(len(tasks) * threads / total)
-        threads += workers[address]["nthreads"]
-        part = list(tasks[begin : round(len(tasks) * threads / total)])
-        if part:
-            made = client.compute(part + [check(task) for task in part], workers=[address], allow_other_workers=True)
+    with annotate(**{NAME: True}):  # our tasks, and all that they need: see `Service.transition`
+        for addresses, part in _ranges(client, tasks):
+            made = client.compute(
+                part + [check(task) for task in part], workers=addresses, allow_other_workers=bool(addresses)
+            )
             futures += made[: len(part)]
             checks += made[len(part) :]
     with _cancelled_on_failure(client, futures + checks):
@@ -151,9 +150,36 @@ def place(client: Client, tasks: Sequence[Any], cuts: Cuts, prefix: str, source:
     return ClusterBlocks(client, futures, cuts, prefix, checksums, source, named(devices))
 
 
+def _ranges(client: Client, tasks: Sequence[Any]) -> Iterator[tuple[list[str], list[Any]]]:
+    """Yield the worker, in a list, and its range of the tasks; no worker and all of the tasks where there is none."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    if not workers:
+        yield [], list(tasks)
+    total = sum(worker["nthreads"] for worker in workers.values())
+    threads = 0
+    for address in sorted(workers):
+        begin = round(len(tasks) * threads / total)
+        threads += workers[address]["nthreads"]
+        part = list(tasks[begin : round(len(tasks) * threads / total)])
+        if part:
+            yield [address], part
+
+
 def _look(block: Block) -> tuple[str, str]:
     """Return the checksum of a block, and the GPU that it is on."""
     return checksum(block), block.device
+
+
+def _listen(client: Client) -> None:
+    """Log what the workers have to say, once where all of them say it."""
+    said: set[str] = set()
+
+    def hear(event: tuple[float, str]) -> None:
+        if event[1] not in said:
+            said.add(event[1])
+            log.warning("%s", event[1])
+
+    client.subscribe_topic(TOPIC, hear)
 
 
 def gather(client: Client, futures: Sequence[Future]) -> list[Any]:
@@ -182,21 +208,33 @@ def _cancelled_on_failure(client: Client, futures: Sequence[Future]) -> Iterator
 def _next(client: Client, pending: set[Future], wanted: str) -> tuple[set[Future], set[Future]]:
     """Wait for one of the futures to end; return those that have, and the others.
 
-    Raises DeadlineError after ten minutes, ClusterError where all workers have been paused for one.
+    Raises DeadlineError after five minutes without a worker, after ten in which none has done anything, or half an hour
+    where some are at work but finish nothing; ClusterError where all workers have been paused for a minute.
     """
     begin = taken = monotonic()
+    before: Any = None
+    seconds = SPEAK
     while True:
         with suppress(TimeoutError):
-            done, others = wait(pending, timeout=LOOK, return_when="FIRST_COMPLETED")
+            done, others = wait(pending, timeout=seconds, return_when="FIRST_COMPLETED")
             return done, others
+        seconds = LOOK
         workers = client.scheduler_info(n_workers=-1)["workers"]
         now = monotonic()
         if not workers or any(map(_works, workers.values())):
             taken = now
         if now - taken >= PAUSED:
             raise ClusterError(f"waited {PAUSED:.0f} s for {wanted}: {_paused(workers)}")
-        if now - begin >= ARRIVAL:
-            raise DeadlineError(f"waited {ARRIVAL:.0f} s for {wanted}")
+        counts = {address: worker["metrics"]["task_counts"] for address, worker in workers.items()}
+        none = f"the cluster at {client.scheduler.address} has no workers"
+        if not workers and before != {}:
+            log.warning("waiting up to %.0f s for %s: %s", PATIENCE, wanted, none)
+        if counts != before:  # what the tasks wait for takes as long as it takes
+            begin, before = now, counts
+        at_work = any(count.get("executing") for count in counts.values())
+        limit = PATIENCE if not workers else STUCK if at_work else ARRIVAL
+        if now - begin >= limit:
+            raise DeadlineError(f"waited {limit:.0f} s for {wanted}" + ("" if workers else f": {none}"))
 
 
 def _works(worker: Mapping[str, Any]) -> bool:

@@ -21,8 +21,10 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numba.core import event
 
 from dist_dot.blocks.arrays import read_only
+from dist_dot.blocks.compiling import Speaker
 from dist_dot.blocks.elementwise import SQUARED, add_losses, in_place, room
 from dist_dot.blocks.vectors import (
     fma,
@@ -78,6 +80,9 @@ def tile_rows(p: int, itemsize: int) -> int:
     """Return the rows of a tile: a power of two."""
     row = max(1, p * itemsize)
     return ROWS_IN_L2 if row > TILE else min(1 << (TILE // row).bit_length() - 1, MOST_ROWS)
+
+
+event.register("numba:compile", Speaker())  # any of our functions, here and elsewhere
 
 
 @lru_cache

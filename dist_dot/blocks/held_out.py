@@ -109,6 +109,11 @@ class HeldOut:
         """Where the rows live, in words."""
         return self._blocks.where
 
+    @property
+    def on_device(self) -> bool:
+        """Whether the rows are on GPUs."""
+        return self._blocks.on_device
+
     def notice(self, words: str) -> None:
         """Tell the owner of the run."""
         self._blocks.notice(words)

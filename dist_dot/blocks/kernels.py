@@ -72,7 +72,7 @@ class GramProduct:
         columns = parameters.reshape(-1, rows.p + 1)
         if not rows.has_pass(Squared()):
             return None
-        return rows.value_and_gradient(Squared(), columns, len(columns), y=False)[:, 1:].copy()
+        return rows.value_and_gradient(Squared(), columns, len(columns), y=False).totals()[:, 1:].copy()
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Curvature:
         if len(columns) > 1 or not rows.has_pass(self.loss):
             return None
         weights = rows.empty_weights()
-        rows.value_and_gradient(self.loss, columns, curvature=weights)
+        rows.value_gradient_and_curvature(self.loss, columns, weights)
         return rows.curvatures(blocks, weights)
 
 
@@ -163,7 +163,7 @@ class Expansion:
         if len(columns) > 1 or not rows.has_pass(self.loss):
             return None
         weights = rows.empty_weights()
-        sums = rows.value_and_gradient(self.loss, columns, curvature=weights)
+        sums = rows.value_gradient_and_curvature(self.loss, columns, weights)
         curvatures = rows.curvatures(blocks, weights)
         return (rows.end_to_end(of_block, curvature) for of_block, curvature in zip(sums, curvatures, strict=True))
 
@@ -223,7 +223,7 @@ class CheckTarget:
 
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
         """Look at y."""
-        for block, row in zip(blocks, rows.outside(blocks, *self.loss.domain, self.loss.outputs > 1), strict=True):
+        for block, row in zip(blocks, rows.outside(*self.loss.domain, self.loss.outputs > 1), strict=True):
             if row >= 0:
                 self._refuse(block, int(row))
         return rows.target_sums(Squared())[:, :1].copy()

@@ -9,8 +9,8 @@ import numpy as np
 
 from dist_dot.blocks.arrays import aligned, cast, dtype_name, is_other, namespace, no_rows, to_host
 from dist_dot.blocks.block import BLOCK, Block, Blocks, Cuts, LocalBlocks, block_key, cut, stays_on_device
-from dist_dot.blocks.compiled import compile_for
 from dist_dot.blocks.device import places_outside, settle
+from dist_dot.blocks.ready import ready_for
 from dist_dot.errors import DataError
 from dist_dot.typing import Array
 
@@ -50,6 +50,7 @@ def lay_out(
     if settle.on_device(X) and device != settle.CPU:
         X, y, weight = _settled(X, y, weight, cuts.dtype, device)
         settle.settled()  # what has made the rows may still be at work on them
+        ready_for(X)
         check_rows(X, y, weight, 0)
 
         def rows(number: int) -> Block:
@@ -89,8 +90,7 @@ def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: Any, source: 
 def make_block(X: Array, y: Array, weight: Array | None, start: int, dtype: str, device: str = settle.AUTO) -> Block:
     """Check rows and return them as a block; `start` is the number of the first row, for messages."""
     X, y, weight = _settled(X, y, weight, dtype, device)
-    if not is_other(X):
-        compile_for(dtype)  # here, so that no round has to wait for it
+    ready_for(X)  # here, so that no round has to wait for it
     if settle.on_device(X):
         settle.settled()
     check_rows(X, y, weight, start)

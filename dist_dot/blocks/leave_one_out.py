@@ -9,17 +9,21 @@ from dist_dot.blocks.block import Block
 from dist_dot.blocks.moments import tiles
 from dist_dot.typing import Array
 
+# What is left of 1 beside a leverage: below, six of sixteen digits are lost at least.
+LEAST = 1e-6
+
 
 @dataclass(frozen=True)
 class LeaveOneOut:
-    """Parameters, see `pack` -> sum over the rows of s e^2 for each alpha and target (alphas, targets).
+    """Parameters, see `pack` -> sum over the rows of s e^2 for each alpha and target (alphas, targets), and a count.
 
     ::
 
         e_i = (y_i - z_i) / (1 - s_i h_i),    h_i = 1 / weight + sum_j t_ij^2 / (d_j + alpha),    t_i = V.T (x_i - mean)
 
     V and d are the eigenvectors and eigenvalues of the centred X.T S X; without an intercept the 1 / weight and the
-    mean are 0. n p^2 operations, and n p for each alpha and target.
+    mean are 0. n p^2 operations, and n p for each alpha and target. The count is that of pairs of a row and an alpha
+    with 1 - s_i h_i below 1e-6: their errors have lost six digits or more.
     """
 
     alphas: int
@@ -38,15 +42,19 @@ class LeaveOneOut:
         xp = namespace(block.X)
         mean, vectors, shrunk, share, coef, intercept = self._unpack(block, parameters)
         total: Array = xp.zeros_like(intercept)
+        exact = xp.zeros_like(intercept[:1])
         for x, y, s in tiles(block):
             t = (x - mean) @ vectors
             leverage = share + (t * t) @ shrunk  # (m, alphas)
             residual = xp.reshape(xp.tile(y, (1, self.alphas)) - x @ coef - intercept, (-1, self.alphas, self.targets))
             leverage = leverage if s is None else s[:, None] * leverage
-            error = residual / (1.0 - leverage)[:, :, None]
+            rest = 1.0 - leverage
+            exact = exact + xp.sum(xp.astype(rest < LEAST, xp.float64))
+            error = residual / rest[:, :, None]
             square = error * error if s is None else s[:, None, None] * (error * error)
             total = total + xp.reshape(xp.sum(square, axis=0), (-1,))
-        return total
+        sums: Array = xp.concat([total, exact])
+        return sums
 
     def _unpack(self, block: Block, parameters: Parameters) -> list[Array]:
         flat, xp = parameters.like(block.X, "float64"), namespace(block.X)

@@ -1,6 +1,7 @@
 """A run as a client sees it: start it, follow it, stop it, fetch its outcome, from whichever process."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -11,17 +12,26 @@ from distributed.protocol.pickle import dumps, loads
 from dist_dot.blocks.block import Report, log
 from dist_dot.blocks.rounds import RunSpec
 from dist_dot.blocks.service import Service
-from dist_dot.errors import ClusterError, DeadlineError
+from dist_dot.errors import ClusterError, DeadlineError, RunDetached
 
 # Seconds.
 WAIT = 5.0  # for news of a run, on the scheduler's side
 DEADLINE = 60.0  # for the scheduler's answer to anything
+PARTING = 15.0  # for its answer to the word that a run is to be forgotten, which may have to end first
 TRIES = 5  # to install the service: the one before may be about to leave
+
+
+class SchedulerGone(ClusterError):
+    """The connection to the scheduler is lost; runs go on there, if it goes on itself."""
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run in a list: state is "running", "done" or "error"; progress is its last, None before the first."""
+    """A run in a list: progress is its last, None before the first.
+
+    state is "running", "ending" once somebody has stopped or cancelled it, "done" (also of a run that was stopped, with
+    what it had) or "error".
+    """
 
     run: str
     label: str
@@ -41,21 +51,28 @@ class RemoteRun:
         """Report the run's progress from its beginning to its end; return what its program returned, and its rounds.
 
         A report that returns True asks the run to stop. What happens to workers is logged as warnings of "dist_dot".
-        Raises what the program raises; whatever is raised here, Ctrl-C included, cancels the run, but for RunDetached.
+        Raises what the program raises, DeadlineError where the scheduler does not answer for a minute, and
+        SchedulerGone. Whatever else is raised here, by `report` or by Ctrl-C, cancels the run, and so does a
+        DeadlineError; only RunDetached lets it go on.
         """
         try:
             result = self._follow(report)
-        except ClusterError:  # RunDetached, or there is no scheduler any more to tell
+        except (RunDetached, SchedulerGone):  # of the latter there is nobody to be told
             raise
         except BaseException:
-            self.forget()
+            self._let_go()
             raise
-        self.forget()
+        self._let_go()
         kind, outcome = loads(result)
         if kind == "error":
             raise outcome
         value, rounds = outcome
         return value, rounds
+
+    def _let_go(self) -> None:
+        """Forget the run. A scheduler that is busy does it when it comes to it, and one that is gone has no runs."""
+        with suppress(ClusterError):
+            _ask(self.client, "dist_dot_forget", PARTING, run=self.name)
 
     def _follow(self, report: Report) -> bytes:
         seen, stopping = 0, False
@@ -124,12 +141,13 @@ def install(client: Client) -> None:
             ) from error
 
 
-def _ask(client: Client, handler: str, **message: Any) -> Any:
-    """Call a handler of the service."""
+def _ask(client: Client, handler: str, deadline: float | None = None, **message: Any) -> Any:
+    """Call a handler of the service. Raises DeadlineError after so many seconds, DEADLINE where no number is given."""
     call: Callable[..., Any] = getattr(client.scheduler, handler)
+    deadline = DEADLINE if deadline is None else deadline
     try:
-        return client.sync(call, callback_timeout=DEADLINE, **message)
+        return client.sync(call, callback_timeout=deadline, **message)
     except TimeoutError as error:
-        raise DeadlineError(f"the scheduler did not answer {handler} within {DEADLINE:.0f} s") from error
+        raise DeadlineError(f"the scheduler did not answer {handler} within {deadline:.0f} s") from error
     except OSError as error:
-        raise ClusterError(f"the scheduler is gone: {error}") from error
+        raise SchedulerGone(f"the scheduler is gone: {error}") from error

@@ -19,14 +19,14 @@ from dist_dot.blocks.worker import NAME
 from dist_dot.errors import ClusterError, DataError, DeadlineError, RunCancelled
 
 # Seconds.
-ANSWER = 1800.0  # for a worker's answer to one round, however alive it is otherwise
+STUCK = 1800.0  # for one block, or one task: a worker or a cluster that has finished none for so long does not get on
 PAUSE = 0.05  # after an attempt that brought nothing: the scheduler is about to hear what we heard
 SPEAK = 2.0  # a wait that is longer is worth a word
 ARRIVAL = 30.0  # for blocks that are moved to another worker, and between two attempts at it
 # Bytes of GPU blocks that are moved at a time: to Dask they are small, and it would send all of them in one message.
 BUNDLE = 256 << 20
 # Dask gives up on a task after a few deaths of workers under it, and never forgets them. Under a run of days that is no
-# reason to stop, but a block that so many workers in a row have died of is.
+# reason to stop, but a block that so many workers in a row have died of is: of making it, or of a round over it.
 DEATHS = 20
 
 
@@ -73,6 +73,8 @@ class Rounds:
         self.members: set[str] = set()  # the workers that had a part in a round
         self.owing: dict[str, float] = {}  # worker -> since when it owes an answer
         self.waits: dict[str, asyncio.Timeout] = {}  # worker -> the wait for its answer
+        self.fallen: set[str] = set()  # ids of workers that were lost while they owed an answer
+        self.course: dict[str, tuple[Any, float]] = {}  # worker -> what it had done when, see `stuck`
         self.unverified: set[int] = set()  # blocks that were rebuilt
         self.deaths: dict[int, int] = defaultdict(int)  # block -> workers that died of it in a row
         self.lost = 0
@@ -102,6 +104,14 @@ class Rounds:
         if address in self.waits:  # else a connection to where nobody listens is tried again for half a minute
             self.waits[address].reschedule(self.loop.time())
         self.outdated()
+
+    def cancel(self) -> None:
+        """End the run: no answer is waited for any more."""
+        self.cancelled = True
+        for wait in self.waits.values():
+            if not wait.expired():
+                wait.reschedule(self.loop.time())
+        self.change.set()
 
     def outdated(self) -> None:
         """Look again who holds what, and wake who waits for it."""
@@ -138,12 +148,15 @@ class Rounds:
         if address not in self.scheduler.workers:  # it left while we looked
             return None
         self.owing[address] = self.loop.time()
+        who = self.scheduler.workers[address].server_id  # a new worker may have the address of an old one
         try:
-            async with asyncio.timeout(ANSWER) as self.waits[address]:
+            # No time is too long for a worker that works: the service takes away the others, see `silent` and `stuck`.
+            async with asyncio.timeout(None) as self.waits[address]:
                 reply: dict[str, Any] | None = await self.scheduler.rpc(address).dist_dot_round(
                     stamp=stamp, prefix=self.spec.prefix, ranges=part, verify=verify, **message
                 )
         except (OSError, TimeoutError):
+            self.fallen.add(who)
             return None
         finally:
             del self.owing[address], self.waits[address]
@@ -167,8 +180,8 @@ class Rounds:
         self.check()
         if missing is None and self.placement is not None:
             return self.placement
-        begin = self.loop.time()
-        spoken = False
+        begin = since = self.loop.time()
+        spoken, done = False, self.scheduler.transition_counter
         while True:
             self.check()
             self.change.clear()
@@ -181,17 +194,27 @@ class Rounds:
                 if missing is None and len(holders) == len(self.keys):
                     self.placement = placement
                 return placement
-            waited = self.loop.time() - begin
-            if waited >= self.spec.patience:
-                raise DeadlineError(f"waited {self.spec.patience:.0f} s: {self._wish(wanted)}")
-            if waited >= SPEAK and not spoken:
+            limit = self.spec.patience
+            if self._at_work():  # on the blocks, or on what is before them
+                limit = max(limit, STUCK)
+                if self.scheduler.transition_counter != done:
+                    since, done = self.loop.time(), self.scheduler.transition_counter
+            waited = self.loop.time() - since
+            if waited >= limit:
+                raise DeadlineError(f"waited {limit:.0f} s: {self._wish(wanted)}")
+            if self.loop.time() - begin >= SPEAK and not spoken:
                 spoken = True
-                self.notice(f"waiting up to {self.spec.patience:.0f} s: {self._wish(wanted)}")
+                self.notice(f"waiting up to {limit:.0f} s: {self._wish(wanted)}")
             try:
-                async with asyncio.timeout(min(SPEAK, self.spec.patience - waited)):
+                async with asyncio.timeout(min(SPEAK, limit - waited)):
                     await self.change.wait()
             except TimeoutError:
                 pass
+
+    def _at_work(self) -> bool:
+        """Whether some worker has a task that it can go on with: one that is paused finishes what it has begun."""
+        workers = self.scheduler.workers.values()
+        return any(worker.executing or (worker.processing and worker.status is Status.running) for worker in workers)
 
     def _wish(self, wanted: Collection[int]) -> str:
         workers = len(self.scheduler.workers)
@@ -223,6 +246,21 @@ class Rounds:
         """Raise RunCancelled once somebody has asked for it."""
         if self.cancelled:
             raise RunCancelled(f"run {self.name} was cancelled")
+
+    def stuck(self, limit: float) -> list[str]:
+        """Return the workers that owe an answer and have finished no block for `limit` seconds.
+
+        They tell how many they have with each heartbeat. To be called again and again.
+        """
+        now, workers = self.loop.time(), self.scheduler.workers
+        course = {}
+        for address, since in self.owing.items():
+            if address in workers:
+                done = since, workers[address].metrics.get(NAME, {}).get(self.name)
+                before = self.course.get(address)
+                course[address] = before if before and before[0] == done else (done, now)
+        self.course = course
+        return [address for address, (_, seen) in course.items() if now - seen > limit]
 
     # New workers.
 

@@ -3,18 +3,20 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic, perf_counter
 from typing import Any
 
+import numpy as np
 from distributed.protocol.pickle import dumps, loads
 
+from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.blocks.block import Kernel, Program, Recovery, combined
 from dist_dot.blocks.reduce import Node, fold, merge_of, root, uncovered
-from dist_dot.blocks.rounds import Rounds, RunSpec
-from dist_dot.blocks.worker import NAME, pack, unpack
+from dist_dot.blocks.rounds import DEATHS, Rounds, RunSpec
+from dist_dot.blocks.worker import NAME, as_sent, pack, unpack
 from dist_dot.errors import ClusterError, DeadlineError, RunCancelled
 from dist_dot.typing import Array
 
@@ -44,17 +46,17 @@ class Run:
         self.thread = threading.Thread(target=self._work, name=f"{NAME}-{name}", daemon=True)
 
     def cancel(self) -> None:
-        """End it at the next message to or from a worker, without a result."""
-        self.rounds.cancelled = True
-        self.rounds.change.set()
+        """End it without a result; a round under way is abandoned."""
+        self.rounds.cancel()
 
     def describe(self) -> dict[str, Any]:
         """Return what a list of runs shows."""
         progress = next((report for kind, report in reversed(self.reports) if kind == "progress"), None)
+        ending = self.kind == "running" and (self.stopping or self.rounds.cancelled)
         return {
             "run": self.name,
             "label": self.spec.label,
-            "state": self.kind,
+            "state": "ending" if ending else self.kind,
             "started": self.started.isoformat(timespec="seconds"),
             "progress": dumps(progress),
         }
@@ -74,9 +76,10 @@ class Run:
         try:
             program: Program[Any] = loads(self.spec.program)
             blocks = SchedulerBlocks(self)
-            outcome = "done", (program(blocks, self._report), blocks.rounds)
+            with one_blas_thread():
+                outcome = "done", (program(blocks, self._report), blocks.rounds)
         except Exception as error:  # all of them belong to the client
-            outcome = "error", error
+            outcome = "error", as_sent(error)
         except BaseException as error:  # of a loss that exits, say: the run is over, and the client is not to exit too
             outcome = "error", ClusterError(f"the run was ended by {error!r}")
         try:
@@ -104,6 +107,11 @@ class SchedulerBlocks:
         self._usual = 0.0  # seconds of the last round that nothing disturbed
 
     @property
+    def on_device(self) -> bool:
+        """Whether the rows are on GPUs."""
+        return bool(self.host.spec.devices)
+
+    @property
     def where(self) -> str:
         """Where the rows live, in words."""
         count = len(self.host.rounds.scheduler.workers)
@@ -115,31 +123,49 @@ class SchedulerBlocks:
         return combined(self.host.spec.checksums)
 
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
-        """Return the sum of kernel(block, parameters) over all blocks. One round; reads X once."""
+        """Return the sum of kernel(block, parameters) over all blocks. One round; reads X once.
+
+        Raises DeadlineError where no sum has come for `patience` seconds in which no worker was at work either,
+        ClusterError where so many workers in a row were lost at the same blocks that these are likely to be the reason.
+        """
         self.rounds += 1
         leaves = self.cuts.n_blocks
         message = {"kernel": dumps(kernel), "parameters": pack(parameters), "leaves": leaves}
         nodes: dict[Node, Array] = {}
         missing: list[int] | None = None
         attempts, begin = 0, perf_counter()
-        deadline = monotonic() + self.host.spec.patience
+        waited, fallen = 0.0, self.host.rounds.fallen  # since a sum has come
+        fallen.clear()
         while root(leaves) not in nodes:
-            for reply in self._wait(self.host.rounds.ask(self.rounds, message, missing)):
+            since, before = monotonic(), len(fallen)
+            replies = self._wait(self.host.rounds.ask(self.rounds, message, missing))
+            for reply in replies:
                 if "error" in reply:
                     raise loads(reply["error"])
                 if reply["nodes"]:
                     nodes |= self._decode(reply)
-                    deadline = monotonic() + self.host.spec.patience
+            if any(reply["nodes"] for reply in replies):
+                waited = 0.0
+                fallen.clear()
+            elif len(fallen) == before:  # else a worker was at it when it was lost, which may have taken hours
+                waited += monotonic() - since
             nodes = fold(nodes, leaves, merge_of(kernel))
             missing = uncovered(nodes, leaves)
-            if missing and monotonic() > deadline:
-                raise DeadlineError(
-                    f"for {self.host.spec.patience:.0f} s no worker answered for blocks {missing[:5]} of "
-                    f"{self.host.spec.source}"
-                )
+            if missing:
+                self._check(missing, waited, len(fallen))
             attempts += 1
         self._account(attempts, perf_counter() - begin)
         return nodes[root(leaves)]
+
+    def _check(self, missing: list[int], waited: float, fallen: int) -> None:
+        blocks = f"blocks {missing[:5]} of {self.host.spec.source}"
+        if waited > self.host.spec.patience:
+            raise DeadlineError(f"for {self.host.spec.patience:.0f} s no worker answered for {blocks}")
+        if fallen > DEATHS:
+            raise ClusterError(
+                f"{fallen} workers in a row were lost while they worked on {blocks}: what is computed there may take "
+                "more memory than a worker has"
+            )
 
     def notice(self, words: str) -> None:
         """Tell whoever follows the run."""
@@ -150,7 +176,8 @@ class SchedulerBlocks:
         return program(self, report)
 
     def _decode(self, reply: dict[str, Any]) -> dict[Node, Array]:
-        sums = unpack(reply["sums"]).reshape(len(reply["nodes"]), -1)
+        # Sums of rows that are gathered differ in size, all others are as long as each other.
+        sums = np.split(unpack(reply["sums"]), np.cumsum(reply["sizes"][:-1]))
         self.host.rounds.node_bytes = sums[0].nbytes
         return {(level, index): total for (level, index), total in zip(reply["nodes"], sums, strict=True)}
 
@@ -168,11 +195,7 @@ class SchedulerBlocks:
     def _wait(self, coroutine: Any) -> list[dict[str, Any]]:
         """Run a coroutine on the scheduler's event loop; it has deadlines of its own."""
         future: Future[list[dict[str, Any]]] = asyncio.run_coroutine_threadsafe(coroutine, self.host.loop)
-        while True:
-            try:
-                return future.result(CLOSED)
-            except TimeoutError:
-                if future.done():
-                    raise
-                if self.host.rounds.cancelled and not self.host.loop.is_running():
-                    raise RunCancelled(f"run {self.host.name} was cancelled: the scheduler has closed") from None
+        while not wait([future], CLOSED).done:
+            if self.host.rounds.cancelled and not self.host.loop.is_running():
+                raise RunCancelled(f"run {self.host.name} was cancelled: the scheduler has closed")
+        return future.result()

@@ -7,6 +7,7 @@ import numpy as np
 
 from dist_dot.blocks.arrays import Parameters, namespace, to_host
 from dist_dot.blocks.block import Block
+from dist_dot.blocks.kernels import total
 from dist_dot.typing import Array
 
 
@@ -21,10 +22,10 @@ class Correct:
         """Read X once."""
         xp = namespace(block.X)
         z = _predictor(block, parameters.like(block.X))
-        predicted = z[:, 0] > 0 if z.shape[1] == 1 else xp.argmax(z, axis=1)
+        predicted = z[:, 0] > 0 if z.shape[1] == 1 else _largest(z)
         right = xp.astype(xp.astype(predicted, block.y.dtype) == block.y, xp.float64)
         s = xp.ones_like(right) if block.weight is None else xp.astype(block.weight, xp.float64)
-        sums: Array = xp.stack([xp.sum(s), xp.sum(s * right)])
+        sums: Array = xp.stack([total(s), total(s * right)])
         return sums
 
 
@@ -45,6 +46,18 @@ class RankCounts:
         counts: Any = np.bincount(places, weight, 2 * (edges.size + 1)).astype(np.float64)
         sums: Array = counts if xp is np else xp.asarray(counts)
         return sums
+
+
+def _largest(z: Any) -> Any:
+    """Return the number (m,) of the largest of each row's z (m, k), the first of several."""
+    xp = namespace(z)
+    if xp is np:
+        return np.argmax(z, axis=1)
+    best, place = z[:, 0], 0.0 * z[:, 0]
+    for c in range(1, z.shape[1]):
+        place = xp.where(z[:, c] > best, 0.0 * place + c, place)
+        best = xp.maximum(z[:, c], best)
+    return place
 
 
 def _predictor(block: Block, at: Any) -> Any:

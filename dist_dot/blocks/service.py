@@ -18,7 +18,7 @@ from distributed.protocol.pickle import dumps, loads
 from distributed.scheduler import heartbeat_interval
 
 from dist_dot.blocks.block import BLOCK
-from dist_dot.blocks.rounds import RunSpec, silent
+from dist_dot.blocks.rounds import STUCK, RunSpec, silent
 from dist_dot.blocks.run import Run
 from dist_dot.blocks.worker import NAME, KernelPlugin
 from dist_dot.errors import ClusterError
@@ -29,6 +29,7 @@ SILENCE = 20.0  # without a sign of life from a worker that owes an answer, and 
 INSTALL = 20.0  # for the workers to take our plugin, or to let it go; one that is frozen takes it when it wakes
 KEPT = 86_400.0  # for a result that nobody fetches
 LINGER = 30.0  # without runs and without news of blocks: the next fit need not install the service again
+ENDING = 10.0  # for a run that is cancelled to end: its loop may be at algebra of its own, or write its checkpoint
 GATHER = 0.02  # progress is sent in bundles of this length
 
 
@@ -80,10 +81,13 @@ class Service(SchedulerPlugin):
         """Tell the runs that need the block; keep Dask from waiting for a worker that is gone.
 
         "Rather on these workers, but others will do" turns into "on these alone" while the cluster has no workers: when
-        there are new ones, Dask (2026.8) finds none of them in the list, and the task waits for ever.
+        there are new ones, Dask (2026.8) finds none of them in the list, and the task waits for ever. Tasks of ours are
+        those that `place` has marked; for what others wish, others answer.
         """
-        if finish == "no-worker" and self.scheduler.tasks[key].loose_restrictions:
-            self.scheduler.set_restrictions(worker={key: None})
+        if finish == "no-worker":
+            task = self.scheduler.tasks[key]
+            if task.loose_restrictions and NAME in (task.annotations or ()):
+                self.scheduler.set_restrictions(worker={key: None})
         if isinstance(key, str) and key.startswith(BLOCK):
             self.idle_since = monotonic()  # whoever lays out rows is about to start a run
         for run in self.wanted.get(key, ()):
@@ -153,11 +157,17 @@ class Service(SchedulerPlugin):
         known.stopping = not cancel
 
     async def forget_run(self, run: str) -> None:
-        """Drop the result of a run; cancel it if it has not ended."""
+        """Drop the result of a run; cancel it if it has not ended, and wait until it has left its checkpoint."""
         known = self.runs.pop(run, None)
         self.idle_since = monotonic()
-        if known is not None and known.result is None:
-            known.cancel()
+        if known is None or known.result is not None:
+            return
+        known.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENDING):
+                while known.result is None:
+                    known.news.clear()
+                    await known.news.wait()
 
     async def list_runs(self) -> list[dict[str, Any]]:
         """Return what is known of each run."""
@@ -238,7 +248,7 @@ class Service(SchedulerPlugin):
             on_time = self.loop.time() - before < 2 * TICK + 1.0
             for run in self.active:
                 if on_time:  # else it was this loop that was away, and has not read the heartbeats yet
-                    self._evict_silent(run)
+                    self._evict_frozen(run)
                 self._spawn(run.rounds.even_out())
 
     def _drop_old(self) -> None:
@@ -247,11 +257,14 @@ class Service(SchedulerPlugin):
             if run.ended is not None and monotonic() - run.ended > KEPT:
                 del self.runs[run.name]
 
-    def _evict_silent(self, run: Run) -> None:
+    def _evict_frozen(self, run: Run) -> None:
         workers = self.scheduler.workers
         limit = max(SILENCE, 10 * heartbeat_interval(len(workers)))
         for address in silent(run.rounds.owing, workers, self.loop.time(), time(), limit):
             run.rounds.notice(f"worker {address} has been silent for {limit:.0f} s and is taken for frozen")
+            self._spawn(self._evict(address))
+        for address in run.rounds.stuck(STUCK):
+            run.rounds.notice(f"worker {address} has finished no block for {STUCK:.0f} s and is taken for stuck")
             self._spawn(self._evict(address))
 
     async def _evict(self, address: str) -> None:
@@ -259,11 +272,11 @@ class Service(SchedulerPlugin):
         if address not in self.scheduler.workers:
             return  # another run was first
         nanny = self.scheduler.workers[address].nanny
-        await self.scheduler.remove_worker(address, stimulus_id=f"{NAME}-silent-{time()}")
+        await self.scheduler.remove_worker(address, stimulus_id=f"{NAME}-evict-{time()}")
         if nanny:
             with suppress(OSError, TimeoutError):
                 async with asyncio.timeout(SILENCE), rpc(nanny, connection_args=self.scheduler.connection_args) as it:
-                    await it.kill(reason=f"{NAME}: silent")
+                    await it.kill(reason=f"{NAME}: silent or stuck")
 
 
 async def dask_setup(scheduler: Any) -> None:

@@ -88,8 +88,7 @@ class ValuesAndGradients:
         columns = parameters.reshape(-1, rows.p + 1)
         if not rows.has_pass(self.loss):
             return None
-        folds = np.array(self.folds, rows.dtype)
-        return rows.value_and_gradient(self.loss, columns, len(columns) // len(folds), folds)
+        return rows.value_and_gradient(self.loss, columns, len(columns) // len(self.folds), self.folds)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -9,14 +11,15 @@ import numpy as np
 from distributed import Worker, WorkerPlugin
 from distributed.protocol import Serialize, Serialized, deserialize, to_serialize
 from distributed.protocol.pickle import dumps, loads
-from threadpoolctl import threadpool_limits
 
 from dist_dot.blocks import device
 from dist_dot.blocks.arrays import Parameters, namespace, to_host
+from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.blocks.block import Block, Kernel, block_key, checksum
 from dist_dot.blocks.device import serialize  # noqa: F401 - it tells Dask how blocks of a GPU travel
 from dist_dot.blocks.placement import Ranges
 from dist_dot.blocks.reduce import Node, fold, merge_of, put
+from dist_dot.errors import ClusterError
 from dist_dot.typing import Array
 
 NAME = "dist-dot"
@@ -25,7 +28,8 @@ SMALL = 20_000
 
 
 def pack(array: Array) -> Any:
-    """Return a float64 array in the form that travels fastest; `unpack` gives it back."""
+    """Return an array in the form that travels fastest; `unpack` gives it back, as float64."""
+    array = np.asarray(array, np.float64)
     return array.tobytes() if array.size < SMALL else to_serialize(array)
 
 
@@ -45,6 +49,15 @@ def _together(sums: list[Any]) -> Array:
     return np.asarray(to_host(namespace(sums[0]).concat(sums))) if sums else np.empty(0)
 
 
+def as_sent(error: Exception) -> Exception:
+    """Return the exception, or a ClusterError with its words where it does not survive being pickled."""
+    try:
+        loads(dumps(error))
+    except Exception:
+        return ClusterError(f"{type(error).__name__}: {error}")
+    return error
+
+
 @lru_cache(maxsize=64)
 def _kernel(pickled: bytes) -> Kernel:
     kernel: Kernel = loads(pickled)
@@ -59,20 +72,40 @@ class KernelPlugin(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Start to answer."""
-        self.worker = worker
+        self.worker, self.held = worker, ExitStack()
         worker.executors[NAME] = ThreadPoolExecutor(worker.state.nthreads, thread_name_prefix=NAME)
         worker.handlers["dist_dot_round"] = self.round
+        self.attempts: dict[str, _Attempt] = {}  # run -> what it has asked for
+        worker.metrics[NAME] = lambda worker: {run: attempt.done for run, attempt in self.attempts.items()}
         # A block is the unit of parallel work, and the bits of BLAS depend on its threads. A nanny sets the same.
-        self.blas = threadpool_limits(1, user_api="blas")
+        self.held.enter_context(one_blas_thread())
 
     def teardown(self, worker: Worker) -> None:
         """Stop to answer. The worker closes its executors itself when it closes."""
         worker.handlers.pop("dist_dot_round", None)
+        worker.metrics.pop(NAME, None)
         worker.executors.pop(NAME).shutdown(wait=False)
-        self.blas.restore_original_limits()
+        self.held.close()
 
-    async def round(
+    async def round(self, stamp: list[Any], **message: Any) -> dict[str, Any] | None:
+        """Return the folded sums of kernel(block, parameters) over the blocks in `ranges` that are here.
+
+        And the numbers of those that are not, the checksums of those to verify, and the stamp that was sent. None from
+        a worker that is closing, and where the run has asked anew meanwhile: then nobody waits for this answer.
+        """
+        run, attempt = stamp[0], _Attempt()
+        if run in self.attempts:
+            self.attempts[run].wanted = False
+        self.attempts[run] = attempt
+        try:
+            return await self._round(attempt, stamp, **message)
+        finally:
+            if self.attempts.get(run) is attempt:
+                del self.attempts[run]
+
+    async def _round(
         self,
+        attempt: "_Attempt",
         stamp: list[Any],
         kernel: bytes,
         parameters: Any,
@@ -81,17 +114,12 @@ class KernelPlugin(WorkerPlugin):
         leaves: int,
         verify: list[int],
     ) -> dict[str, Any] | None:
-        """Return the folded sums of kernel(block, parameters) over the blocks in `ranges` that are here.
-
-        And the numbers of those that are not, the checksums of those to verify, and the stamp that was sent. None from
-        a worker that is closing.
-        """
         numbers = [number for start, stop in ranges for number in range(start, stop)]
         size = -(-len(numbers) // self.worker.state.nthreads)
         loop = asyncio.get_running_loop()
         try:
             run, at = _kernel(kernel), Parameters(unpack(parameters))
-            work = partial(self._part, run, at, prefix, leaves=leaves, verify=verify)
+            work = partial(self._part, attempt, run, at, prefix, leaves=leaves, verify=verify)
             try:
                 threads = [
                     loop.run_in_executor(self.worker.executors[NAME], work, numbers[i : i + size])
@@ -101,23 +129,35 @@ class KernelPlugin(WorkerPlugin):
                 return None
             parts = await asyncio.gather(*threads)
         except Exception as error:  # whatever a kernel raises ends the run, at the client, as what it is
-            return {"stamp": stamp, "error": dumps(error)}
+            return {"stamp": stamp, "error": dumps(as_sent(error))}
+        if not attempt.wanted:
+            return None
         nodes = fold({node: total for part in parts for node, total in part.nodes.items()}, leaves, merge_of(run))
         return {
             "stamp": stamp,
             "nodes": list(nodes),
+            "sizes": [int(total.shape[0]) for total in nodes.values()],
             "sums": pack(_together(list(nodes.values()))),
             "missing": [number for part in parts for number in part.missing],
             "checksums": [pair for part in parts for pair in part.checksums],
         }
 
     def _part(
-        self, kernel: Kernel, parameters: Parameters, prefix: str, numbers: list[int], leaves: int, verify: list[int]
+        self,
+        attempt: "_Attempt",
+        kernel: Kernel,
+        parameters: Parameters,
+        prefix: str,
+        numbers: list[int],
+        leaves: int,
+        verify: list[int],
     ) -> "_Part":
         """One block at a time, so that spilled ones do not all come back at once; those on a card all at once."""
         part, merge = _Part({}, [], []), merge_of(kernel)
         on_card: dict[int, Block] = {}
         for number in numbers:
+            if not attempt.wanted:
+                break
             try:
                 block = self.worker.data[block_key(prefix, number)]
             except KeyError:  # moved or dropped since the scheduler looked
@@ -127,13 +167,23 @@ class KernelPlugin(WorkerPlugin):
                 part.checksums.append((number, checksum(block)))
             if device.on_device(block.X):
                 on_card[number] = block
-            else:
-                put(part.nodes, (0, number), kernel(block, parameters), leaves, merge)
-        if on_card:
+                continue
+            put(part.nodes, (0, number), kernel(block, parameters), leaves, merge)
+            attempt.done += 1
+        if on_card and attempt.wanted:
             nodes = device.reduce(list(on_card.values()), list(on_card), leaves, kernel, parameters.host)
+            attempt.done += len(on_card)
             for node, total in nodes.items():
                 put(part.nodes, node, total, leaves, merge)
         return part
+
+
+@dataclass(eq=False)
+class _Attempt:
+    """What a run waits for, and how much of it is done: threads may count a block too few, which harms nobody."""
+
+    wanted: bool = True
+    done: int = 0
 
 
 class _Part(NamedTuple):

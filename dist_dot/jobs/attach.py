@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from dist_dot.blocks.block import log
 from dist_dot.blocks.remote import RemoteRun, RunSummary, runs
-from dist_dot.errors import JobError
+from dist_dot.errors import JobError, RunCancelled
 from dist_dot.jobs.job import Job
-from dist_dot.jobs.run import Plan, Report, finish
+from dist_dot.jobs.run import Plan, Report, finish, run_job
 from dist_dot.training.fit import Progress
 
 
@@ -26,12 +27,42 @@ def find_run(client: Any, name: str) -> RemoteRun:
     return RemoteRun(client, found[0])
 
 
-def find_same(client: Any, job: Job) -> RemoteRun | None:
-    """Return the run of this very job that a scheduler has, or whose outcome it keeps; None where it has none."""
-    for summary in list_runs(client):
+def resume_job(job: Job, client: Any, watch: Callable[[Progress], bool], started: Callable[[str], None]) -> Report:
+    """Follow the run of this very job that a scheduler has; else run it, from its newest checkpoint. See `run_job`.
+
+    A run that was stopped goes on from its checkpoint, unless we have stopped it ourselves: whoever followed it before
+    us has stopped it because it was told to end itself. So does one that was cancelled before we came.
+    """
+    found = _same(client, job)
+    if found is not None:
+        run, plan, ending = found
+        started(run.name)
+        stops: list[bool] = []
+
+        def watch_and_note(progress: Progress) -> bool:
+            stops.append(watch(progress))
+            return stops[-1]
+
+        try:
+            outcome, _ = run.follow(watch_and_note)
+            if not outcome.stopped or any(stops):
+                return finish(plan, outcome, client)
+        except RunCancelled:
+            if not ending or any(stops):
+                raise
+        log.warning("run %s was stopped: it goes on from its checkpoint", run.name)
+    return run_job(job, client, watch, started, resume=True)
+
+
+def _same(client: Any, job: Job) -> tuple[RemoteRun, Plan, bool] | None:
+    """Return the newest run of this very job that a scheduler has, or whose outcome it keeps, and whether it is ending.
+
+    None where there is none, or all have ended in errors.
+    """
+    for summary in reversed(list_runs(client)):
         run = RemoteRun(client, summary.run)
         if summary.state != "error" and isinstance(plan := run.extra, Plan) and plan.job == job:
-            return run
+            return run, plan, summary.state == "ending"
     return None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from signal import SIGINT
 from typing import Any, NoReturn
 
 import click
@@ -17,17 +18,17 @@ from cluster import ClusterWordError
 from cluster.namespace import Namespace
 from dist_dot import __version__
 from dist_dot.errors import DistDotError, InputError, JobError, RunDetached, SolverError
-from dist_dot.jobs.attach import attach_run, find_run, find_same, list_runs
+from dist_dot.jobs.attach import attach_run, find_run, list_runs, resume_job
 from dist_dot.jobs.console import ProgressLine, RowsDone, show_predicted, show_report, show_runs
-from dist_dot.jobs.interrupt import Interrupt
+from dist_dot.jobs.interrupt import interrupt
 from dist_dot.jobs.job import Cluster, read_job
 from dist_dot.jobs.model import load_model
 from dist_dot.jobs.predict import predict_table
-from dist_dot.jobs.run import run_job
+from dist_dot.jobs.run import run_job, what_is_left
 from dist_dot.jobs.submit import attach as attach_submitted
 from dist_dot.jobs.submit import plan_submission, pods_of_job, print_plan, start
 from dist_dot.jobs.submit import wait as wait_for
-from dist_dot.training.fit import Progress, Status
+from dist_dot.training.fit import Status
 
 TLS = (
     click.option("--tls-ca-file", type=click.Path(), help="For tls://: the certificate of who signed the cluster's."),
@@ -77,8 +78,8 @@ def train(
 ) -> None:
     """Train the model that JOB.toml describes and write its folder.
 
-    Ctrl-C stops the run, which leaves a checkpoint; on a cluster by address it asks first whether the run is to go on
-    there. A second Ctrl-C does not wait for the round to end.
+    Ctrl-C stops the run at once, which leaves a checkpoint; on a cluster by address it asks first whether the run is to
+    go on there. A second Ctrl-C ends this process without waiting for anything.
 
     Exit status: 0 converged; 3 stopped at max_iter, the model is written; 2 a mistake in the job or the data;
     1 anything else.
@@ -89,22 +90,23 @@ def train(
         job = replace(job, cluster=_place(job.cluster, word, tls_ca_file, tls_cert, tls_key))
         if folder is not None:
             job = replace(job, output=replace(job.output, folder=folder))
-        with Interrupt() as interrupt, _open(job.cluster) as client, ProgressLine(console) as line:
+        line = ProgressLine(console)
+        interrupt.words = lambda: what_is_left(job, line.first is not None, resume == "auto")
+        with _open(job.cluster) as client, line:
             address = job.cluster.kind if "//" in job.cluster.kind else None
             files = "".join(f" --{name.replace('_', '-')} {file}" for name, file in job.cluster.tls_files.items())
 
             def started(run: str) -> None:
                 if address:
+                    interrupt.ask = _detach_or_cancel(line)
                     line.say(f"run {run}: dist-dot attach {run} --cluster {address}{files}")
 
-            watch = _watch(line, interrupt, can_detach=address is not None)
-            same = find_same(client, job) if resume == "auto" and address else None
-            if same is None:
-                report = run_job(job, client, watch, started, resume == "auto")
+            if resume == "auto" and address:
+                report = resume_job(job, client, line, started)
             else:
-                started(same.name)
-                report, _ = attach_run(same, None, watch)
-    show_report(console, report, job.output.folder)
+                report = run_job(job, client, line, started, resume == "auto")
+        interrupt.words = lambda: f"interrupted: the model is written to {job.output.folder}"
+        show_report(console, report, job.output.folder)
     sys.exit(EXIT[report.status])
 
 
@@ -133,18 +135,20 @@ def predict(
 
     SOURCE is a Parquet file, a glob of some or a URL, with the columns that the model has learned from. What is written
     has a row for each of its rows, in order: the mean of the target, for logistic the probability of 1; for softmax the
-    likeliest class, and the probability of each. A category that the model has not seen counts as none. Exit status: 0;
-    2 a mistake; 1 anything else.
+    likeliest class, and the probability of each. A category that the model has not seen counts as none. Ctrl-C leaves
+    nothing of it. Exit status: 0; 2 a mistake; 1 anything else.
     """
     console = Console()
     place = _place(Cluster(), word, tls_ca_file, tls_cert, tls_key)
     with _mistakes_named():
+        interrupt.words = lambda: f"interrupted: {out} is not written"
         model = load_model(folder)
         if word == "kubernetes":
             raise JobError("predict makes no pods: give kubernetes:NAME, the name of a DaskCluster that exists")
         with _open(place) as client, RowsDone(console) as watch:
             done = predict_table(model, source, out, keep, client, watch)
-    show_predicted(console, model, done, out)
+        interrupt.words = lambda: f"interrupted: {out} is written"
+        show_predicted(console, model, done, out)
 
 
 @main.command()
@@ -201,6 +205,8 @@ def submit(
     }
     given: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, ())}
     with _mistakes_named():
+        interrupt.words = lambda: "interrupted: `dist-dot attach --cluster kubernetes` lists what was submitted"
+        interrupt.limit = None
         job = read_job(job_file, settings)
         job = replace(job, cluster=replace(job.cluster, **given))
         where = None if dry_run else Namespace(job.cluster.namespace)
@@ -243,6 +249,8 @@ def attach(
     console = Console()
     if word == "kubernetes":
         with _mistakes_named():
+            interrupt.words = lambda: "interrupted: what was submitted goes on"
+            interrupt.limit = None
             status, error = attach_submitted(Namespace(namespace), run, folder, cancel)
         _exit(status, error)
     place = Cluster(word, workers=0, tls_ca_file=tls_ca_file, tls_cert=tls_cert, tls_key=tls_key)
@@ -257,9 +265,11 @@ def attach(
             found.cancel()
             console.print(f"run {found.name} is told to end")
             return
-        with Interrupt() as interrupt, ProgressLine(console) as line:
-            report, folder = attach_run(found, folder, _watch(line, interrupt, can_detach=True))
-    show_report(console, report, folder)
+        interrupt.words = lambda: f"run {found.name} was told to end; it leaves a checkpoint"
+        with ProgressLine(console) as line:
+            interrupt.ask = _detach_or_cancel(line)
+            report, folder = attach_run(found, folder, line)
+        show_report(console, report, folder)
     sys.exit(EXIT[report.status])
 
 
@@ -285,6 +295,8 @@ def _place(place: Cluster, word: str | None, ca_file: str | None, cert: str | No
 def _open(place: Cluster) -> Iterator[Any]:
     security = cluster.certificates(place.tls_ca_file, place.tls_cert, place.tls_key) if place.tls_files else None
     on_kubernetes = place.kind.partition(":")[0] == "kubernetes"
+    if on_kubernetes:
+        interrupt.limit = None  # pods that were made are deleted, however long that takes
     with cluster.open(
         place.kind,
         place.workers,
@@ -297,22 +309,18 @@ def _open(place: Cluster) -> Iterator[Any]:
         yield client
 
 
-def _watch(line: ProgressLine, interrupt: Interrupt, can_detach: bool) -> Callable[[Progress], bool]:
-    """Return what shows each round's progress, and says whether the run is to stop."""
+def _detach_or_cancel(line: ProgressLine) -> Callable[[int], bool]:
+    """Return what a signal does to a run that can go on without this process: Ctrl-C in a terminal asks."""
 
-    def watch(progress: Progress) -> bool:
-        line(progress)
-        if not interrupt.requested:
-            return False
-        if can_detach and interrupt.by_keyboard and sys.stdin.isatty():
-            answer = line.ask("detach (the run goes on), cancel (it leaves a checkpoint), or back?", "dcb")
-            if answer == "d":
-                raise RunDetached("the run goes on without this process: `dist-dot attach` finds it")
-            if answer == "b":
-                interrupt.withdraw()
-        return interrupt.requested
+    def ask(number: int) -> bool:
+        if number != SIGINT or not sys.stdin.isatty():
+            return True
+        answer = line.ask("detach (the run goes on), cancel (it leaves a checkpoint), or back?", "dcb")
+        if answer == "d":
+            raise RunDetached("the run goes on without this process: `dist-dot attach` finds it")
+        return answer == "c"
 
-    return watch
+    return ask
 
 
 @contextmanager
@@ -322,6 +330,7 @@ def _mistakes_named() -> Iterator[None]:
     handler = RichHandler(show_path=False, show_level=False, markup=False)
     for log in logs:
         log.addHandler(handler)
+    interrupt.idle = False
     try:
         yield
     except (InputError, SolverError, ClusterWordError) as error:
@@ -329,8 +338,9 @@ def _mistakes_named() -> Iterator[None]:
     except (DistDotError, OSError) as error:
         _end(FAILURE, error)
     except KeyboardInterrupt:
-        _end(FAILURE, "interrupted")
+        interrupt.leave()
     finally:
+        interrupt.idle = True
         for log in logs:
             log.removeHandler(handler)
 

@@ -38,8 +38,8 @@ class ProgressLine:
         if self.live:
             self.live.stop()
 
-    def __call__(self, progress: Progress) -> None:
-        """Show the progress."""
+    def __call__(self, progress: Progress) -> bool:
+        """Show the progress, and let the run go on."""
         self.first = self.first or progress
         line = self._line(progress)
         if self.live:
@@ -47,6 +47,7 @@ class ProgressLine:
         elif perf_counter() - self.last > EVERY:
             self.last = perf_counter()
             self.console.print(line)
+        return False
 
     def say(self, words: str) -> None:
         """Print words above the line."""

@@ -14,8 +14,8 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from threadpoolctl import threadpool_limits
 
+from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.errors import DataError, JobError, suggestion
 from dist_dot.jobs.features import check_kind, check_values
 from dist_dot.jobs.model import Model
@@ -117,8 +117,12 @@ def _each(function: Callable[[Any], Any], items: Sequence[Any], client: Any) -> 
     """Yield function(item) in order, some ahead: on the client's cluster, or in threads of this process."""
     if client is None:
         threads = len(os.sched_getaffinity(0))
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads, "dist-dot") as pool:
-            yield from _ahead(lambda item: pool.submit(function, item), lambda future: future.result(), items, threads)
+        pool = ThreadPoolExecutor(threads, "dist-dot")
+        try:
+            with one_blas_thread():
+                yield from _ahead(lambda item: pool.submit(function, item), lambda done: done.result(), items, threads)
+        finally:
+            pool.shutdown(wait=False)  # whoever was interrupted does not wait for ranges that nobody wants
         return
     from dist_dot.blocks.cluster import gather
 

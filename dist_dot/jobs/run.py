@@ -15,6 +15,7 @@ from dist_dot.blocks.device import settle
 from dist_dot.blocks.layout import lay_out_rows
 from dist_dot.errors import DataError, JobError, RunCancelled
 from dist_dot.jobs.features import BlockMaker, Encoding, learn_encoding
+from dist_dot.jobs.interrupt import interrupt
 from dist_dot.jobs.job import Job
 from dist_dot.jobs.model import Model, loss_of, to_json
 from dist_dot.jobs.sources import Part, Split, Table, open_table
@@ -88,9 +89,7 @@ class Plan:
     @property
     def checkpoints(self) -> str:
         """Where checkpoints go: an absolute path, or a URL."""
-        output = self.job.output
-        place = output.checkpoints or str(Path(output.folder) / "checkpoint")
-        return place if "://" in place else str(Path(place).absolute())
+        return checkpoint_folder(self.job)
 
     @property
     def label(self) -> str:
@@ -106,6 +105,11 @@ class Outcome:
     cuts: Cuts
     score_train: float | None
     """None for a run that was stopped."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody has stopped the run."""
+        return self.score_train is None
 
 
 @dataclass(frozen=True)
@@ -235,9 +239,10 @@ def plan_job(job: Job, client: Any) -> Plan:
 
 def finish(plan: Plan, outcome: Outcome, client: Any) -> Report:
     """Score the outcome on the rows that were held out, and write the folder. Raises RunCancelled for a stopped run."""
+    interrupt.ask = None  # the run is over: there is nothing to detach from
     fit = outcome.fit
     if outcome.score_train is None:
-        raise RunCancelled(_stopped(plan, fit))
+        raise RunCancelled(what_is_left(plan.job, True, True))
     n_held = plan.held.count()
     held_out = None
     if n_held:
@@ -272,11 +277,27 @@ def finish(plan: Plan, outcome: Outcome, client: Any) -> Report:
     return report
 
 
-def _stopped(plan: Plan, fit: Fit) -> str:
-    words = f"stopped after {fit.n_iter} steps, no model is written"
-    if plan.job.output.checkpoint_every:
-        return f"{words}; --resume auto goes on from the checkpoint in {plan.checkpoints}"
-    return words
+def checkpoint_folder(job: Job) -> str:
+    """Return where checkpoints go: an absolute path, or a URL."""
+    place = job.output.checkpoints or str(Path(job.output.folder) / "checkpoint")
+    return place if "://" in place else str(Path(place).absolute())
+
+
+def what_is_left(job: Job, begun: bool, resume: bool) -> str:
+    """Say what a run that was interrupted has left, and how to go on.
+
+    begun is whether it had made a step, or could have: what an earlier run has left counts only where it is resumed.
+    """
+    folder = checkpoint_folder(job)
+    steps = None
+    if job.output.checkpoint_every and (begun or resume):
+        steps = Checkpoints(folder, job.output.checkpoint_every).newest_step()
+    if steps is not None:
+        when = f"stopped after {steps} steps" if begun else "stopped before the first step"
+        return f"{when}, no model is written; --resume auto goes on from the checkpoint in {folder}"
+    if not begun:
+        return "stopped before the first step: there is no checkpoint, and no model is written"
+    return "stopped, no model is written, and there is no checkpoint: output.checkpoint_every is 0"
 
 
 def versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Tables on disk: how many rows, which columns, and any range of rows."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -47,13 +48,15 @@ class Table:
 
 
 def open_table(url: str) -> Table:
-    """Open a path, a glob or an fsspec URL. Reads the footers only.
+    """Open a path, a glob or an fsspec URL. Reads the footers only. A file whose name looks like a glob is that file.
 
     Raises DataError for a source that is not there, is no Parquet, or whose files have different columns, by name or by
     kinds that have none in common.
     """
     try:
-        files = tuple(sorted(file.full_name for file in fsspec.open_files(url, expand=True)))
+        there = os.path.isfile(url)
+        opened = fsspec.open_files([url] if there else url, expand=not there)
+        files = tuple(sorted(file.full_name for file in opened))
     except (OSError, ValueError, ImportError) as error:
         raise DataError(f"source {url}: {error}") from None
     if not files:

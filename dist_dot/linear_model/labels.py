@@ -6,8 +6,10 @@ import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
 from dist_dot.blocks.arrays import NUMBERS, cast, is_other, namespace, no_rows, to_host
+from dist_dot.blocks.block import cut
 from dist_dot.blocks.device import labels as device_labels
 from dist_dot.blocks.device import on_device
+from dist_dot.blocks.layout import n_rows
 from dist_dot.errors import InputError
 from dist_dot.typing import Array
 
@@ -48,8 +50,8 @@ def class_weights(codes: Any, sample_weight: Any, class_weight: Any, classes: Ar
             raise InputError(f"class_weight is {class_weight!r}: give None, 'balanced', or a dict of weights by label")
         s = 1.0 if sample_weight is None else _hosted(sample_weight)
         codes = _hosted(codes)
-        sums: Any = np.stack([(s * (codes == code)).sum() for code in range(classes.size)])
-        counts = np.asarray(sums.compute() if _is_lazy(sums) else sums, np.float64)
+        parts: Any = np.stack([_sums_of_cuts(s * (codes == code)) for code in range(classes.size)])
+        counts = np.asarray(parts.compute() if _is_lazy(parts) else parts).sum(axis=1)
         # A class without weight has no rows to weigh.
         return np.asarray(counts.sum() / (classes.size * np.where(counts > 0, counts, 1.0)))
     return np.asarray(compute_class_weight(class_weight, classes=classes, y=classes), np.float64)
@@ -73,6 +75,20 @@ def weighted(codes: Any, sample_weight: Any, of_class: Array | None) -> Any:
 def on_host(values: Any) -> Array:
     """Return values as a NumPy array; those of a Dask collection are computed."""
     return np.asarray(to_host(values.compute() if _is_lazy(values) else values))
+
+
+def _sums_of_cuts(weights: Any) -> Any:
+    """Return the sums of weights (n,), float64, between cuts that depend on n alone: any chunks have the same bits."""
+    n = n_rows(weights)
+    rows = cut(n, 1, np.float64).block_rows
+    if not _is_lazy(weights):
+        return np.concatenate([_sum(weights[start : start + rows]) for start in range(0, n, rows)])
+    even = weights.rechunk(rows)
+    return even.map_blocks(_sum, dtype=np.float64, chunks=((1,) * even.npartitions,))
+
+
+def _sum(weights: Array) -> Array:
+    return np.asarray(np.sum(weights, dtype=np.float64, keepdims=True))
 
 
 def _codes(y: Any, classes: Array) -> Any:

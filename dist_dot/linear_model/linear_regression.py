@@ -10,14 +10,16 @@ from dist_dot.training.fit import Callback
 class LinearRegression(LeastSquares):
     """Linear least squares, ||y - X w - b||^2, as in scikit-learn.
 
-    Where columns are combinations of others the smallest w is taken, and `fit_.note` names them. `fit_.inference()`
-    has standard errors, t and p values.
+    Where columns are combinations of others, or more than there are rows, the smallest w is taken, and `fit_.note` says
+    so. With more than 2,000 columns and no fewer rows that takes the solver "exact", for "auto" is L-BFGS there, which
+    finds another minimum where columns depend on each other. `fit_.inference()` has standard errors, t and p values.
 
     Parameters
     ----------
     fit_intercept : whether b is fitted.
     solver : "exact" (one round; some four more where the condition of X asks for it), "gradient_descent", "auto" (exact
-        up to 1000 columns), or a solver of `dist_dot.solvers` with its options, such as `Exact(method="qr")`.
+        up to 2,000 columns, and for few rows; see `dist_dot.solvers.choose`), or a solver of `dist_dot.solvers` with
+        its options, such as `Exact(method="qr")`.
     max_iter : the largest number of steps; exact takes one.
     tol : stop when the gradient is this small a part of that at 0; see `dist_dot.minimise`.
     callbacks : called with a `dist_dot.Progress` after each step; see `dist_dot.minimise`.

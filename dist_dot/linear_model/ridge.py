@@ -15,8 +15,8 @@ class Ridge(LeastSquares):
     alpha : the L2 strength, >= 0. The objective of `dist_dot.Objective` is half of the above: the minimum is the same.
     fit_intercept : whether b is fitted. It is not penalised.
     standardize : whether the penalty acts on columns of standard deviation 1 instead of the columns as they are.
-    solver : "exact" (one round), "gradient_descent", "auto" (exact up to 1000 columns), or a solver of
-        `dist_dot.solvers` with its options.
+    solver : "exact" (one round), "gradient_descent", "auto" (exact up to 2,000 columns, and for few rows; see
+        `dist_dot.solvers.choose`), or a solver of `dist_dot.solvers` with its options.
     max_iter : the largest number of steps; exact takes one.
     tol : stop when the gradient is this small a part of that at 0; see `dist_dot.minimise`. scikit-learn's tol differs.
     callbacks : called with a `dist_dot.Progress` after each step; see `dist_dot.minimise`.

@@ -7,9 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numba import njit
-from threadpoolctl import threadpool_limits
 
 from dist_dot.blocks.arrays import cast, is_other, namespace, to_host
+from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.blocks.layout import check_finite, float_dtype, n_rows
 from dist_dot.errors import DataError, InputError, suggestion
 from dist_dot.products.pairs import directions, is_lazy
@@ -54,7 +54,7 @@ def top_k(X: Any, queries: Any, k: int, metric: Literal["dot", "cosine"] = "dot"
     starts = range(0, X.shape[0], BLOCK)
     if is_other(X):
         return _merge([search(X[start : min(start + BLOCK, X.shape[0]), :], start) for start in starts])
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(thread_name_prefix="dist-dot-search") as pool:
+    with one_blas_thread(), ThreadPoolExecutor(thread_name_prefix="dist-dot-search") as pool:
         return _merge(list(pool.map(lambda start: search(X[start : start + BLOCK], start), starts)))
 
 

@@ -5,18 +5,22 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from dist_dot.blocks.block import Cuts
 from dist_dot.blocks.extended import ResidualProducts, add, two_product
+from dist_dot.blocks.gathered import Rows
 from dist_dot.blocks.moments import CentredMoments, CentredTriangle
 from dist_dot.errors import SolverError
 from dist_dot.objective import Objective
-from dist_dot.solvers.factor import Factor
+from dist_dot.solvers.factor import CONDITION, Factor
 from dist_dot.solvers.least_squares import Quadratic, Summary, require_squared
+from dist_dot.solvers.row_space import Gathered, RowSpace, few_rows
 from dist_dot.solvers.scaling import to_scaled_gradient
 from dist_dot.typing import Array
 
 EPS = float(np.finfo(np.float64).eps)
-# Second moments lose twice the digits of the condition: up to here ten of the sixteen are left.
-CONDITION = 1e3
+# Up to so many columns "auto" sums up second moments, whatever the number of rows: 8 MB travel. Beyond, it gathers the
+# rows where they are few.
+GATHERED = 1000
 REFINEMENTS = 10
 DIGITS = 0.1  # a round that adds less, on average over the coefficients, is the last
 
@@ -26,9 +30,10 @@ class ExactState:
     """What the solver has found out.
 
     `flat` is the summary of all rows (see `dist_dot.blocks.moments`), with R where `method` is "qr" and second moments
-    where it is "gram"; `scale` and `mean` are those of `dist_dot.solvers.scaling`, to columns of norm 1; `condition` is
-    that of X with the penalty, its columns so scaled; `rank` counts the columns that are no combinations of others.
-    `note` says in words what was not plain sailing.
+    where it is "gram", or the rows themselves where it is "rows" (see `dist_dot.blocks.gathered`); `scale` and `mean`
+    are those of `dist_dot.solvers.scaling`, to columns of norm 1; `condition` is that of X with the penalty, its
+    columns so scaled, for "rows" its rows; `rank` counts the columns that are no combinations of others. For "rows"
+    both are known once it is `solved`. `note` says in words what was not plain sailing.
     """
 
     parameters: Array
@@ -46,9 +51,19 @@ class ExactState:
     note: str
 
     @property
+    def fit_intercept(self) -> bool:
+        """Whether there is an intercept."""
+        return self.scale.size > self.mean.size
+
+    @property
+    def gathered(self) -> Gathered:
+        """All the rows, where `method` is "rows"."""
+        return Gathered(self.flat, self.mean.size, self.parameters.size // self.scale.size, self.fit_intercept)
+
+    @property
     def summary(self) -> Summary:
-        """All the rows, summed up."""
-        fit_intercept = self.scale.size > self.mean.size
+        """All the rows, summed up, where `method` is not "rows"."""
+        fit_intercept = self.fit_intercept
         n_targets = self.parameters.size // self.scale.size
         return Summary(self.flat, self.method == "qr", self.n_samples, n_targets, fit_intercept)
 
@@ -64,28 +79,36 @@ class Exact:
         twice the precision, a correction through the triangle, until the digits stop growing (Bjorck, Numerical
         methods for least squares problems (1996), section 2.9; the contraction is the condition times the rounding).
         Loses no more than the digits that the rounding of X itself costs.
-        "auto": "gram", and "qr" where the condition that it finds is above 1e3.
+        "rows": for fewer rows than columns. The rows travel to the loop, which solves on the n x n side (see
+        `dist_dot.solvers.row_space`).
+    "auto": "rows" beyond 1,000 columns, where there are fewer rows and at most 64 MB of them; else "gram", and "qr"
+        where the condition that it finds is above 1e3.
 
     Where columns are combinations of others, within rounding and without a penalty, the smallest w is taken and the
     state's note names as many columns. The start of a run does not matter.
 
     Cost: gram one round, n p^2 operations; qr one round, 2 n p^2 operations, and some three rounds of 60 n p each, auto
-    one more than that where it turns to qr. A worker sends (p + k)^2 numbers. Raises SolverError for another loss.
+    one more than that where it turns to qr. A worker sends (p + k)^2 numbers. rows: one round, in which a worker sends
+    its rows; 4 n^2 p operations at the loop. Raises SolverError for another loss, and for "rows" where there are no
+    fewer rows than columns, more than 64 MB of them, or a penalty on some columns alone.
     """
 
-    method: Literal["gram", "qr", "auto"] = "auto"
+    method: Literal["gram", "qr", "rows", "auto"] = "auto"
 
     name: ClassVar[str] = "exact"
     state: ClassVar[type[ExactState]] = ExactState
 
     def __post_init__(self) -> None:
-        if self.method not in ("gram", "qr", "auto"):
-            raise SolverError(f"method is {self.method!r}: give 'gram', 'qr' or 'auto'")
+        if self.method not in ("gram", "qr", "rows", "auto"):
+            raise SolverError(f"method is {self.method!r}: give 'gram', 'qr', 'rows' or 'auto'")
 
     def init(self, objective: Objective, parameters: Array) -> ExactState:
-        """Sum up the rows. One round; two where "auto" turns to "qr"."""
+        """Sum up the rows, or gather them. One round; two where "auto" turns to "qr"."""
         require_squared(objective, self.name)
         penalty, note = _penalty(objective), ""
+        better = by_rows(objective.blocks.cuts) and _even(penalty)
+        if self.method == "rows" or (self.method == "auto" and better):
+            return _gathered(objective, parameters)
         summary = _summarise(objective, "qr" if self.method == "qr" else "gram")
         factor = summary.factor(penalty)
         if self.method == "auto" and (factor.condition > CONDITION or factor.dropped):
@@ -117,9 +140,11 @@ class Exact:
         return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
 
     def step(self, objective: Objective, state: ExactState) -> ExactState:
-        """Solve. No round for gram; one for each refinement of qr. A solved state is returned as it is."""
+        """Solve. No round for gram and rows; one for each refinement of qr. A solved state is returned as it is."""
         if state.solved:
             return state
+        if state.method == "rows":
+            return _from_rows(objective, state)
         rows, factor = state.summary.quadratic(), state.summary.factor(_penalty(objective))
         w = factor.solve(rows.xy)
         b = rows.intercept(w) if objective.fit_intercept else np.zeros(objective.n_targets)
@@ -129,6 +154,66 @@ class Exact:
         else:
             value, gradient = _at(objective, rows, parameters)
         return replace(state, parameters=parameters, value=value, gradient=gradient, solved=True)
+
+
+def by_rows(cuts: Cuts) -> bool:
+    """Whether few rows are to be gathered, for they have too many columns to sum up second moments."""
+    return cuts.n_features > GATHERED and few_rows(cuts)
+
+
+def _even(penalty: Array) -> bool:
+    """Whether all columns are penalised, or none."""
+    return bool(penalty.all() or not penalty.any())
+
+
+def _gathered(objective: Objective, parameters: Array) -> ExactState:
+    """Return the state at the start, with all the rows. One round."""
+    cuts = objective.blocks.cuts
+    if not few_rows(cuts) or not _even(_penalty(objective)):
+        raise SolverError(
+            "method 'rows' is for fewer rows than columns, up to 64 MB of them, and a penalty on all columns or none; "
+            f"X is {cuts.n_samples:,} x {cuts.n_features:,}: use 'auto'"
+        )
+    flat = objective.blocks.reduce(Rows(), np.zeros(0))
+    rows = Gathered(flat, objective.n_features, objective.n_targets, objective.fit_intercept).rows()
+    value, gradient = _at(objective, rows, parameters)
+    norms = np.sum(rows.X**2, axis=0) + _penalty(objective)
+    scale = 1.0 / np.sqrt(np.where(norms > 0, norms, 1.0))
+    return ExactState(
+        parameters=parameters,
+        value=value,
+        gradient=gradient,
+        flat=flat,
+        scale=np.append(scale, np.full(int(objective.fit_intercept), rows.weight**-0.5)),
+        mean=rows.mean,
+        n_samples=len(rows.X),
+        alpha=objective.alpha,
+        method="rows",
+        condition=np.nan,
+        rank=0,
+        solved=False,
+        note="",
+    )
+
+
+def _from_rows(objective: Objective, state: ExactState) -> ExactState:
+    """Solve on the n x n side. No round."""
+    rows, penalty = state.gathered.rows(), _penalty(objective)
+    w, factor = rows.minimum(penalty)
+    parameters = objective.join(w, rows.intercept(w))
+    value, gradient = _at(objective, rows, parameters)
+    p = objective.n_features
+    note = f"rank {factor.rank} of {p:,}: there are fewer rows than columns; the smallest w was taken"
+    return replace(
+        state,
+        parameters=parameters,
+        value=value,
+        gradient=gradient,
+        condition=factor.condition,
+        rank=p if penalty.any() else factor.rank,
+        solved=True,
+        note="" if penalty.any() else note,
+    )
 
 
 def _summarise(objective: Objective, method: str) -> Summary:
@@ -145,7 +230,7 @@ def _penalty(objective: Objective) -> Array:
     return objective.penalty[: objective.n_features * k : k]
 
 
-def _at(objective: Objective, rows: Quadratic, parameters: Array) -> tuple[float, Array]:
+def _at(objective: Objective, rows: Quadratic | RowSpace, parameters: Array) -> tuple[float, Array]:
     """Return F and its gradient at the flat vector. No round."""
     w, b = objective.split(parameters)
     pull = objective.penalty * parameters

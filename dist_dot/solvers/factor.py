@@ -11,6 +11,9 @@ from scipy.linalg.lapack import dpocon, dpotrf, dtrcon
 from dist_dot.blocks.moments import triangle
 from dist_dot.typing import Array
 
+# Second moments lose twice the digits of the condition: up to here ten of the sixteen are left.
+CONDITION = 1e3
+
 
 @dataclass(frozen=True)
 class Factor:

@@ -8,11 +8,18 @@ import numpy as np
 from dist_dot.errors import SolverError
 from dist_dot.objective import Objective
 from dist_dot.solvers.linesearch import Line, search
-from dist_dot.solvers.scaling import column_scaling, identity, to_parameters, to_scaled_gradient
+from dist_dot.solvers.scaling import (
+    column_scaling,
+    identity,
+    row_space_scaling,
+    to_parameters,
+    to_scaled_gradient,
+)
 from dist_dot.typing import Array
 
 # The cosine of a step and its change of the gradient below which they say nothing of the curvature.
 FLAT = 1e-10
+SCALINGS = {None: identity, "diagonal": column_scaling, "row_space": row_space_scaling}
 
 
 @dataclass(frozen=True)
@@ -42,14 +49,16 @@ class LBFGS:
         and nothing on the workers.
     preconditioner
         "diagonal": the columns are centred (with an intercept) and scaled to curvature 1, as algebra on W: X is not
-        touched, and F, its penalty and its minimum stay what they are. None: the coordinates of W themselves.
+        touched, and F, its penalty and its minimum stay what they are. "row_space": the columns are centred and not
+        scaled, so that W from 0 stays in the space of the rows: the smallest W where columns depend on each other.
+        None: the coordinates of W themselves.
 
     Cost: one round to start, two for the moments of the columns with a preconditioner; then one per step, and one more
     for each four steps of a line search that the first step does not end. Raises SolverError for a memory below 1.
     """
 
     memory: int = 10
-    preconditioner: Literal["diagonal"] | None = "diagonal"
+    preconditioner: Literal["diagonal", "row_space"] | None = "diagonal"
 
     name: ClassVar[str] = "lbfgs"
     state: ClassVar[type[LBFGSState]] = LBFGSState
@@ -57,12 +66,12 @@ class LBFGS:
     def __post_init__(self) -> None:
         if self.memory < 1:
             raise SolverError(f"memory is {self.memory!r}: give a number of steps >= 1")
-        if self.preconditioner not in (None, "diagonal"):
-            raise SolverError(f"preconditioner is {self.preconditioner!r}: give None or 'diagonal'")
+        if self.preconditioner not in SCALINGS:
+            raise SolverError(f"preconditioner is {self.preconditioner!r}: give None, 'diagonal' or 'row_space'")
 
     def init(self, objective: Objective, parameters: Array) -> LBFGSState:
         """Evaluate F at the start, and measure the columns."""
-        scale, mean = (column_scaling if self.preconditioner == "diagonal" else identity)(objective)
+        scale, mean = SCALINGS[self.preconditioner](objective)
         empty = np.zeros((self.memory, objective.n_parameters))
         value, gradient = objective.value_and_gradient(parameters)
         return LBFGSState(parameters, value, gradient, empty, empty, 0, scale, mean)

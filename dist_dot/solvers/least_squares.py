@@ -95,6 +95,15 @@ class Summary:
             return factor_triangle(self._matrix()[:p, :p], penalty, self.n_samples)
         return factor_moments(self.quadratic().xx, penalty, self.n_samples)
 
+    def decomposed(self) -> tuple[Array, Array, Array, Array]:
+        """Return U, s and V of R = U diag(s) V.T, for the columns of X, and the same rows of R for those of y.
+
+        It has an R where it is `triangular`.
+        """
+        p, matrix = self.n_features, self._matrix()
+        U, s, transposed = np.linalg.svd(matrix[:p, :p])
+        return U, s, transposed.T, matrix[:p, p:]
+
     def residual_squares(self) -> Array:
         """Return the weighted sum of squared residuals (k,) of the unpenalised fit."""
         p, k = self.n_features, self.n_targets

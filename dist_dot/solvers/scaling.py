@@ -37,6 +37,24 @@ def column_scaling(objective: Objective) -> tuple[Array, Array]:
     return 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), mean
 
 
+def row_space_scaling(objective: Objective) -> tuple[Array, Array]:
+    """Return the scale and the mean of coordinates in which no step leaves the space of the rows. Two rounds.
+
+    Columns are centred, and all scaled by one number over `objective.scale`, where that is penalised. Gradients of the
+    losses are then combinations of rows, and so is every point that a first-order method reaches from 0: where columns
+    depend on each other it ends at the smallest w, and a small penalty need not take back what other coordinates add.
+    """
+    scale, mean = column_scaling(objective)
+    p = mean.size
+    own = np.ones(p)
+    if objective.alpha and objective.scale is not None:
+        own = 1.0 / np.where(objective.scale > 0, objective.scale, 1.0)
+    # The mean of the curvatures in the space of the rows, which has no more dimensions than there are rows.
+    total = float(np.sum((own / scale[:p]) ** 2))
+    scale[:p] = own * np.sqrt(min(p, objective.blocks.cuts.n_samples) / total)
+    return scale, mean
+
+
 def to_parameters(v: Array, scale: Array, mean: Array) -> Array:
     """Return the flat vector of the scaled point: W = scale * v, b = scale_b * c - mean @ W."""
     full = scale[:, None] * v.reshape(scale.size, -1)

@@ -5,6 +5,8 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
+from fnmatch import fnmatchcase
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,8 @@ class Checkpoints:
     folder is a path or an fsspec URL, as the process that hosts the loop sees it: on a cluster, the scheduler. resume
     says whether a run goes on from the newest good file there; otherwise it starts anew, and what an earlier run has
     left is put aside under the names *.before, for once.
+
+    Raises InputError for every < 1, and for a URL with *, ? or [.
     """
 
     folder: str
@@ -73,6 +77,11 @@ class Checkpoints:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise InputError(f"checkpoints every {self.every!r} steps: give a number >= 1")
+        if "://" in self.folder and has_magic(self.folder):
+            raise InputError(
+                f"checkpoints go to {self.folder}: a store may take *, ? and [ in a URL for several places; name one "
+                "without them"
+            )
 
     def due(self, iteration: int) -> bool:
         """Whether a step with this number is saved."""
@@ -114,14 +123,19 @@ class Checkpoints:
             return found
         return None
 
+    def newest_step(self) -> int | None:
+        """Return the step at which the newest checkpoint in the folder was taken, None where there is none."""
+        found = self._files()
+        return int(found[0].rpartition("/")[2].removesuffix(SUFFIX)) if found else None
+
     def _clean(self) -> None:
         """Remove what a writer that died has left; put aside the files of an earlier run, unless they are resumed."""
-        store, folder = self._store()
-        for torn in store.glob(f"{folder}/.[0-9]*{SUFFIX}.*"):
+        store, _ = self._store()
+        for torn in self._files(f".[0-9]*{SUFFIX}.*"):
             store.rm_file(torn)
         if self.resume or not self._files():
             return
-        for old in store.glob(f"{folder}/[0-9]*{SUFFIX}.before"):
+        for old in self._files(f"[0-9]*{SUFFIX}.before"):
             store.rm_file(old)
         for path in self._files():
             store.mv(path, f"{path}.before")
@@ -130,11 +144,18 @@ class Checkpoints:
         store, folder = fsspec.url_to_fs(self.folder)
         return store, folder
 
-    def _files(self) -> list[str]:
-        """Return the paths of the checkpoints, the newest first."""
+    def _files(self, pattern: str = f"[0-9]*{SUFFIX}") -> list[str]:
+        """Return the paths of the files with such a name, of the checkpoints where none is given, the newest first.
+
+        The folder's own name is no pattern: it may have a [ or a * in it.
+        """
         store, folder = self._store()
         store.invalidate_cache(folder)
-        return sorted(store.glob(f"{folder}/[0-9]*{SUFFIX}"), reverse=True)
+        try:
+            there = store.ls(folder, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted((path for path in there if fnmatchcase(path.rpartition("/")[2], pattern)), reverse=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

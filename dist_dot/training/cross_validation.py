@@ -4,22 +4,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from dist_dot.blocks.block import Blocks, Kernel, Program, Report, T
+from dist_dot.blocks.gathered import Rows
+from dist_dot.blocks.layout import lay_out
 from dist_dot.blocks.leave_one_out import LeaveOneOut
-from dist_dot.blocks.moments import CentredMoments, FoldMoments, merge_moments
+from dist_dot.blocks.moments import CentredMoments, CentredTriangle, FoldMoments, merge_moments
 from dist_dot.losses import Squared
 from dist_dot.objective import Objective
-from dist_dot.solvers.exact import Exact
+from dist_dot.solvers.exact import Exact, by_rows
 from dist_dot.solvers.factor import rank_tolerance
 from dist_dot.solvers.least_squares import Quadratic, Summary
+from dist_dot.solvers.row_space import Gathered, Spectrum, few, span
 from dist_dot.training.fit import Fit, Path
 from dist_dot.training.loop import minimise
 from dist_dot.typing import Array
+
+# The eigenvectors of second moments lose twice the digits of the condition: up to here eight of sixteen are left.
+CONDITION = 1e4
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,11 @@ class CrossValidation:
     the rows of a fold after a fit to all the others, whose sums are merged: total minus fold would cancel. One round
     for all alphas, folds and targets. With folds = 0 every row is one, and the score is minus the mean squared error
     over rows and targets: two rounds. The best alpha has the largest mean score, and is the first such.
+
+    Few rows of more than 1,000 columns travel instead, in one round (see `dist_dot.solvers.row_space`). Leaving each
+    row out has two more rounds in reserve. Where X with the smallest alpha has a condition above 1e4, the triangle of
+    the rows replaces their second moments. Where a fit meets some row all but exactly, its error when it is left out is
+    0 / 0 in the sums over all rows; few rows travel then, and their products with each other know it.
     """
 
     alphas: tuple[float, ...]
@@ -37,50 +47,90 @@ class CrossValidation:
     fit_intercept: bool
 
     def __call__(self, blocks: Blocks, report: Report) -> Fit:
-        """Sum up the rows, score, and fit with the best alpha. BLAS keeps to one thread: see `Loop`."""
-        with threadpool_limits(1):
-            summary, scores = (self._by_folds if self.folds else self._by_rows)(blocks)
-            coef, intercept = _Eigen(summary.quadratic(), self.fit_intercept).ridge(self.alphas)
-        path = Path(np.array(self.alphas), scores, coef, intercept)
-        known: Any = _Summed(blocks, summary)
-        objective = Objective(known, Squared(), path.best, self.fit_intercept)
-        return replace(minimise(objective, Exact("gram")), path=path)
+        """Sum up the rows, score, and fit with the best alpha."""
+        if by_rows(blocks.cuts):
+            return self._from_rows(blocks)
+        summary, path = (self._by_folds if self.folds else self._by_rows)(blocks)
+        return self._best(blocks, summary, path, "gram")
 
-    def _by_folds(self, blocks: Blocks) -> tuple[Summary, Array]:
+    def _best(self, blocks: Blocks, rows: Summary | Gathered, path: Path, method: Literal["gram", "rows"]) -> Fit:
+        """Return the Fit of the best alpha. No round."""
+        known: Any = _Known(blocks, rows.flat, rows.n_targets)
+        objective = Objective(known, Squared(), path.best, self.fit_intercept)
+        return replace(minimise(objective, Exact(method)), path=path)
+
+    def _from_rows(self, blocks: Blocks) -> Fit:
+        """Do everything with the rows themselves. One round."""
+        p, flat = blocks.cuts.n_features, blocks.reduce(Rows(), np.zeros(0)).reshape(blocks.cuts.n_samples, -1)
+        labels = slice(-2, -1) if self.folds else slice(0)
+        gathered = Gathered(np.delete(flat, labels, axis=1).ravel(), p, self._targets(blocks), self.fit_intercept)
+        rows = gathered.rows()
+        if self.folds:
+            # In coordinates of the rows' own space the folds have as many columns as there are rows.
+            basis, coordinates = span(flat[:, :p] - rows.mean)
+            path = self._by_folds(lay_out(coordinates, flat[:, p:-1], flat[:, -1]))[1]
+            coef = basis @ path.coef
+            path = replace(path, coef=coef, intercept=path.intercept - rows.mean @ coef)
+        else:
+            spectrum = Spectrum(rows, self.alphas)
+            path = self._path(self._mean_scores(spectrum.left_out(), blocks), *spectrum.ridge())
+        return self._best(blocks, gathered, path, "rows")
+
+    def _by_folds(self, blocks: Blocks) -> tuple[Summary, Path]:
         parts = list(blocks.reduce(FoldMoments(self.folds), np.zeros(0)).reshape(self.folds, 1, -1))
         before = list(accumulate(parts, _both))
         after = list(accumulate(reversed(parts), lambda right, left: _both(left, right)))[::-1]
         scores = np.empty((len(self.alphas), self.folds))
         for fold, part in enumerate(parts):
             others = reduce(_both, before[:fold][-1:] + after[fold + 1 : fold + 2])
-            rows = self._summary(blocks, others, self.fit_intercept).quadratic()
-            coef, intercept = _Eigen(rows, self.fit_intercept).ridge(self.alphas)
+            coef, intercept = _Eigen(self._summary(blocks, others, self.fit_intercept)).ridge(self.alphas)
             scores[:, fold] = _r2(self._summary(blocks, part, True).quadratic(), coef, intercept)
-        return self._summary(blocks, before[-1], self.fit_intercept), scores
+        summary = self._summary(blocks, before[-1], self.fit_intercept)
+        return summary, self._path(scores, *_Eigen(summary).ridge(self.alphas))
 
-    def _by_rows(self, blocks: Blocks) -> tuple[Summary, Array]:
+    def _by_rows(self, blocks: Blocks) -> tuple[Summary, Path]:
         summary = self._summary(blocks, blocks.reduce(CentredMoments(), np.zeros(0)), self.fit_intercept)
-        rows = summary.quadratic()
-        eigen = _Eigen(rows, self.fit_intercept)
+        eigen = _Eigen(summary)
+        if eigen.condition(min(self.alphas)) > CONDITION:
+            triangle = blocks.reduce(CentredTriangle(), np.zeros(0))
+            eigen = _Eigen(replace(summary, flat=triangle, triangular=True))
         coef, intercept = eigen.ridge(self.alphas)
         kernel = LeaveOneOut(len(self.alphas), summary.n_targets)
-        errors = blocks.reduce(
+        sums = blocks.reduce(
             kernel,
             kernel.pack(
-                mean=rows.mean,
+                mean=eigen.rows.mean,
                 vectors=eigen.vectors,
                 shrunk=eigen.shrunk(self.alphas),
-                share=1.0 / rows.weight if self.fit_intercept else 0.0,
+                share=1.0 / eigen.rows.weight if self.fit_intercept else 0.0,
                 coef=coef.transpose(1, 0, 2),
                 intercept=intercept,
             ),
         )
-        scores = -errors.reshape(len(self.alphas), -1).mean(axis=1, keepdims=True) / summary.n_samples
-        return summary, scores
+        errors, exact = sums[:-1], sums[-1]
+        if exact and few(blocks.cuts):
+            flat = blocks.reduce(Rows(), np.zeros(0))
+            gathered = Gathered(flat, blocks.cuts.n_features, summary.n_targets, self.fit_intercept)
+            errors = Spectrum(gathered.rows(), self.alphas).left_out()
+        elif exact:
+            blocks.notice(
+                f"alphas down to {min(self.alphas):g} are so small that some rows determine a coefficient alone: "
+                "their scores, left out, have few digits; give larger alphas, or folds"
+            )
+        return summary, self._path(self._mean_scores(errors, blocks), coef, intercept)
+
+    def _path(self, scores: Array, coef: Array, intercept: Array) -> Path:
+        return Path(np.array(self.alphas), scores, coef, intercept)
+
+    def _mean_scores(self, errors: Array, blocks: Blocks) -> Array:
+        """Return minus the mean over rows and targets (alphas, 1) of sums of squares (alphas, targets)."""
+        return np.asarray(-errors.reshape(len(self.alphas), -1).mean(axis=1, keepdims=True) / blocks.cuts.n_samples)
+
+    def _targets(self, blocks: Blocks) -> int:
+        return blocks.cuts.n_targets - int(self.folds > 0)
 
     def _summary(self, blocks: Blocks, flat: Array, fit_intercept: bool) -> Summary:
-        n_targets = blocks.cuts.n_targets - int(self.folds > 0)
-        return Summary(flat.ravel(), False, blocks.cuts.n_samples, n_targets, fit_intercept)
+        return Summary(flat.ravel(), False, blocks.cuts.n_samples, self._targets(blocks), fit_intercept)
 
 
 def _both(left: Array, right: Array) -> Array:
@@ -89,37 +139,48 @@ def _both(left: Array, right: Array) -> Array:
 
 
 class _Eigen:
-    """X.T X = V diag(d) V.T: one decomposition for all alphas."""
+    """X.T X = V diag(d) V.T: one decomposition for all alphas. With a triangle, which it takes as it is, d = s^2."""
 
-    def __init__(self, rows: Quadratic, fit_intercept: bool) -> None:
-        self.rows, self.fit_intercept = rows, fit_intercept
-        self.values, self.vectors = np.linalg.eigh(rows.xx)
+    def __init__(self, summary: Summary) -> None:
+        self.rows, self.fit_intercept = summary.quadratic(), summary.fit_intercept
+        self._rounding = rank_tolerance(self.rows.n_features, 1)
+        if summary.triangular:
+            U, s, self.vectors, right = summary.decomposed()
+            self.values, self._along = s * s, s[:, None] * (U.T @ right)
+            self._rounding = self._rounding**2
+        else:
+            self.values, self.vectors = np.linalg.eigh(self.rows.xx)
+            self._along = self.vectors.T @ self.rows.xy
+
+    def condition(self, alpha: float) -> float:
+        """Return the condition of X with this penalty."""
+        least = max(float(self.values.min(initial=0.0)), 0.0) + alpha
+        return float(np.sqrt((self.values.max(initial=0.0) + alpha) / least))
 
     def shrunk(self, alphas: Sequence[float]) -> Array:
         """Return 1 / (d + alpha) (p, alphas); 0 where that is 1 / 0, within rounding."""
         sizes = np.maximum(self.values, 0.0)[:, None] + np.array(alphas)
-        floor = rank_tolerance(self.values.size, 1) * self.values.max(initial=0.0)
+        floor = self._rounding * self.values.max(initial=0.0)
         return np.where(sizes > floor, 1.0 / np.where(sizes > floor, sizes, 1.0), 0.0)
 
     def ridge(self, alphas: Sequence[float]) -> tuple[Array, Array]:
         """Return W (alphas, p, k) and b (alphas, k)."""
-        along = self.vectors.T @ self.rows.xy
-        coef: Array = self.vectors @ (self.shrunk(alphas).T[:, :, None] * along)
-        return coef, self.rows.intercept(coef) if self.fit_intercept else np.zeros((len(alphas), along.shape[1]))
+        coef: Array = self.vectors @ (self.shrunk(alphas).T[:, :, None] * self._along)
+        return coef, self.rows.intercept(coef) if self.fit_intercept else np.zeros((len(alphas), coef.shape[2]))
 
 
-class _Summed:
-    """Blocks whose second moments are known, so that an exact fit of them needs no more rounds."""
+class _Known:
+    """Blocks whose second moments or rows are known, so that an exact fit of them needs no more rounds."""
 
-    def __init__(self, blocks: Blocks, summary: Summary) -> None:
-        self._blocks, self._flat = blocks, summary.flat
-        self.cuts, self.rounds = replace(blocks.cuts, n_targets=summary.n_targets), 0
+    def __init__(self, blocks: Blocks, flat: Array, n_targets: int) -> None:
+        self._blocks, self._flat = blocks, flat
+        self.cuts, self.rounds = replace(blocks.cuts, n_targets=n_targets), 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._blocks, name)
 
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
-        """Return the moments, and count the rounds that they and the scores have taken."""
+        """Return what is known, and count the rounds that they and the scores have taken."""
         self.rounds = self._blocks.rounds
         return self._flat
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
+from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.errors import InputError, SolverError
 from dist_dot.solvers.exact import ExactState
 from dist_dot.typing import Array
@@ -43,6 +44,7 @@ class Inference:
         return self.estimate - reach, self.estimate + reach
 
 
+@one_blas_thread()
 def inference(state: object) -> Inference:
     """Return the inference of a finished fit from its solver's state. No round; p^3 operations.
 
@@ -53,9 +55,9 @@ def inference(state: object) -> Inference:
         raise SolverError("only an exact fit knows its standard errors: use solver='exact'")
     if state.alpha > 0:
         raise SolverError(f"standard errors are those of the unpenalised fit, alpha is {state.alpha:g}: use alpha=0")
-    summary = state.summary
-    if state.rank < summary.n_features:
+    if state.rank < state.mean.size:
         raise SolverError(f"some coefficients are not determined: {state.note}")
+    summary = state.summary
     freedom = state.n_samples - state.scale.size
     if freedom < 1:
         raise SolverError(f"{state.n_samples} rows leave no error to estimate beside {state.scale.size} coefficients")

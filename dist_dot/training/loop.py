@@ -5,7 +5,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from dist_dot.blocks.block import Blocks, Report
 from dist_dot.blocks.held_out import HeldOut
@@ -92,13 +91,12 @@ class Loop:
         return f"{self.loss.name} loss by {self.solver.name}"
 
     def __call__(self, blocks: Blocks, report: Report) -> Fit:
-        """Iterate to the end. BLAS keeps to one thread, or the bits of a step would depend on the machine."""
+        """Iterate to the end."""
         if self.early_stopping is not None:
             kept: Any = HeldOut(blocks, self.early_stopping.one_in)
             blocks = kept
-        with threadpool_limits(1):
-            objective = Objective(blocks, self.loss, self.alpha, self.fit_intercept, self.scale)
-            return self._iterate(objective.standardized() if self.standardize else objective, report)
+        objective = Objective(blocks, self.loss, self.alpha, self.fit_intercept, self.scale)
+        return self._iterate(objective.standardized() if self.standardize else objective, report)
 
     def _iterate(self, objective: Objective, report: Report) -> Fit:
         objective.check_target()
@@ -107,38 +105,41 @@ class Loop:
         now = self._begin(objective)
         before -= now.rounds
         history: list[Progress] = list(now.history)
-        while True:
-            state = now.state
-            size = float(np.max(np.abs(state.gradient), initial=0.0))
-            progress = Progress(
-                iteration=now.iteration,
-                rounds=blocks.rounds - before,
-                value=state.value,
-                gradient=size,
-                relative=self._relative(state, now.reference),
-                seconds=now.seconds + perf_counter() - begin,
-                nbytes=blocks.cuts.nbytes,
-                validation=now.validation.latest if self.early_stopping else None,
-            )
-            history.append(progress)
-            stop = report(progress)
-            status = self._status(history, stop, ROUNDING * float(np.finfo(blocks.cuts.dtype).eps))
-            if self.early_stopping and status is None and self.early_stopping.ends(now.validation, now.iteration):
-                status = Status.EARLY_STOPPED
-            if status or self._due(now.iteration):
-                self._save(now, history)
-            if status:
-                break
-            try:
+        reached: Checkpoint | None = None
+        try:
+            while True:
+                state = now.state
+                size = float(np.max(np.abs(state.gradient), initial=0.0))
+                progress = Progress(
+                    iteration=now.iteration,
+                    rounds=blocks.rounds - before,
+                    value=state.value,
+                    gradient=size,
+                    relative=self._relative(state, now.reference),
+                    seconds=now.seconds + perf_counter() - begin,
+                    nbytes=blocks.cuts.nbytes,
+                    validation=now.validation.latest if self.early_stopping else None,
+                )
+                history.append(progress)
+                reached = now
+                stop = report(progress)
+                status = self._status(history, stop, ROUNDING * float(np.finfo(blocks.cuts.dtype).eps))
+                if self.early_stopping and status is None and self.early_stopping.ends(now.validation, now.iteration):
+                    status = Status.EARLY_STOPPED
+                if status or self._due(now.iteration):
+                    self._save(now, history)
+                if status:
+                    break
                 moved = self.solver.step(objective, state)
-            except ClusterError:
-                self._save(now, history)  # what the run has reached outlives the cluster it was reached on
-                raise
-            if moved is state:
-                status = Status.AT_ROUNDING
-                self._save(now, history)
-                break
-            now = self._scored(objective, replace(now, state=moved, iteration=now.iteration + 1), state)
+                if moved is state:
+                    status = Status.AT_ROUNDING
+                    self._save(now, history)
+                    break
+                now = self._scored(objective, replace(now, state=moved, iteration=now.iteration + 1), state)
+        except (ClusterError, KeyboardInterrupt):
+            if reached is not None:  # what the run has reached outlives the cluster, or the patience of a person
+                self._save(reached, history[: reached.iteration + 1])
+            raise
         w, intercept = objective.split(
             now.validation.parameters if status is Status.EARLY_STOPPED else state.parameters
         )

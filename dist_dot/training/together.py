@@ -8,7 +8,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from dist_dot.blocks.block import Blocks, Kernel, Recovery, Report
 from dist_dot.blocks.kernels import ValueAndGradient
@@ -41,8 +40,7 @@ class Together:
 
     def __call__(self, blocks: Blocks, report: Report) -> list[Fit]:
         """Return the Fit of each loop."""
-        with threadpool_limits(1):  # see `Loop`
-            return _Meeting(blocks, self.folds or (None,) * len(self.loops), report).hold(self.loops)
+        return _Meeting(blocks, self.folds or (None,) * len(self.loops), report).hold(self.loops)
 
 
 @dataclass(frozen=True)
@@ -236,6 +234,11 @@ class _Member:
         cuts = meeting.blocks.cuts
         self.cuts = cuts if meeting.folds[number] is None else replace(cuts, n_targets=cuts.n_targets - 1)
         self.rounds, self.recovery = 0, Recovery()
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the rows are on GPUs."""
+        return self._meeting.blocks.on_device
 
     @property
     def where(self) -> str:

@@ -5,9 +5,8 @@ import numpy as np
 from problems import losses_and_derivatives
 
 from dist_dot import lay_out
-from dist_dot.blocks.arrays import Parameters
-from dist_dot.blocks.block import merge_of
-from dist_dot.blocks.reduce import fold, put, root
+from dist_dot.blocks import device
+from dist_dot.blocks.reduce import fold, merge_of, root
 
 DTYPES = ("float32", "float64")
 # Rounding errors are this many units of the last place of the sum of the sizes, at most.
@@ -129,19 +128,11 @@ def assert_near(found, expected, tolerance, what=""):
 
 def in_parts(blocks, kernel, at, parts):
     """Return the sum of all blocks as a cluster's workers make it: each of some ranges by itself, then all together."""
-    from dist_dot.blocks import device
-
     everything, leaves, merge = blocks.blocks, len(blocks.blocks), merge_of(kernel)
     nodes, size = {}, -(-leaves // parts)
     for start in range(0, leaves, size):
         numbers = list(range(start, min(start + size, leaves)))
-        parameters = Parameters(at)
-        answered = device.reduce([everything[number] for number in numbers], numbers, leaves, kernel, parameters)
-        if answered is None:
-            answered = {}
-            for number in numbers:
-                put(answered, (0, number), kernel(everything[number], parameters), leaves, merge)
-        nodes |= {node: cupy.asnumpy(total) for node, total in answered.items()}
+        nodes |= device.reduce([everything[number] for number in numbers], numbers, leaves, kernel, at)
     return fold(nodes, leaves, merge)[root(leaves)]
 
 

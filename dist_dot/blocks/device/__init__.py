@@ -6,6 +6,7 @@
     plan.py      how a pass is laid over a card, by p, dtype and columns of parameters
     card.py      a card as this process uses it: one stream, one thread at a time
     passes.py    a pass and its buffers
+    evaluation.py  the passes of an evaluation, and the graph of a round
     rows.py      all blocks of a process at once: what kernels ask for
     losses.py    the losses that passes have
     labels.py    class labels
@@ -17,11 +18,13 @@ as array operations, block by block.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import ref
 
 from dist_dot.blocks.arrays import Parameters
 from dist_dot.blocks.device.card import Card, card
+from dist_dot.blocks.device.evaluation import Evaluation
 from dist_dot.blocks.device.rows import DeviceRows, digest, first_outside, merged
 from dist_dot.blocks.device.settle import on_device
 from dist_dot.blocks.reduce import Node, merge_of, put
@@ -75,6 +78,8 @@ def _reduce(
     with here:
         launch = getattr(kernel, "launch", None)
         sums = launch(rows, blocks, parameters) if launch else None
+        if isinstance(sums, Evaluation):
+            return sums.nodes(numbers, leaves)
         if on_device(sums):
             return here.folded(sums, numbers, leaves)
         if sums is None:
@@ -109,5 +114,16 @@ def places_outside(arrays: Sequence[Any], lows: Sequence[float]) -> list[int]:
 def of_one(block: Any, kernel: Any, parameters: Parameters) -> Any:
     """Return kernel(block, parameters), on the card, by the kernel's launch; None where it has none for this block."""
     with card(block.X.device.id) as here:
+        block = _contiguous(block)
         sums = kernel.launch(DeviceRows((block,), here), (block,), parameters.host)
+        if isinstance(sums, Evaluation):
+            sums = sums.totals()
         return sums[0] if on_device(sums) else None if sums is None else next(iter(sums))
+
+
+def _contiguous(block: Any) -> Any:
+    """Return a block whose columns beside X may be views of others' as one whose columns are its own."""
+    from cupy import ascontiguousarray
+
+    weight = None if block.weight is None else ascontiguousarray(block.weight)
+    return replace(block, y=ascontiguousarray(block.y), weight=weight)

@@ -104,6 +104,51 @@ class Card:
         array.data.memset_async(0, array.nbytes, self.stream)
         return array
 
+    def unset(self, size: int) -> Any:
+        """Return so many whole numbers with all bits set, which no place is larger than."""
+        places = self.cupy.empty(size, np.uint64)
+        places.data.memset_async(255, places.nbytes, self.stream)
+        return places
+
+    def add_products(self, tile: Any, rows: int, sums: Any, add: bool) -> None:
+        """Set, or add to, sums (batches, m, m): the products x.T x of batches of so many rows of the tile (rows, m).
+
+        They are right below the diagonal, and on it.
+        """
+        from cupy.cuda import get_cublas_handle
+        from cupy_backends.cuda.libs import cublas
+
+        batches, m, _ = sums.shape
+        kind = sums.dtype.type
+        alpha, beta = np.array(1, kind), np.array(int(add), kind)
+        gemm = cublas.dgemmStridedBatched if kind is np.float64 else cublas.sgemmStridedBatched
+        # cuBLAS works on squares of 64 columns: a few columns beyond those are multiplied by themselves.
+        square = m // 64 * 64 if m > 64 and m % 64 <= 8 else m
+        for columns, first, last in ((square, 0, square), (m, square, m)):
+            if first == last:
+                continue
+            # As cuBLAS has it, column by column, the tile is its transpose.
+            gemm(
+                get_cublas_handle(),
+                cublas.CUBLAS_OP_N,
+                cublas.CUBLAS_OP_T,
+                columns,
+                last - first,
+                rows,
+                alpha.ctypes.data,
+                tile.data.ptr,
+                m,
+                rows * m,
+                tile.data.ptr + first * kind().itemsize,
+                m,
+                rows * m,
+                beta.ctypes.data,
+                sums.data.ptr + first * m * kind().itemsize,
+                m,
+                m * m,
+                batches,
+            )
+
     def upload(self, array: Array) -> Any:
         """Return a copy of a NumPy array on this card."""
         array = np.ascontiguousarray(array)
@@ -113,23 +158,32 @@ class Card:
 
     def write(self, there: Any, array: Array) -> None:
         """Set an array of this card to the numbers of a NumPy array of the same dtype."""
-        there.data.copy_from_host_async(array.ctypes.data, array.nbytes, self.stream)
+        self._copy(there.data.ptr, array.ctypes.data, array.nbytes, self.cupy.cuda.runtime.memcpyHostToDevice)
 
-    def _pinned(self, nbytes: int) -> Array:
-        """Return so many bytes of the host's memory that the card can reach: the same each time."""
-        if self._room.nbytes < nbytes:
-            import cupyx
+    def _copy(self, target: int, source: int, nbytes: int, kind: int) -> None:
+        """Copy in the order of the stream. CuPy's own methods refuse what is to become a graph."""
+        if nbytes:
+            self.cupy.cuda.runtime.memcpyAsync(target, source, nbytes, kind, self.stream.ptr)
 
-            self._room = cupyx.empty_pinned(1 << max(16, (nbytes - 1).bit_length()), np.uint8)
-        room: Array = self._room[:nbytes]
-        return room
+    def pinned(self, shape: Any, dtype: Any) -> Array:
+        """Return memory of the host that the card reaches by itself."""
+        import cupyx
+
+        memory: Array = cupyx.empty_pinned(shape, dtype)
+        return memory
+
+    def read(self, array: Any, on_host: Array) -> None:
+        """Ask for the numbers of a C-contiguous array of this card: they are there once the stream has come so far."""
+        self._copy(on_host.ctypes.data, array.data.ptr, array.nbytes, self.cupy.cuda.runtime.memcpyDeviceToHost)
 
     def to_host(self, array: Any) -> Array:
         """Return a C-contiguous array of this card as a NumPy array, once all that was asked of the stream is done."""
-        pinned = self._pinned(array.nbytes)
-        array.data.copy_to_host_async(pinned.ctypes.data, array.nbytes, self.stream)
+        if self._room.nbytes < array.nbytes:
+            self._room = self.pinned(1 << max(16, (array.nbytes - 1).bit_length()), np.uint8)
+        room = self._room[: array.nbytes].view(array.dtype).reshape(array.shape)
+        self.read(array, room)
         self.stream.synchronize()
-        host: Array = pinned.view(array.dtype).reshape(array.shape).copy()
+        host: Array = room.copy()
         return host
 
     def together(self, nodes: Mapping[Node, Any]) -> dict[Node, Array]:
@@ -145,14 +199,18 @@ class Card:
 
     def folded(self, totals: Any, numbers: Sequence[int], leaves: int) -> dict[Node, Array]:
         """Return the nodes that blocks of these numbers, in order, add up to, from their sums (blocks, width)."""
-        names, first, count = self._spans(tuple(numbers), leaves)
-        width = totals.shape[1]
-        nodes = self.empty((len(names), width))
-        fold = self.function("sums", "fold_pieces")
-        fold((-(-width // 128), len(names)), (128,), (totals, np.int32(width), first, count, nodes))
+        names, first, count = self.spans(tuple(numbers), leaves)
+        nodes = self.empty((len(names), totals.shape[1]))
+        self.fold(totals, first, count, nodes)
         return dict(zip(names, self.to_host(nodes), strict=True))
 
-    def _spans(self, numbers: tuple[int, ...], leaves: int) -> tuple[tuple[Node, ...], Any, Any]:
+    def fold(self, totals: Any, first: Any, count: Any, nodes: Any) -> None:
+        """Set the nodes (nodes, width) from the sums of blocks (blocks, width), see `spans`."""
+        width = totals.shape[1]
+        grid = -(-width // 128), nodes.shape[0]
+        self.function("sums", "fold_pieces")(grid, (128,), (totals, np.int32(width), first, count, nodes))
+
+    def spans(self, numbers: tuple[int, ...], leaves: int) -> tuple[tuple[Node, ...], Any, Any]:
         """Return the nodes, and where in the order of the blocks each begins and how many it has, on the card."""
         key = numbers, leaves
         if key not in self._schedules:

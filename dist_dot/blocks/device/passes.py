@@ -14,9 +14,15 @@ NONE = np.uint64(0)  # the address of nothing
 
 
 class Pass:
-    """The sums of one launch for up to as many columns of parameters as the plan has."""
+    """The sums of one launch, for as many columns of parameters as there are targets.
 
-    def __init__(self, card: Card, plan: Plan, loss: Loss, p: int, dtype: Any, aligned: bool, targets: Array) -> None:
+    `columns` (k, p + 1) and `folds` (k,) are memory of the host that the card reads when a launch is due: they are set
+    before it, and left alone until it is done.
+    """
+
+    def __init__(
+        self, card: Card, plan: Plan, loss: Loss, p: int, dtype: Any, aligned: bool, targets: Array, folds: Array | None
+    ) -> None:
         code = code_of(loss)
         if code is None:
             raise ValueError(f"the {loss.name} loss has no pass on a card")
@@ -31,28 +37,20 @@ class Pass:
         )
         self._most_ctas = card.processors * max(1, resident)
         self._fold = card.function("sums", f"fold_chunks<{number}>")
+        # For wide rows there are many columns and few chunks to add up.
+        self._fold_parts = 32 if p < 512 else 8
         self._targets = card.upload(targets.astype(np.int32))
+        self._folds = NONE if folds is None else card.upload(folds.astype(dtype))
+        self.columns: Array = card.pinned((self.k, p + 1), dtype)
         self._W = card.empty((self.k, p + 1), dtype)
-        self._folds = card.empty(self.k, dtype)
         self._sums = self._gradients = card.empty(0)
 
-    def launch(
-        self,
-        chunks: Any,
-        columns: Array,
-        folds: Array | None,
-        y_width: int,
-        place: tuple[int, int, int],
-        totals: Any,
-        losses: Any,
-    ) -> None:
+    def launch(self, chunks: Any, y_width: int, place: tuple[int, int, int], totals: Any, losses: Any) -> None:
         """Add up, and put the sums in their places: (first column, all columns, columns of a point)."""
         if self._sums.shape[0] < chunks.count:
             self._sums = self.card.empty((chunks.count, self.k, 2))
             self._gradients = self.card.empty((chunks.count, self.k, self.p), self._W.dtype)
-        self.card.write(self._W, columns)
-        if folds is not None:
-            self.card.write(self._folds, folds)
+        self.card.write(self._W, self.columns)
         sizes = np.int32(self.p), np.int32(self.k), np.int32(chunks.rows)
         if chunks.count:
             self._kernel(
@@ -66,13 +64,13 @@ class Pass:
                     np.int32(y_width),
                     self._W,
                     self._targets,
-                    NONE if folds is None else self._folds,
+                    self._folds,
                     *self._loss,
                     self._sums,
                     self._gradients,
                 ),
                 shared_mem=self._shared,
             )
-        grid = -(-self.k * (self.p + 2) // 32), totals.shape[0]
+        grid, block = (-(-self.k * (self.p + 2) // 32), totals.shape[0]), (32, self._fold_parts)
         places = (np.int32(number) for number in place)
-        self._fold(grid, (32, 32), (chunks.pieces, *sizes, *places, self._sums, self._gradients, losses, totals))
+        self._fold(grid, block, (chunks.pieces, *sizes, *places, self._sums, self._gradients, losses, totals))

@@ -4,21 +4,23 @@ The order of every sum follows from the plan, so the bits of a pass do. What was
 the constants below are those that were the fastest on one H100 (2026-11-26), for p = 16 .. 10,000.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 
 # Most columns of parameters that share a read of X.
 COLUMNS = 8
-# Bytes of a chunk, its fewest rows, and its most: the sums that it leaves weigh little beside its rows.
-CHUNK, CHUNK_ROWS, MOST_ROWS = 512 << 10, 128, 8 << 10
+# Bytes of a chunk of narrow and of wide rows, and the fewest and the most rows of each: so few chunks that their sums
+# weigh little beside the rows, so many that all CTAs have about the same work.
+CHUNK, NARROW_ROWS = 512 << 10, (128, 8 << 10)
+WIDE_CHUNK, WIDE_ROWS = 2 << 20, (128, 256)
 # Bytes of the widest row that a warp works on, and of the widest at all: its stages fill the shared memory.
 BY_WARPS, WIDEST = 1 << 10, 80 << 10
 # Bytes of a row from which on a CTA of 16 warps works on it instead of 8.
 WIDE = 32 << 10
 # Bytes of shared memory that a CTA may have on the cards that this is made for (compute capability 9.0), and those
 # that leave room for a second one.
-MOST_SHARED, HALF_SHARED = 220 << 10, 112 << 10
+MOST_SHARED, HALF_SHARED = 225 << 10, 112 << 10
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,9 @@ def plan(p: int, itemsize: int, columns: int) -> Plan | None:
         return None
     numbers = 16 // itemsize if row % 16 == 0 else 1
     columns = power_of_two(columns)
-    return (_by_warps if row <= BY_WARPS else _by_block)(p, itemsize, columns, numbers)
+    # Of several columns a warp that has a row to itself (by_block) made more, but for eight of short float32 rows.
+    several = columns >= 4 and ceil(p / numbers) > 16 and not (columns == 8 and itemsize == 4 and row <= BY_WARPS // 2)
+    return (_by_block if several or row > BY_WARPS else _by_warps)(p, itemsize, columns, numbers)
 
 
 def _by_warps(p: int, itemsize: int, columns: int, numbers: int) -> Plan:
@@ -104,7 +108,7 @@ def _by_warps(p: int, itemsize: int, columns: int, numbers: int) -> Plan:
         loads=ceil(vectors / lanes),
         lanes=lanes,
         rows=rows,
-        stages=3 if 24 * step * rows <= 100 << 10 else 2,
+        stages=2,
         warps=8,
         ctas=1 if row * columns >= 1 << 10 and itemsize == 8 else 2 if lanes > 4 or columns > 1 else 3,
         chunk_rows=_chunk_rows(row, columns, 8 * 32 // lanes * rows),
@@ -113,27 +117,32 @@ def _by_warps(p: int, itemsize: int, columns: int, numbers: int) -> Plan:
 
 def _by_block(p: int, itemsize: int, columns: int, numbers: int) -> Plan:
     row, vectors = p * itemsize, ceil(p / numbers)
-    # Few warps, so that few of them make the same residuals, but no more of the sums than their registers hold.
-    warps = 16 if row > WIDE else 8 if vectors > 128 else 4
-    while warps > max(2, 16 // columns) and columns * row <= 64 * 4 * 32 * warps // 2:
-        warps //= 2
-    rows = 8 if 8 * row <= 16 << 10 else 4 if 4 * row <= 48 << 10 else 2 if 4 * row <= MOST_SHARED else 1
+    rows = 8 if row <= 4 << 10 else 4 if row <= 12 << 10 else 2 if 4 * row <= MOST_SHARED else 1
     rows = max(1, min(rows, 32 // columns))
-    stage = _stage(rows * row)
-    stages = max(2, min(4, (HALF_SHARED if 3 * stage <= HALF_SHARED else MOST_SHARED) // stage))
-    return Plan(
+    # All warps make the same residuals: of several columns as few as their sums have registers in.
+    warps = 16 if row > WIDE else 8 if vectors > 256 else 4
+    while columns >= 4 and warps > (1 if rows * row <= 8 << 10 else 2) and columns * row <= 64 * 4 * 32 * warps // 2:
+        warps //= 2
+    made = Plan(
         kernel="by_block",
         columns=columns,
         numbers=numbers,
         loads=ceil(vectors / (32 * warps)),
         lanes=32,
         rows=rows,
-        stages=stages,
+        stages=3 if rows == 8 else 4,
         warps=warps,
         ctas=1,
         chunk_rows=_chunk_rows(row, columns, rows),
     )
+    # As many stages as leave room for a second CTA, if those are three; else as many as there is room for.
+    three = replace(made, stages=3).shared_bytes(p, itemsize) <= HALF_SHARED
+    most = HALF_SHARED if three else MOST_SHARED
+    while made.shared_bytes(p, itemsize) > most:
+        made = replace(made, stages=made.stages - 1) if made.stages > 2 else replace(made, rows=made.rows // 2)
+    return made
 
 
 def _chunk_rows(row: int, columns: int, step: int) -> int:
-    return step * ceil(max(CHUNK_ROWS * columns, min(MOST_ROWS, CHUNK // row)) / step)
+    nbytes, (fewest, most) = (CHUNK, NARROW_ROWS) if row <= BY_WARPS else (WIDE_CHUNK, WIDE_ROWS)
+    return step * ceil(max(fewest * columns, min(most, nbytes // row)) / step)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dist_dot.blocks.device.card import NUMBER, Card, card
+from dist_dot.blocks.device.evaluation import Evaluation
 from dist_dot.blocks.device.losses import CODES, code_of
 from dist_dot.blocks.device.passes import NONE, Pass
 from dist_dot.blocks.device.plan import CHUNK, Plan, most_columns, plan, power_of_two
@@ -20,7 +21,7 @@ from dist_dot.typing import Array
 
 # Bytes of a tile for cuBLAS: several kernels on it cost little beside it, and it does not leave the L2 cache.
 TILE = 32 << 20
-# Passes whose buffers are kept from round to round.
+# Evaluations whose buffers are kept from round to round.
 KEPT = 8
 
 
@@ -52,7 +53,7 @@ class DeviceRows:
         self._number = NUMBER[self.dtype.name]
         self._most_columns = most_columns(self.p, self.dtype.itemsize)
         self._chunks: dict[Any, Chunks] = {}
-        self._passes: dict[Any, tuple[list[tuple[slice, Pass]], Any, Any]] = {}
+        self._evaluations: dict[Any, Evaluation] = {}
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -63,50 +64,45 @@ class DeviceRows:
         return code_of(loss) is not None and bool(together) and self._plan(together) is not None
 
     def value_and_gradient(
-        self,
-        loss: Loss,
-        columns: Array,
-        outputs: int = 1,
-        folds: Array | None = None,
-        curvature: Sequence[Any] | None = None,
-        y: bool = True,
-    ) -> Any:
-        """[w, b] (k, p + 1) -> sums (blocks, k / outputs (1 + outputs (p + 1))), on the card until the next pass.
+        self, loss: Loss, columns: Array, outputs: int = 1, folds: tuple[int, ...] = (), y: bool = True
+    ) -> Evaluation:
+        """[w, b] (k, p + 1) -> sums (blocks, k / outputs (1 + outputs (p + 1))), to be asked for.
 
         A point is `outputs` columns that follow each other; its sums are the loss, then of each column X.T r and sum r.
-        With several targets a column has the target of its number in the point. With `folds` (k / outputs,) a point
-        leaves out the rows of its fold, the last column of y. `curvature` are arrays (rows,) of the blocks, to be set
-        to s d2 loss / dz2. Without `y` it is 0. Reads X once for every 8 columns, or fewer where rows are wide.
+        With several targets a column has the target of its number in the point. With `folds` (k / outputs) a point
+        leaves out the rows of its fold, the last column of y. Without `y` it is 0. Reads X once for every 8 columns, or
+        fewer where rows are wide.
         """
-        k, p = len(columns), self.p
-        step = self._most_columns if loss.outputs == 1 else outputs
-        columns = np.ascontiguousarray(columns, self.dtype)
-        key = code_of(loss), k, outputs, folds is None, curvature is None
-        if key not in self._passes:
-            if len(self._passes) >= KEPT:
-                self._passes.clear()
-            targets = np.arange(k) % outputs if loss.outputs == 1 and folds is None else np.zeros(k, int)
-            parts = [slice(first, min(first + step, k)) for first in range(0, k, step)]
-            passes = [(part, self._pass(loss, targets[part])) for part in parts]
-            totals = self.card.empty((len(self), k // outputs * (1 + outputs * (p + 1))))
-            losses = self.card.empty((len(self), k)) if outputs > 1 else NONE
-            self._passes[key] = passes, totals, losses
-        passes, totals, losses = self._passes[key]
-        left_out = None if folds is None else np.repeat(np.asarray(folds, self.dtype), outputs)
-        for part, one in passes:
-            chunks = self._pieces(one.plan.chunk_rows, curvature, y)
-            of_folds = None if left_out is None else left_out[part]
-            one.launch(chunks, columns[part], of_folds, self.y_width, (part.start, k, outputs), totals, losses)
-        if outputs > 1:
-            sizes = np.int32(p), np.int32(k), np.int32(outputs)
-            self.card.function("sums", "fold_losses")((len(self),), (128,), (*sizes, losses, totals))
-        return totals
+        k = len(columns)
+        key = code_of(loss), k, outputs, folds, y
+        if key not in self._evaluations:
+            if len(self._evaluations) >= KEPT:
+                self._evaluations.clear()
+            self._evaluations[key] = self._evaluation(loss, k, outputs, folds, y)
+        return self._evaluations[key].at(columns)
 
-    def _pass(self, loss: Loss, targets: Array) -> Pass:
-        found = self._plan(len(targets))
-        assert found is not None  # has_pass has been asked
+    def _evaluation(self, loss: Loss, k: int, outputs: int, folds: tuple[int, ...], y: bool) -> Evaluation:
+        step = self._most_columns if loss.outputs == 1 else outputs
+        targets = np.arange(k) % outputs if loss.outputs == 1 and not folds else np.zeros(k, int)
+        left_out = np.repeat(np.array(folds), outputs) if folds else None
         aligned = not np.any(self._table[:, 0] % 16)
-        return Pass(self.card, found, loss, self.p, self.dtype, aligned, targets)
+        passes = []
+        for first in range(0, k, step):
+            part = slice(first, min(first + step, k))
+            found = self._plan(part.stop - part.start)
+            assert found is not None  # has_pass has been asked
+            of_folds = None if left_out is None else left_out[part]
+            one = Pass(self.card, found, loss, self.p, self.dtype, aligned, targets[part], of_folds)
+            passes.append((part, one))
+        chunks = [self._pieces(one.plan.chunk_rows, y=y) for _, one in passes]
+        return Evaluation(self.card, passes, chunks, len(self), self.y_width, self.p, k, outputs)
+
+    def value_gradient_and_curvature(self, loss: Loss, columns: Array, curvature: Sequence[Any]) -> Any:
+        """As above for one column, at once; set the arrays (rows,) of the blocks to s d2 loss / dz2."""
+        evaluation = self.value_and_gradient(loss, columns)
+        found = self._plan(1)
+        assert found is not None
+        return evaluation.totals([self._pieces(found.chunk_rows, curvature)])
 
     def _plan(self, columns: int) -> Plan | None:
         found = plan(self.p, self.dtype.itemsize, columns)
@@ -177,7 +173,7 @@ class DeviceRows:
         width = sums.shape[1]
         sizes = (np.int32(n) for n in (width, chunks.rows, half, first, second, totals.shape[1]))
         fold = self.card.function("moments", "fold_rows")
-        fold((-(-width // 32), len(self)), (32, 32), (chunks.pieces, *sizes, sums, totals))
+        fold((-(-width // 32), len(self)), (32, 32 if width < 1024 else 8), (chunks.pieces, *sizes, sums, totals))
 
     def summaries(self, blocks: Sequence[Any]) -> Iterator[Any]:
         """Yield [weight, mean (d), second moments about the mean (d, d)] of each block: see `CentredMoments`."""
@@ -204,32 +200,38 @@ class DeviceRows:
             yield packed
 
     def _products(self, block: Any, weight: Any, mean: Any, targets: int, number: Any) -> Any:
-        """Return the sum of s [x - mean, y - mean, 1] times itself, (m, m), float64, from tiles of this dtype."""
-        from cupy.cublas import gemm
+        """Return the sum of s [x - mean, y - mean, 1] times itself, (m, m), float64, from tiles of this dtype.
 
+        A tile is many rows of few columns. So that all of the card has work, it is cut into batches, each with sums of
+        its own, which are added up at the end.
+        """
         width, n = self.p + targets + 1, len(block)
-        tile_rows = max(256, TILE // (width * number.itemsize))
-        products = self.card.zeros((width, width))
-        narrow = None if number == np.float64 else self.card.empty((width, width), number)
-        room = self.card.empty((min(tile_rows, max(1, n)), width), number)
+        batches = _batches(width)
+        rows_of_batch = max(64, TILE // (width * number.itemsize * batches))
+        tile_rows = batches * rows_of_batch
+        sums = self.card.zeros((batches, width, width))
+        parts = sums if number == np.float64 else self.card.empty(sums.shape, number)
+        room = self.card.empty((min(tile_rows, batches * -(-max(1, n) // batches)), width), number)
         kernel = self.card.function("tiles", f"widened<{self._number}, {NUMBER[number.name]}>")
         for start in range(0, n, tile_rows):
             part = slice(start, min(start + tile_rows, n))
             rows = part.stop - part.start
+            of_batch = -(-rows // batches)
             of_rows = (
                 block.X[part],
                 block.y[part] if targets else NONE,
                 NONE if weight is None else weight[part],
                 NONE if mean is None else mean,
             )
-            sizes = np.int32(rows), np.int32(self.p), np.int32(targets)
+            sizes = (np.int32(size) for size in (rows, batches * of_batch, self.p, targets))
             kernel((min(-(-rows // 8), 16 * self.card.processors),), (32, 8), (*of_rows, *sizes, room))
-            tile = room[:rows]
-            if narrow is None:
-                gemm("T", "N", tile, tile, out=products, beta=1.0)
-            else:
-                gemm("T", "N", tile, tile, out=narrow)
-                products += narrow
+            self.card.add_products(room, of_batch, parts, number == np.float64)
+            if parts is not sums:
+                sums += parts
+        products = self.card.empty((width, width))
+        grid = -(-products.size // 256)
+        arguments = sums, np.int32(batches), np.int64(products.size), products
+        self.card.function("tiles", "added")((grid,), (256,), arguments)
         return products
 
     def empty_weights(self) -> list[Any]:
@@ -242,11 +244,31 @@ class DeviceRows:
         """Return flat arrays, float64, as one."""
         return self.card.cupy.concatenate(parts)
 
-    def outside(self, blocks: Sequence[Any], low: float, high: float, whole: bool) -> list[int]:
+    def outside(self, low: float, high: float, whole: bool) -> list[int]:
         """Return the row of the first y of each block that is outside of [low, high], or not whole; -1 for none."""
-        ys = [block.y for block in blocks]
-        places: list[int] = first_outside(self.card, ys, [low] * len(ys), high, whole).tolist()
-        return [place if place < 0 else place // self.y_width for place in places]
+        places = self.card.unset(len(self))
+        chunks = self._pieces(1 << 14)
+        if chunks.count:
+            ends = _within(self.dtype, low, high)
+            sizes = np.int32(chunks.rows), np.int32(self.y_width)
+            kernel = self.card.function("checks", f"outside_of_pieces<{self._number}>")
+            arguments = chunks.pieces, chunks.piece_of, *sizes, *ends, np.int32(whole), places
+            kernel((chunks.count,), (256,), arguments)
+        found: list[int] = self.card.to_host(places).view(np.int64).tolist()
+        return [place if place < 0 else place // self.y_width for place in found]
+
+
+def _within(dtype: Any, low: float, high: float) -> tuple[Any, Any]:
+    top = float(np.finfo(dtype).max)
+    return dtype.type(max(low, -top)), dtype.type(min(high, top))
+
+
+def _batches(width: int) -> int:
+    """Return into how many batches a tile is cut, so that there are about two products of 64 x 64 for each SM."""
+    batches, squares = 1, (-(-width // 64)) ** 2
+    while batches < 64 and batches * squares < 264:
+        batches *= 2
+    return batches
 
 
 def first_outside(
@@ -256,13 +278,11 @@ def first_outside(
 
     NaN and infinity are outside. With `whole` so is every number that is not whole.
     """
-    places = card.empty(len(arrays), np.uint64)
-    places.data.memset_async(255, places.nbytes, card.stream)
+    places = card.unset(len(arrays))
     for number, (array, low) in enumerate(zip(arrays, lows, strict=False)):
         kind = NUMBER[array.dtype.name]
         dtype = np.dtype(array.dtype.name)
-        top = float(np.finfo(dtype).max)
-        ends = dtype.type(max(low, -top)), dtype.type(min(high, top))
+        ends = _within(dtype, low, high)
         if array.size:
             grid = min(-(-array.size // 256), 8 * card.processors)
             kernel = card.function("checks", f"first_outside<{kind}>")

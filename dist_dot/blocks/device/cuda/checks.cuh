@@ -13,6 +13,26 @@ __global__ void first_outside(const T* __restrict__ values, i64 n, T low, T high
   if (found != ~0ull) atomicMin(place, found);
 }
 
+// The same for y of each piece, (rows, width).
+template <typename T>
+__global__ void __launch_bounds__(256) outside_of_pieces(const Piece* __restrict__ pieces,
+                                                         const int* __restrict__ piece_of, int chunk_rows, int width,
+                                                         T low, T high, int whole, u64* __restrict__ places) {
+  const int number = piece_of[blockIdx.x];
+  const Piece piece = pieces[number];
+  const i64 start = (blockIdx.x - piece.chunk) * chunk_rows;
+  const i64 rows = piece.rows - start < chunk_rows ? piece.rows - start : chunk_rows;
+  const T* values = (const T*)piece.y + start * width;
+  u64 found = ~0ull;
+#pragma unroll 4
+  for (i64 i = threadIdx.x; i < rows * width; i += 256) {
+    const T value = values[i];
+    const bool good = value >= low && value <= high && (!whole || value == floor(value));
+    if (!good && (u64)i < found) found = i;
+  }
+  if (found != ~0ull) atomicMin(places + number, (u64)(start * width) + found);
+}
+
 // ---- Digests: 128 bits of n numbers. Integers add up to the same in any order. ---------------------------------------
 
 __device__ __forceinline__ u64 mixed(u64 x) {  // Steele, Lea and Flood, Fast splittable pseudorandom generators (2014)

@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(256) target_sums(const Piece* __restrict__ pie
   }
 }
 
-// (chunks, width) -> (pieces, all): 32 columns and 32 parts of the chunks to a CTA, as `fold_chunks`. Of the columns the
+// (chunks, width) -> (pieces, all): 32 columns and so many parts of the chunks to a CTA, as `fold_chunks`. Of the columns the
 // first goes to the first place, `half` more to those from `first` on, the others to those from `second` on.
 extern "C" __global__ void fold_rows(const Piece* __restrict__ pieces, int width, int chunk_rows, int half, int first,
                                      int second, int all, const double* __restrict__ sums,
@@ -114,11 +114,11 @@ extern "C" __global__ void fold_rows(const Piece* __restrict__ pieces, int width
   double total = 0;
   if (j < width) {
 #pragma unroll 4
-    for (int chunk = threadIdx.y; chunk < count; chunk += 32) total += sums[(piece.chunk + chunk) * width + j];
+    for (int chunk = threadIdx.y; chunk < count; chunk += blockDim.y) total += sums[(piece.chunk + chunk) * width + j];
   }
   parts[threadIdx.y][threadIdx.x] = total;
   __syncthreads();
-  for (int step = 16; step; step /= 2) {
+  for (int step = blockDim.y / 2; step; step /= 2) {
     if (threadIdx.y < step) parts[threadIdx.y][threadIdx.x] += parts[threadIdx.y + step][threadIdx.x];
     __syncthreads();
   }

@@ -2,7 +2,7 @@
 
 // (chunks, k, 2) and (chunks, k, p) -> (pieces, columns of all launches): of each point [loss, then of each of its
 // `outputs` columns the gradient (p) and the sum of the residuals]. These k columns are those from `column` on of `all`.
-// The losses of columns that share a point go to (pieces, all) first. 32 places and 32 parts of the chunks to a CTA.
+// The losses of columns that share a point go to (pieces, all) first. 32 places and so many parts of the chunks to a CTA.
 template <typename T>
 __global__ void fold_chunks(const Piece* __restrict__ pieces, int p, int k, int chunk_rows, int column, int all, int outputs,
                         const double* __restrict__ sums, const T* __restrict__ gradients, double* __restrict__ losses,
@@ -16,14 +16,14 @@ __global__ void fold_chunks(const Piece* __restrict__ pieces, int p, int k, int 
   if (j < width) {
     const bool beside = i == 0 || i == p + 1;
 #pragma unroll 4
-    for (int chunk = threadIdx.y; chunk < count; chunk += 32) {
+    for (int chunk = threadIdx.y; chunk < count; chunk += blockDim.y) {
       const i64 at = piece.chunk + chunk;
       total += beside ? sums[(at * k + q) * 2 + (i != 0)] : (double)gradients[(at * k + q) * p + i - 1];
     }
   }
   parts[threadIdx.y][threadIdx.x] = total;
   __syncthreads();
-  for (int half = 16; half; half /= 2) {
+  for (int half = blockDim.y / 2; half; half /= 2) {
     if (threadIdx.y < half) parts[threadIdx.y][threadIdx.x] += parts[threadIdx.y + half][threadIdx.x];
     __syncthreads();
   }

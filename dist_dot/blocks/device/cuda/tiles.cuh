@@ -1,17 +1,28 @@
 // ---- Tiles for cuBLAS: sqrt(s) [x - mean, y - mean, 1], whose products with each other hold all second moments. ------
+// Rows from `rows` to `padded` are zeros.
 
 template <typename T, typename Wide>
 __global__ void widened(const T* __restrict__ X, const T* __restrict__ y, const T* __restrict__ weight,
-                        const double* __restrict__ mean, int rows, int p, int targets, Wide* __restrict__ tile) {
+                        const double* __restrict__ mean, int rows, int padded, int p, int targets,
+                         Wide* __restrict__ tile) {
   const int width = p + targets + 1;
-  for (i64 i = (i64)blockIdx.x * blockDim.y + threadIdx.y; i < rows; i += (i64)gridDim.x * blockDim.y) {
-    const double root = weight ? sqrt((double)weight[i]) : 1.0;
+  for (i64 i = (i64)blockIdx.x * blockDim.y + threadIdx.y; i < padded; i += (i64)gridDim.x * blockDim.y) {
+    const double root = i >= rows ? 0.0 : weight ? sqrt((double)weight[i]) : 1.0;
     for (int j = threadIdx.x; j < width; j += blockDim.x) {
-      double value = j < p ? (double)X[i * p + j] : j < p + targets ? (double)y[i * targets + j - p] : 1.0;
-      if (mean && j < width - 1) value -= mean[j];
+      double value = i >= rows ? 0.0 : j < p ? (double)X[i * p + j] : j < p + targets ? (double)y[i * targets + j - p] : 1.0;
+      if (mean && i < rows && j < width - 1) value -= mean[j];
       tile[i * width + j] = (Wide)(root * value);
     }
   }
+}
+
+// The sums of batches (batches, size) -> their sum, in order.
+extern "C" __global__ void added(const double* __restrict__ sums, int batches, i64 size, double* __restrict__ out) {
+  const i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= size) return;
+  double total = sums[i];
+  for (int batch = 1; batch < batches; ++batch) total += sums[batch * size + i];
+  out[i] = total;
 }
 
 // Means (pieces, d) from [sum s, sums of s x (d), ..] (pieces, width).
@@ -28,7 +39,7 @@ extern "C" __global__ void packed(const double* __restrict__ square, int m, doub
     triangle[(i64)i * (i + 1) / 2 + j] = square[(i64)i * m + j];
 }
 
-// The products of such tiles, about a mean that is nearly theirs (from [sum s, sums of s x, ..]) -> a summary
+// The products of such tiles (below the diagonal), about a mean that is nearly theirs (from [sum s, sums of s x, ..]) -> a summary
 // [weight, mean (d), second moments about the mean (d, d)], the mean put right by what was left over.
 extern "C" __global__ void summary_of(const double* __restrict__ products, const double* __restrict__ mean, int d,
                                       double* __restrict__ summary) {
@@ -41,7 +52,7 @@ extern "C" __global__ void summary_of(const double* __restrict__ products, const
   }
   for (int j = blockIdx.x * blockDim.x + threadIdx.x; j < d; j += gridDim.x * blockDim.x)
     summary[1 + d + (i64)i * d + j] =
-        products[(i64)i * width + j] - weight * (left * (products[(i64)d * width + j] / divisor));
+        products[(i64)(i > j ? i : j) * width + (i > j ? j : i)] - weight * (left * (products[(i64)d * width + j] / divisor));
 }
 
 // The summary of the rows of both: Chan, Golub and LeVeque (1983), equation 2.1. Each operation is rounded, as in
