@@ -197,22 +197,59 @@ def _accepted(loss: Loss) -> str:
 class TargetSums:
     """Parameters are not used -> [sum s, sum of s * dropped(y), sums of s y]: what F is for the best constant.
 
-    Where y is the code of a class, the last are the sums of s of each class, `outputs` of them. Reads y alone.
+    Where y is the code of a class, the last are the sums of s of each class, `outputs` of them. Reads y alone, and
+    raises DataError for a y outside of the loss's domain, as `CheckTarget` does.
     """
 
     loss: Loss
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y and the weights."""
+        CheckTarget(self.loss)(block, parameters)
         xp = namespace(block.y)
         target = column(xp.astype(block.y, xp.float64))
-        s = xp.ones_like(target[:, 0]) if block.weight is None else xp.astype(block.weight, xp.float64)
+        s = _weight(block)
         dropped = s @ self.loss.dropped(target)
         if self.loss.outputs > 1:
             target = xp.astype(target == xp.astype(xp.arange(self.loss.outputs), xp.float64), xp.float64)
         sums = TileSums(block, 2 + target.shape[1])
         sums.add(xp.sum(s), xp.sum(dropped), s @ target)
         return sums.total
+
+
+@dataclass(frozen=True)
+class ReferenceSums:
+    """Parameters [0, z] of each output -> the sums of `ValueAndGradient`, then how large the numbers in them are.
+
+    Those are the sums of s x (p), of s x^2 (p), and for each target of s r^2 and of s m^2. r is a row's slope, m the
+    size of the numbers whose difference it is: |r| + |y dr / dy| + |z dr / dz|. Where y is the code of a class both
+    are 1.
+    """
+
+    loss: Loss
+
+    def __call__(self, block: Block, parameters: Parameters) -> Array:
+        """Read X twice."""
+        xp, p = namespace(block.X), block.X.shape[1]
+        z = xp.reshape(parameters.like(block.X, "float64"), (-1, p + 1))[:, p]
+        y, s = column(xp.astype(block.y, xp.float64)), _weight(block)
+        slope = size = xp.ones_like(y)
+        if self.loss.outputs == 1:
+            slope = self.loss.first(y, z)
+            size = abs(slope) + abs(slope - self.loss.first(0.0 * y, z)) + abs(z) * self.loss.second(y, z)
+        columns = p + y.shape[1]
+        moments = Moments()(block, Parameters(np.zeros(columns)))
+        of_x = [moments[1 : 1 + p], moments[1 + columns : 1 + columns + p]]
+        of_y = [s @ (slope * slope), s @ (size * size)]
+        sums: Array = xp.concat([ValueAndGradient(self.loss)(block, parameters), *of_x, *of_y])
+        return sums
+
+
+def _weight(block: Block) -> Any:
+    """Return the weights (m,) in float64: 1 where there are none."""
+    xp = namespace(block.X)
+    ones = xp.ones_like(column(block.y)[:, 0]) if block.weight is None else block.weight
+    return xp.astype(ones, xp.float64)
 
 
 def _pass(loss: Loss, block: Block, parameters: Parameters, points: int = 1) -> Array:

@@ -19,7 +19,7 @@ class LinearRegression(LeastSquares):
     solver : "exact" (one round; some four more where the condition of X asks for it), "gradient_descent", "auto" (exact
         up to 1000 columns), or a solver of `dist_dot.solvers` with its options, such as `Exact(method="qr")`.
     max_iter : the largest number of steps; exact takes one.
-    tol : stop when the gradient is this small a part of that at 0; see `dist_dot.minimise`.
+    tol : stop when the gradient is this small a part of that of the best constant; see `dist_dot.minimise`.
     callbacks : called with a `dist_dot.Progress` after each step; see `dist_dot.minimise`.
 
     Attributes

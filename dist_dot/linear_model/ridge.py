@@ -18,7 +18,8 @@ class Ridge(LeastSquares):
     solver : "exact" (one round), "gradient_descent", "auto" (exact up to 1000 columns), or a solver of
         `dist_dot.solvers` with its options.
     max_iter : the largest number of steps; exact takes one.
-    tol : stop when the gradient is this small a part of that at 0; see `dist_dot.minimise`. scikit-learn's tol differs.
+    tol : stop when the gradient is this small a part of that of the best constant; see
+        `dist_dot.minimise`. scikit-learn's tol differs.
     callbacks : called with a `dist_dot.Progress` after each step; see `dist_dot.minimise`.
 
     Attributes

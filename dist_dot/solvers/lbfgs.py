@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from dist_dot.errors import SolverError
-from dist_dot.objective import Objective
+from dist_dot.objective import Objective, Reference
 from dist_dot.solvers.linesearch import Line, search
 from dist_dot.solvers.scaling import column_scaling, identity, to_parameters, to_scaled_gradient
 from dist_dot.typing import Array
@@ -70,6 +70,10 @@ class LBFGS:
     def norm(self, state: LBFGSState, gradient: Array) -> float:
         """Return the Euclidean norm of a gradient of F in the scaled coordinates."""
         return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
+
+    def reference(self, objective: Objective, state: LBFGSState) -> Reference:
+        """Return what a gradient is small beside. Two rounds."""
+        return objective.reference()
 
     def step(self, objective: Objective, state: LBFGSState) -> LBFGSState:
         """Move once. One round in the common case; the same state again where no step lowers F."""
