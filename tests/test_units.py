@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from dist_dot import GammaRegressor, Objective, PoissonRegressor, Ridge, Status, lay_out, losses, minimise
+from dist_dot.blocks.arrays import Parameters
+from dist_dot.blocks.block import Block
+from dist_dot.blocks.kernels import Curvature
 from dist_dot.solvers import LBFGS, Exact, GradientDescent, Newton
 
 ITERATIVE = {"newton": Newton(), "cg": Newton("cg"), "lbfgs": LBFGS(), "gradient": GradientDescent()}
@@ -170,3 +173,27 @@ def test_what_has_summed_up_the_rows_knows_the_reference(fit_intercept):
         asked = objective.reference()
         np.testing.assert_allclose(known.gradient, asked.gradient, rtol=0, atol=1e-10)
         np.testing.assert_allclose([known.rounding, known.centred], [asked.rounding, asked.centred], rtol=0.5)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-23, 1e-18, 1e18, 1e25])
+@pytest.mark.parametrize("loss", [losses.Squared(), losses.Logistic(), losses.Poisson(), losses.Softmax(2)])
+def test_float32_columns_whose_squares_are_out_of_its_range(loss, unit):
+    """A coefficient is divided by what its column is multiplied by, and nothing else changes."""
+    y = z if loss == losses.Squared() else LABELS
+    both = [(X * [1, each, 1, 1]).astype("float32") for each in (1.0, unit)]
+    one, other = (minimise(Objective(lay_out(rows, y, block_rows=100), loss), Newton(), tol=1e-6) for rows in both)
+    coefficients = [fit.w[:, 1] - fit.w[:, 0] if loss.outputs > 1 else fit.w for fit in (one, other)]
+    scaled = coefficients[1].astype(np.longdouble) * [1, unit, 1, 1]
+    np.testing.assert_allclose(scaled.astype(float), coefficients[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_curvature_of_float32_rows_is_added_up_in_float32(weighted):
+    """Columns of zeros, and ordinary ones beside them, keep the products that they had."""
+    rows = np.column_stack([X, np.zeros(300)]).astype("float32")
+    s = np.linspace(0.5, 2, 300, dtype="float32") if weighted else None
+    block, at = Block(rows, LABELS.astype("float32"), s, 0), Parameters(np.zeros(6))
+    ordinary = Curvature(losses.Logistic())(block, at)
+    again = Curvature(losses.Logistic())._triangles(block, at, "float32")[0, 0]
+    np.testing.assert_array_equal(ordinary, again)
+    assert (ordinary != Curvature(losses.Logistic())._triangles(block, at, "float64")[0, 0]).any()

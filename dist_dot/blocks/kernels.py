@@ -18,7 +18,7 @@ import array_api_compat
 import numpy as np
 
 from dist_dot.blocks import compiled
-from dist_dot.blocks.arrays import Parameters, is_other, itemsize, namespace
+from dist_dot.blocks.arrays import Parameters, dtype_name, is_other, itemsize, namespace
 from dist_dot.blocks.block import Block
 from dist_dot.blocks.columns import column_sums
 from dist_dot.blocks.elementwise import code_of
@@ -28,6 +28,8 @@ from dist_dot.losses import POSITIVE, Loss, Squared
 from dist_dot.typing import Array
 
 HOST_TILE, DEVICE_TILE = 256 << 10, 32 << 20
+# The square of a float32 number that still has all of its digits, with a wide margin.
+LEAST = 2.0**-100
 
 
 @dataclass(frozen=True)
@@ -91,21 +93,36 @@ class Curvature:
 
     Flat: the rows of the symmetric matrix, each up to the diagonal, (p + 1) (p + 2) / 2 numbers. With several outputs
     that of each pair of outputs that the loss couples, in the order of `coupled`. n p^2 operations for each, in BLAS.
+    float32 rows are multiplied in float32, and in float64 where the squares of a column are out of its range.
     """
 
     loss: Loss
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
+        name = dtype_name(block.X)
+        with np.errstate(over="ignore", invalid="ignore"):
+            triangles = self._triangles(block, parameters, name)
+            own = [triangle for (c, other), triangle in triangles.items() if c == other]
+            if name == "float32" and not all(_in_range(block, triangle) for triangle in own):
+                triangles = self._triangles(block, parameters, "float64")
+        each = list(triangles.values())
+        flat: Array = each[0] if len(each) == 1 else namespace(block.X).concat(each)
+        return flat
+
+    def _triangles(self, block: Block, parameters: Parameters, dtype: str) -> dict[tuple[int, int], Array]:
+        """Return the triangle of each pair of outputs, multiplied in this dtype."""
         xp, p = namespace(block.X), block.X.shape[1]
-        at = xp.reshape(parameters.like(block.X), (-1, p + 1))
+        at = xp.reshape(parameters.like(block.X, dtype), (-1, p + 1))
         W, b = at[:, :p].T, at[:, p]
         pairs = coupled(self.loss, at.shape[0])
-        grams = [GramSum(p, block.X, symmetric=c == other) for c, other in pairs]
+        none = xp.astype(block.X[:0, :], getattr(xp, dtype))
+        grams = [GramSum(p, none, symmetric=c == other) for c, other in pairs]
         linear = [TileSums(block, p + 1) for _ in pairs]
         several = self.loss.outputs > 1
         plain = type(self.loss) is Squared and block.weight is None
         for x, y, s in tiles(block, tile_rows(p, itemsize(block.X))):
+            x = xp.astype(x, none.dtype, copy=False)
             second = None if plain else self.loss.second(y if several else column(y), x @ W + b)
             for (c, other), gram, sums in zip(pairs, grams, linear, strict=True):
                 if second is None:
@@ -116,8 +133,19 @@ class Curvature:
                 sums.add(d @ x, total(d))
                 gram.add(x, None if plain else d)
         triangles = [gram.triangle(sums.total) for gram, sums in zip(grams, linear, strict=True)]
-        flat: Array = triangles[0] if len(triangles) == 1 else xp.concat(triangles)
-        return flat
+        return dict(zip(pairs, triangles, strict=True))
+
+
+def _in_range(block: Block, triangle: Array) -> bool:
+    """Whether sums are finite, and those of squares large enough to have their digits, but for columns of zeros."""
+    xp, p = namespace(block.X), block.X.shape[1]
+    i = xp.arange(p, device=array_api_compat.device(block.X))
+    squares = xp.take(triangle, i * (i + 3) // 2)
+    lost = (squares != 0) & (squares < len(block) * LEAST)
+    if bool(xp.any(lost)) or not bool(xp.all(xp.isfinite(triangle))):
+        return False
+    none = xp.nonzero(squares == 0)[0]
+    return not (none.shape[0] and bool(xp.any(xp.take(block.X, none, axis=1) != 0)))
 
 
 @dataclass(frozen=True)
