@@ -44,6 +44,9 @@ class LBFGS:
         "diagonal": the columns are centred (with an intercept) and scaled to curvature 1, as algebra on W: X is not
         touched, and F, its penalty and its minimum stay what they are. None: the coordinates of W themselves.
 
+    Where columns without a penalty are combinations of others, many w have the same predictions; from a start at 0 it
+    finds the one that is smallest in the coordinates that it moves in.
+
     Cost: one round to start, two for the moments of the columns with a preconditioner; then one per step, and one more
     for each four steps of a line search that the first step does not end. Raises SolverError for a memory below 1.
     """
