@@ -12,6 +12,7 @@ import pytest
 
 from dist_dot import Checkpoints, Objective, SolverError, Status, lay_out, losses, minimise
 from dist_dot.errors import ClusterError, InputError
+from dist_dot.objective import Reference
 from dist_dot.solvers import GradientDescent
 from dist_dot.solvers.curvature import largest_curvature
 from dist_dot.training.callbacks import TimeLimit
@@ -231,7 +232,7 @@ def write_for_ever(folder, acknowledged):
     state = Large(x, 0.5, x)
     newest = checkpoints.newest("{}", Large, print)
     for iteration in range(newest.iteration + 1 if newest else 0, 10**9):
-        checkpoints.save(Checkpoint("{}", state, iteration, (1.0, 1.0), 0, 0.0, ()))
+        checkpoints.save(Checkpoint("{}", state, Reference(x, 0.0, 0.0), iteration, 0, 0.0, ()))
         os.write(acknowledged, iteration.to_bytes(8, "little"))
 
 

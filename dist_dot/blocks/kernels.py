@@ -19,7 +19,7 @@ import array_api_compat
 import numpy as np
 
 from dist_dot.blocks import compiled, device
-from dist_dot.blocks.arrays import Parameters, is_other, itemsize, namespace
+from dist_dot.blocks.arrays import Parameters, dtype_name, is_other, itemsize, namespace
 from dist_dot.blocks.block import Block
 from dist_dot.blocks.columns import column_sums
 from dist_dot.blocks.elementwise import code_of
@@ -29,6 +29,8 @@ from dist_dot.losses import POSITIVE, Loss, Squared
 from dist_dot.typing import Array
 
 HOST_TILE, DEVICE_TILE = 256 << 10, 256 << 20
+# The square of a float32 number that still has all of its digits, with a wide margin.
+LEAST = 2.0**-100
 
 
 @dataclass(frozen=True)
@@ -106,21 +108,36 @@ class Curvature:
 
     Flat: the rows of the symmetric matrix, each up to the diagonal, (p + 1) (p + 2) / 2 numbers. With several outputs
     that of each pair of outputs that the loss couples, in the order of `coupled`. n p^2 operations for each, in BLAS.
+    float32 rows are multiplied in float32, and in float64 on a GPU and where the squares of a column are out of range.
     """
 
     loss: Loss
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
+        name = "float64" if device.on_device(block.X) else dtype_name(block.X)
+        with np.errstate(over="ignore", invalid="ignore"):
+            triangles = self._triangles(block, parameters, name)
+            own = [triangle for (c, other), triangle in triangles.items() if c == other]
+            if name == "float32" and not all(_in_range(block, triangle) for triangle in own):
+                triangles = self._triangles(block, parameters, "float64")
+        each = list(triangles.values())
+        flat: Array = each[0] if len(each) == 1 else namespace(block.X).concat(each)
+        return flat
+
+    def _triangles(self, block: Block, parameters: Parameters, dtype: str) -> dict[tuple[int, int], Array]:
+        """Return the triangle of each pair of outputs, multiplied in this dtype."""
         xp, p = namespace(block.X), block.X.shape[1]
-        at = xp.reshape(parameters.like(block.X), (-1, p + 1))
+        at = xp.reshape(parameters.like(block.X, dtype), (-1, p + 1))
         W, b = at[:, :p].T, at[:, p]
         pairs = coupled(self.loss, at.shape[0])
-        grams = [GramSum(p, block.X, symmetric=c == other) for c, other in pairs]
+        none = xp.astype(block.X[:0, :], getattr(xp, dtype))
+        grams = [GramSum(p, none, symmetric=c == other) for c, other in pairs]
         linear = [TileSums(block, p + 1) for _ in pairs]
         several = self.loss.outputs > 1
         plain = type(self.loss) is Squared and block.weight is None
         for x, y, s in tiles(block, tile_rows(p, itemsize(block.X))):
+            x = xp.astype(x, none.dtype, copy=False)
             second = None if plain else self.loss.second(y if several else column(y), x @ W + b)
             for (c, other), gram, sums in zip(pairs, grams, linear, strict=True):
                 if second is None:
@@ -131,8 +148,7 @@ class Curvature:
                 sums.add(d @ x, total(d))
                 gram.add(x, None if plain else d)
         triangles = [gram.triangle(sums.total) for gram, sums in zip(grams, linear, strict=True)]
-        flat: Array = triangles[0] if len(triangles) == 1 else xp.concat(triangles)
-        return flat
+        return dict(zip(pairs, triangles, strict=True))
 
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
         """Read X once for the weights, and once more for the products."""
@@ -142,6 +158,18 @@ class Curvature:
         weights = rows.empty_weights()
         rows.value_gradient_and_curvature(self.loss, columns, weights)
         return rows.curvatures(blocks, weights)
+
+
+def _in_range(block: Block, triangle: Array) -> bool:
+    """Whether sums are finite, and those of squares large enough to have their digits, but for columns of zeros."""
+    xp, p = namespace(block.X), block.X.shape[1]
+    i = xp.arange(p, device=array_api_compat.device(block.X))
+    squares = xp.take(triangle, i * (i + 3) // 2)
+    lost = (squares != 0) & (squares < len(block) * LEAST)
+    if bool(xp.any(lost)) or not bool(xp.all(xp.isfinite(triangle))):
+        return False
+    none = xp.nonzero(squares == 0)[0]
+    return not (none.shape[0] and bool(xp.any(xp.take(block.X, none, axis=1) != 0)))
 
 
 @dataclass(frozen=True)
@@ -244,16 +272,18 @@ def _accepted(loss: Loss) -> str:
 class TargetSums:
     """Parameters are not used -> [sum s, sum of s * dropped(y), sums of s y]: what F is for the best constant.
 
-    Where y is the code of a class, the last are the sums of s of each class, `outputs` of them. Reads y alone.
+    Where y is the code of a class, the last are the sums of s of each class, `outputs` of them. Reads y alone, and
+    raises DataError for a y outside of the loss's domain, as `CheckTarget` does.
     """
 
     loss: Loss
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y and the weights."""
+        CheckTarget(self.loss)(block, parameters)
         xp = namespace(block.y)
         target = column(xp.astype(block.y, xp.float64))
-        s = xp.ones_like(target[:, 0]) if block.weight is None else xp.astype(block.weight, xp.float64)
+        s = _weight(block)
         dropped = s @ self.loss.dropped(target)
         if self.loss.outputs > 1:
             target = xp.astype(target == xp.astype(xp.arange(self.loss.outputs), xp.float64), xp.float64)
@@ -264,6 +294,41 @@ class TargetSums:
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
         """Look at y and the weights."""
         return rows.target_sums(self.loss)
+
+
+@dataclass(frozen=True)
+class ReferenceSums:
+    """Parameters [0, z] of each output -> the sums of `ValueAndGradient`, then how large the numbers in them are.
+
+    Those are the sums of s x (p), of s x^2 (p), and for each target of s r^2 and of s m^2. r is a row's slope, m the
+    size of the numbers whose difference it is: |r| + |y dr / dy| + |z dr / dz|. Where y is the code of a class both
+    are 1.
+    """
+
+    loss: Loss
+
+    def __call__(self, block: Block, parameters: Parameters) -> Array:
+        """Read X twice."""
+        xp, p = namespace(block.X), block.X.shape[1]
+        z = xp.reshape(parameters.like(block.X, "float64"), (-1, p + 1))[:, p]
+        y, s = column(xp.astype(block.y, xp.float64)), _weight(block)
+        slope = size = xp.ones_like(y)
+        if self.loss.outputs == 1:
+            slope = self.loss.first(y, z)
+            size = abs(slope) + abs(slope - self.loss.first(0.0 * y, z)) + abs(z) * self.loss.second(y, z)
+        columns = p + y.shape[1]
+        moments = Moments()(block, Parameters(np.zeros(columns)))
+        of_x = [moments[1 : 1 + p], moments[1 + columns : 1 + columns + p]]
+        of_y = [s @ (slope * slope), s @ (size * size)]
+        sums: Array = xp.concat([ValueAndGradient(self.loss)(block, parameters), *of_x, *of_y])
+        return sums
+
+
+def _weight(block: Block) -> Any:
+    """Return the weights (m,) in float64: 1 where there are none."""
+    xp = namespace(block.X)
+    ones = xp.ones_like(column(block.y)[:, 0]) if block.weight is None else block.weight
+    return xp.astype(ones, xp.float64)
 
 
 def _pass(loss: Loss, block: Block, parameters: Parameters, points: int = 1) -> Array:

@@ -71,7 +71,7 @@ class ProgressLine:
         held = "" if progress.validation is None else f"held out {progress.validation:.6g}   "
         return Text(
             f"round {progress.rounds:6d}   loss {progress.value:.9g}   {held}"
-            f"gradient {progress.relative:.2e} of its start   {rate}"
+            f"gradient {progress.relative:.2e} of the best constant's   {rate}"
         )
 
 

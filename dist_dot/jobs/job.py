@@ -65,7 +65,7 @@ class Solver:
     """Of lbfgs: the steps that it remembers; 30 where none are given."""
     max_iter: int = 500
     tol: float = 1e-6
-    """Stop when the gradient is this small a part of that at 0 (see dist_dot.minimise)."""
+    """Stop when the gradient is this small a part of that of the best constant (see dist_dot.minimise)."""
     early_stopping: int | None = None
     """Steps after which the run ends, if the loss of one training row in ten, held out, has reached no new low."""
 

@@ -105,7 +105,7 @@ class PoissonRegressor(GeneralizedLinearRegressor):
     solver : "auto" (see `dist_dot.solvers.choose`), "newton", "lbfgs", "gradient_descent", or a solver of
         `dist_dot.solvers` with its options.
     max_iter : the largest number of steps.
-    tol : stop when the gradient is this small a part of that at 0; see `dist_dot.minimise`.
+    tol : stop when the gradient is this small a part of that of the best constant; see `dist_dot.minimise`.
     warm_start : whether a fit starts from the coefficients of the one before.
     early_stopping : None, or a `dist_dot.EarlyStopping`, which holds out some rows and stops by their loss.
     callbacks : called with a `dist_dot.Progress` after each step; see `dist_dot.minimise`.

@@ -21,7 +21,7 @@ class LinearRegression(LeastSquares):
         up to 2,000 columns, and for few rows; see `dist_dot.solvers.choose`), or a solver of `dist_dot.solvers` with
         its options, such as `Exact(method="qr")`.
     max_iter : the largest number of steps; exact takes one.
-    tol : stop when the gradient is this small a part of that at 0; see `dist_dot.minimise`.
+    tol : stop when the gradient is this small a part of that of the best constant; see `dist_dot.minimise`.
     callbacks : called with a `dist_dot.Progress` after each step; see `dist_dot.minimise`.
     device : where fits and scores are computed: "auto", where the rows lie; "cpu"; or "cuda", a GPU of this process or
         of the workers. See `dist_dot.lay_out`.

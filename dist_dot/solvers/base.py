@@ -2,7 +2,7 @@
 
 from typing import Protocol, TypeVar
 
-from dist_dot.objective import Objective
+from dist_dot.objective import Objective, Reference
 from dist_dot.typing import Array
 
 
@@ -41,6 +41,9 @@ class Solver(Protocol[S]):
 
     def norm(self, state: S, gradient: Array) -> float:
         """Return the Euclidean norm of a gradient of F in the coordinates that the solver moves in."""
+
+    def reference(self, objective: Objective, state: S) -> Reference:
+        """Return `objective.reference()`, without a round where the state holds the sums that it is made of."""
 
     def step(self, objective: Objective, state: S) -> S:
         """Move once. A solver that can come no closer to the minimum returns the state it was given, itself."""

@@ -10,7 +10,7 @@ from dist_dot.blocks.extended import ResidualProducts, add, two_product
 from dist_dot.blocks.gathered import Rows
 from dist_dot.blocks.moments import CentredMoments, CentredTriangle
 from dist_dot.errors import SolverError
-from dist_dot.objective import Objective
+from dist_dot.objective import Objective, Reference
 from dist_dot.solvers.factor import CONDITION, Factor
 from dist_dot.solvers.least_squares import Quadratic, Summary, require_squared
 from dist_dot.solvers.row_space import Gathered, RowSpace, few_rows
@@ -138,6 +138,10 @@ class Exact:
     def norm(self, state: ExactState, gradient: Array) -> float:
         """Return the Euclidean norm of a gradient of F in centred columns of norm 1."""
         return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
+
+    def reference(self, objective: Objective, state: ExactState) -> Reference:
+        """Return what a gradient is small beside. No round."""
+        return state.summary.reference(objective)
 
     def step(self, objective: Objective, state: ExactState) -> ExactState:
         """Solve. No round for gram and rows; one for each refinement of qr. A solved state is returned as it is."""

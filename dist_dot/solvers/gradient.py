@@ -7,7 +7,7 @@ import numpy as np
 
 from dist_dot.blocks.moments import CentredMoments
 from dist_dot.errors import SolverError
-from dist_dot.objective import Objective
+from dist_dot.objective import Objective, Reference
 from dist_dot.solvers.curvature import largest_curvature
 from dist_dot.solvers.least_squares import answered_from, require_squared
 from dist_dot.solvers.scaling import column_scaling, identity, to_parameters, to_scaled, to_scaled_gradient
@@ -113,6 +113,10 @@ class GradientDescent:
     def norm(self, state: GradientState, gradient: Array) -> float:
         """Return the Euclidean norm of a gradient of F in the scaled coordinates."""
         return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
+
+    def reference(self, objective: Objective, state: GradientState) -> Reference:
+        """Return what a gradient is small beside. Two rounds; none with reuse="gram"."""
+        return (answered_from(state.summary, objective) if state.summary.size else objective).reference()
 
     def step(self, objective: Objective, state: GradientState) -> GradientState:
         """Move once. One round, which reads X once; none with reuse="gram"."""

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from dist_dot.errors import SolverError
-from dist_dot.objective import Objective
+from dist_dot.objective import Objective, Reference
 from dist_dot.solvers.linesearch import Line, search
 from dist_dot.solvers.scaling import (
     column_scaling,
@@ -53,6 +53,9 @@ class LBFGS:
         scaled, so that W from 0 stays in the space of the rows: the smallest W where columns depend on each other.
         None: the coordinates of W themselves.
 
+    Where columns without a penalty are combinations of others, many w have the same predictions; from a start at 0 it
+    finds the one that is smallest in the coordinates that it moves in.
+
     Cost: one round to start, two for the moments of the columns with a preconditioner; then one per step, and one more
     for each four steps of a line search that the first step does not end. Raises SolverError for a memory below 1.
     """
@@ -79,6 +82,10 @@ class LBFGS:
     def norm(self, state: LBFGSState, gradient: Array) -> float:
         """Return the Euclidean norm of a gradient of F in the scaled coordinates."""
         return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
+
+    def reference(self, objective: Objective, state: LBFGSState) -> Reference:
+        """Return what a gradient is small beside. Two rounds."""
+        return objective.reference()
 
     def step(self, objective: Objective, state: LBFGSState) -> LBFGSState:
         """Move once. One round in the common case; the same state again where no step lowers F."""

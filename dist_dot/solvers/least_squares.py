@@ -7,7 +7,7 @@ import numpy as np
 from dist_dot.blocks.moments import columns, triangle
 from dist_dot.errors import InputError, SolverError
 from dist_dot.losses import Squared
-from dist_dot.objective import ColumnMoments, Objective
+from dist_dot.objective import ColumnMoments, Objective, Reference, Sizes
 from dist_dot.solvers.factor import Factor, factor_moments, factor_triangle
 from dist_dot.typing import Array
 
@@ -114,6 +114,21 @@ class Summary:
         squares: Array = np.maximum(rows.yy - np.sum(halves**2, axis=0), 0.0)
         return squares
 
+    def reference(self, objective: Objective) -> Reference:
+        """Return `objective.reference()`: the gradient at w = 0 is minus the moments of X and y about their means."""
+        p, weight, mean = self.n_features, float(self.flat[0]), self._mean()
+        about = self.flat[1 + mean.size :].reshape(mean.size, mean.size)
+        about = about.T @ about if self.triangular else about
+        spread = np.maximum(np.diag(about), 0.0)
+        raw = spread + weight * mean * mean
+        one = weight * int(self.fit_intercept)
+        # The parts of z - y are z and y, by the sums of their squares.
+        parts = np.sqrt(spread[p:]) + np.sqrt(raw[p:]) + np.sqrt(weight) * np.abs(mean[p:])
+        centred = (spread if self.fit_intercept else raw)[:p]
+        sizes = Sizes(max(raw[:p].max(), one), max(centred.max(), one), spread[p:].max(), (parts * parts).max())
+        gradient = objective.join(-about[:p, p:], np.zeros(self.n_targets))
+        return Reference.of(gradient, sizes, objective.blocks.cuts)
+
     def _mean(self) -> Array:
         return self.flat[1 : 1 + self.n_features + self.n_targets]
 
@@ -141,6 +156,11 @@ class QuadraticObjective(Objective):
     """F of the squared loss, answered from its sufficient statistics: no call is a round."""
 
     rows: Quadratic = field(kw_only=True)
+    summary: Summary = field(kw_only=True)
+
+    def reference(self) -> Reference:
+        """Return what a gradient is small beside."""
+        return self.summary.reference(self)
 
     def value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
         """Return F and its gradient at [w, b]."""
@@ -167,4 +187,4 @@ def answered_from(flat: Array, objective: Objective) -> QuadraticObjective:
     """Return the same F, answered from the second moments of all its rows."""
     summary = Summary(flat, False, objective.blocks.cuts.n_samples, objective.n_targets, objective.fit_intercept)
     known = {field.name: getattr(objective, field.name) for field in fields(objective)}
-    return QuadraticObjective(**known, rows=summary.quadratic())
+    return QuadraticObjective(**known, rows=summary.quadratic(), summary=summary)

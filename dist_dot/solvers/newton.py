@@ -7,7 +7,7 @@ import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
 from dist_dot.errors import SolverError
-from dist_dot.objective import Objective
+from dist_dot.objective import Objective, Reference
 from dist_dot.solvers.conjugate import conjugate_gradients
 from dist_dot.solvers.linesearch import Line, search
 from dist_dot.solvers.scaling import column_scaling, to_parameters, to_scaled_gradient
@@ -27,6 +27,7 @@ class NewtonState:
     `factor` is L with L @ L.T the Hessian at `parameters`. It is (0, 0) for conjugate gradients, which have the scaled
     coordinates of `scale` and `mean` instead (see `dist_dot.solvers.scaling`; empty beside a factor), and the norm
     `first` of the first gradient there. `contraction` is by how much the last step shrank the gradient.
+    `note` names the columns that are combinations of others.
     """
 
     parameters: Array
@@ -37,6 +38,7 @@ class NewtonState:
     mean: Array
     first: float
     contraction: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class Newton:
     Cost: with "cholesky" one round to start and one per step, n p^2 operations each; three for a step that is too long
     as it is. With "cg" three rounds to start, and for each step one and as many as there are products.
 
-    F must be convex. Raises SolverError for an unknown method, and for a Hessian that is not finite.
+    F must be convex. Where columns without a penalty are combinations of others, w is one of many with the same
+    predictions, and a note of the state says so; what the classes of softmax have in common is 0. Raises SolverError
+    for an unknown method, and for a Hessian that is not finite.
     """
 
     method: Literal["auto", "cholesky", "cg"] = "auto"
@@ -69,7 +73,9 @@ class Newton:
         none = np.zeros(0)
         if self.method == "cholesky" or (self.method == "auto" and objective.n_parameters <= LARGEST):
             value, gradient, hessian = objective.expansion(parameters)
-            return NewtonState(parameters, value, gradient, factorise(hessian, objective), none, none, 0.0, 1.0)
+            factor = factorise(anchored(hessian, objective), objective)
+            note = combinations(factor, objective)
+            return NewtonState(parameters, value, gradient, factor, none, none, 0.0, 1.0, note)
         scale, mean = column_scaling(objective)
         value, gradient = objective.value_and_gradient(parameters)
         first = float(np.linalg.norm(to_scaled_gradient(gradient, scale, mean)))
@@ -81,6 +87,10 @@ class Newton:
             return float(np.linalg.norm(solve_triangular(state.factor, gradient, lower=True, check_finite=False)))
         return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
 
+    def reference(self, objective: Objective, state: NewtonState) -> Reference:
+        """Return what a gradient is small beside. Two rounds."""
+        return objective.reference()
+
     def step(self, objective: Objective, state: NewtonState) -> NewtonState:
         """Move once; the same state again where no step lowers F."""
         move = self._factorised if state.factor.size else self._by_products
@@ -89,6 +99,7 @@ class Newton:
     def _factorised(self, objective: Objective, state: NewtonState) -> NewtonState:
         """One round where the whole step is accepted, three where several shorter ones are tried."""
         direction = -cho_solve((state.factor, True), state.gradient, check_finite=False)
+        direction = apart(direction, objective, state.parameters)
         line = Line(objective, state.parameters, direction, state.value, float(direction @ state.gradient))
         if not line.slope < 0:
             return state
@@ -102,12 +113,14 @@ class Newton:
             if found is None:
                 return state
             trial, hessian = found, objective.hessian(line.point(found.step))
+        factor = state.factor if hessian is None else factorise(anchored(hessian, objective), objective)
         return replace(
             state,
             parameters=line.point(trial.step),
             value=trial.value,
             gradient=trial.gradient,
-            factor=state.factor if hessian is None else factorise(hessian, objective),
+            factor=factor,
+            note=combinations(factor, objective),
             contraction=self.norm(state, trial.gradient) / self.norm(state, state.gradient),
         )
 
@@ -117,12 +130,14 @@ class Newton:
 
         def product(d: Array) -> Array:
             image = objective.hessian_product(state.parameters, to_parameters(d, state.scale, state.mean))
-            return to_scaled_gradient(image, state.scale, state.mean)
+            return apart(to_scaled_gradient(image, state.scale, state.mean), objective)
 
         # As exact as it pays: loose at first, and superlinear near the minimum.
         exactness = min(0.1, np.sqrt(float(np.linalg.norm(g)) / state.first)) if state.first else 0.1
-        d = conjugate_gradients(product, -g, exactness)
-        line = Line(objective, state.parameters, to_parameters(d, state.scale, state.mean), state.value, float(d @ g))
+        d = conjugate_gradients(product, apart(-g, objective), exactness)
+        direction = apart(to_parameters(d, state.scale, state.mean), objective, state.parameters)
+        slope = float(d @ g) if objective.loss.outputs == 1 else float(direction @ state.gradient)
+        line = Line(objective, state.parameters, direction, state.value, slope)
         trial = line.one(1.0) if line.slope < 0 else None
         if trial is not None and not line.accepts(trial):
             trial = search(line, trial)
@@ -131,11 +146,42 @@ class Newton:
         return replace(state, parameters=line.point(trial.step), value=trial.value, gradient=trial.gradient)
 
 
+def apart(direction: Array, objective: Objective, parameters: Array | None = None) -> Array:
+    """Return a direction without what the classes have in common, or to where the parameters have it not.
+
+    There F is lowest with a penalty, and W is the smallest without one: see `anchored`. For a loss of one output it is
+    the direction itself.
+    """
+    if objective.loss.outputs == 1:
+        return direction
+    each = direction.reshape(-1, objective.n_outputs)
+    now = each if parameters is None else each + parameters.reshape(each.shape)
+    result: Array = (each - now.mean(axis=1, keepdims=True)).ravel()
+    return result
+
+
+def anchored(hessian: Array, objective: Objective) -> Array:
+    """Return the Hessian with curvature along what all classes have in common, which their loss does not see.
+
+    Adding a number to the z of each class changes no probability: along such directions the Hessian is that of the
+    penalty, or 0. Newton's step there is known, to where the classes' parameters add up to 0. It has no share in the
+    step of what tells classes apart, and neither has what is added here: the mean of the diagonal, for each column.
+    """
+    k = objective.n_outputs
+    if objective.loss.outputs == 1:
+        return hessian
+    blocks = hessian.reshape(-1, k, len(hessian) // k, k).copy()
+    rows = np.arange(len(blocks))
+    blocks[rows, :, rows, :] += np.einsum("icic->i", blocks)[:, None, None] / k**2
+    result: Array = blocks.reshape(hessian.shape)
+    return result
+
+
 def factorise(hessian: Array, objective: Objective) -> Array:
     """Return the lower L with L @ L.T = H, for columns of any scale.
 
     H is scaled to a diagonal of 1 first, and gets as little more on it as rounding asks for: a direction along which F
-    does not change (one-hot columns beside an intercept, the common constant of softmax) has a singular H. Raises
+    does not change (one-hot columns beside an intercept) has a singular H. Raises
     SolverError for an H that is not finite.
     """
     if not np.isfinite(hessian).all():
@@ -151,3 +197,19 @@ def factorise(hessian: Array, objective: Objective) -> Array:
             more *= 100.0
         else:
             return root[:, None] * lower
+
+
+def combinations(factor: Array, objective: Objective) -> str:
+    """Return in words which columns are combinations of others, to the rounding of a Hessian with this factor.
+
+    What is left of a column beside those before it is the square of its entry on the diagonal; `factorise` has put a
+    rounding there, to which those of the Hessian and of the factor add: 2 .. 5 in all were seen.
+    """
+    left = np.diag(factor) ** 2 / np.sum(factor * factor, axis=1)
+    none = np.flatnonzero(left <= 8.0 * len(factor) * float(np.finfo(objective.blocks.cuts.dtype).eps))
+    numbers = sorted({int(number) // objective.n_outputs for number in none})
+    if not numbers:
+        return ""
+    names = [f"column {j}" if j < objective.n_features else "the intercept" for j in numbers]
+    listed = ", ".join(names[:10]) + ", ..." * (len(names) > 10)
+    return f"combinations of other columns, to rounding: {listed}; w is one of many with the same predictions"

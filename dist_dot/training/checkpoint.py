@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from dist_dot.errors import InputError
-from dist_dot.objective import Objective
+from dist_dot.objective import Objective, Reference
 from dist_dot.training.early_stopping import EarlyStopping, Validation
 from dist_dot.training.fit import Progress
 from dist_dot.typing import Array
@@ -32,8 +32,8 @@ class Checkpoint:
 
     fingerprint: str
     state: Any
+    reference: Reference
     iteration: int
-    reference: tuple[float, float]
     rounds: int
     seconds: float
     history: tuple[Progress, ...]
@@ -178,12 +178,13 @@ def _encode(checkpoint: Checkpoint) -> bytes:
     arrays = {f"state.{name}": np.asarray(value) for name, value in state.items() if isinstance(value, np.ndarray)}
     history = [list(asdict(progress).values()) for progress in checkpoint.history]
     arrays["history"] = np.array(history, np.float64).reshape(len(history), len(fields(Progress)))  # None is NaN
+    arrays["reference"] = checkpoint.reference.gradient
     course = checkpoint.validation
     arrays["validation"] = course.parameters
     header = {
         "fingerprint": checkpoint.fingerprint,
         "iteration": checkpoint.iteration,
-        "reference": checkpoint.reference,
+        "rounding": [checkpoint.reference.rounding, checkpoint.reference.centred],
         "rounds": checkpoint.rounds,
         "seconds": checkpoint.seconds,
         "validation": {"latest": course.latest, "lowest": course.lowest, "iteration": course.iteration},
@@ -205,8 +206,8 @@ def _decode(content: bytes, state: type[Any]) -> Checkpoint:
     return Checkpoint(
         header["fingerprint"],
         state(**values, **header["state"]),
+        Reference(arrays["reference"], *header["rounding"]),
         header["iteration"],
-        tuple(header["reference"]),
         header["rounds"],
         header["seconds"],
         history,

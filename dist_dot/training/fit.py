@@ -28,8 +28,8 @@ class Progress:
     """One evaluation of F.
 
     `gradient` is the largest absolute entry of its gradient, `relative` the larger of the two ratios to its
-    size at 0 that tol is compared with (see `dist_dot.minimise`), `seconds` since the run began, `nbytes` what a round
-    reads of X, `validation` with early stopping the mean loss of the rows held out.
+    size at the best constant that tol is compared with (see `dist_dot.minimise`), `seconds` since the run began,
+    `nbytes` what a round reads of X, `validation` with early stopping the mean loss of the rows held out.
     """
 
     iteration: int

@@ -10,7 +10,7 @@ from dist_dot.blocks.block import Blocks, Report
 from dist_dot.blocks.held_out import HeldOut
 from dist_dot.errors import ClusterError, InputError, SolverError
 from dist_dot.losses import Loss
-from dist_dot.objective import Objective
+from dist_dot.objective import Objective, Reference
 from dist_dot.solvers.base import Solver
 from dist_dot.solvers.choice import choose
 from dist_dot.solvers.exact import Exact
@@ -19,8 +19,6 @@ from dist_dot.training.early_stopping import EarlyStopping
 from dist_dot.training.fit import Callback, Fit, Progress, Status
 from dist_dot.typing import Array
 
-# The gradient of float32 rows cannot be known better than this many times their rounding; a smaller tol counts as it.
-ROUNDING = 8
 # A run has diverged where F and its gradient are both this many times what they were at the start.
 GROWTH = 1e3
 
@@ -38,13 +36,18 @@ def minimise(
 ) -> Fit:
     """Minimise F and return the Fit. A solver is one of `dist_dot.solvers`, its name, or "auto", see `solvers.choose`.
 
-    Stops when max |gradient of F(w)| <= tol * max |gradient of F(0)| and the same holds for its Euclidean norm in the
-    coordinates that the solver moves in, where columns that are rare or small count as much as others; or after
-    max_iter steps (all of them with tol = 0), or when a callback returns True, or when the solver can come no closer.
-    `start` is the flat vector to begin at, 0 where none is given; a start elsewhere costs one round for the gradient at
-    0. With `checkpoint` the state is saved every so many steps and at the end, by the process that hosts the loop, and
-    a run may go on from there with the same bits. With `early_stopping` F is that of the rows which are not held out,
-    with the whole alpha.
+    Stops when max |gradient of F(w)| <= tol * max |gradient at w = 0 and the best constant z|, which is the link of the
+    weighted mean of y, also without an intercept; and when the same holds for the Euclidean norms in the coordinates
+    that the solver moves in, where columns that are rare or small count as much as others. So neither the unit of y nor
+    the start decides. What the sums of a gradient may be by rounding alone counts as small enough; where the gradient
+    at the best constant is 0, the one at the start takes its place. Stops too after max_iter steps (all of them with
+    tol = 0), or when a callback returns True, or when the solver can come no closer.
+
+    `start` is the flat vector to begin at, 0 where none is given. The gradient at the best constant costs two rounds:
+    one reads y alone, and takes the place of the check of y where the loss has one; the other reads X twice. Solvers
+    that have summed up the rows need none. With `checkpoint` the state is saved every so many steps and at the end, by
+    the process that hosts the loop, and a run may go on from there with the same bits. With `early_stopping` F is that
+    of the rows which are not held out, with the whole alpha.
 
     The loop runs in this process for blocks of this process, and beside the scheduler for those of a cluster.
 
@@ -109,12 +112,11 @@ class Loop:
         try:
             while True:
                 state = now.state
-                size = float(np.max(np.abs(state.gradient), initial=0.0))
                 progress = Progress(
                     iteration=now.iteration,
                     rounds=blocks.rounds - before,
                     value=state.value,
-                    gradient=size,
+                    gradient=_largest(state.gradient),
                     relative=self._relative(state, now.reference),
                     seconds=now.seconds + perf_counter() - begin,
                     nbytes=blocks.cuts.nbytes,
@@ -123,7 +125,7 @@ class Loop:
                 history.append(progress)
                 reached = now
                 stop = report(progress)
-                status = self._status(history, stop, ROUNDING * float(np.finfo(blocks.cuts.dtype).eps))
+                status = self._status(history, stop)
                 if self.early_stopping and status is None and self.early_stopping.ends(now.validation, now.iteration):
                     status = Status.EARLY_STOPPED
                 if status or self._due(now.iteration):
@@ -187,21 +189,23 @@ class Loop:
             if found is not None:
                 return found
         state = self.solver.init(objective, self.start)
-        fresh = self._scored(objective, Checkpoint(mark, state, 0, (0.0, 0.0), 0, 0.0, ()))
-        at_zero = state.gradient if not np.any(self.start) else None
-        if at_zero is None:
-            at_zero = objective.value_and_gradient(np.zeros(objective.n_parameters))[1]
-        return replace(fresh, reference=self._sizes(state, at_zero))
+        fresh = self._scored(objective, Checkpoint(mark, state, Reference(state.gradient, 0.0, 0.0), 0, 0, 0.0, ()))
+        reference = self.solver.reference(objective, state)
+        return replace(fresh, reference=reference) if reference.gradient.any() else fresh
 
-    def _sizes(self, state: Any, gradient: Array) -> tuple[float, float]:
-        """Return the two sizes of a gradient that must both become small: in w, and in the solver's coordinates."""
-        return float(np.max(np.abs(gradient), initial=0.0)), self.solver.norm(state, gradient)
+    def _relative(self, state: Any, reference: Reference) -> float:
+        """Return the larger of two ratios: of the largest entries, and of the norms in the solver's coordinates.
 
-    def _relative(self, state: Any, reference: tuple[float, float]) -> float:
-        sizes = self._sizes(state, state.gradient)
-        return max(size / at_zero if at_zero else 0.0 for size, at_zero in zip(sizes, reference, strict=True))
+        A ratio that is rounding alone counts as 0. The coordinates are those of now, for both norms.
+        """
+        unit = _largest(reference.gradient)
+        sizes = _largest(state.gradient), self.solver.norm(state, state.gradient)
+        units = unit, self.solver.norm(state, reference.gradient)
+        ratios = [size / beside if beside else 0.0 for size, beside in zip(sizes, units, strict=True)]
+        floors = [rounding / unit if unit else 0.0 for rounding in (reference.rounding, reference.centred)]
+        return max(ratio if not ratio <= floor else 0.0 for ratio, floor in zip(ratios, floors, strict=True))
 
-    def _status(self, history: list[Progress], stop: bool, floor: float) -> Status | None:
+    def _status(self, history: list[Progress], stop: bool) -> Status | None:
         first, progress = history[0], history[-1]
         if not (np.isfinite(progress.value) and np.isfinite(progress.gradient)):
             return Status.DIVERGED
@@ -209,8 +213,13 @@ class Loop:
         if progress.value > GROWTH * abs(first.value) and progress.gradient > GROWTH * first.gradient:
             return Status.DIVERGED
         # "The coefficients hardly changed" stops too early on ill-conditioned columns; the gradient does not.
-        if self.tol > 0 and progress.relative <= max(self.tol, floor):
+        if self.tol > 0 and progress.relative <= self.tol:
             return Status.CONVERGED
         if progress.iteration >= self.max_iter:
             return Status.MAX_ITER
         return Status.STOPPED if stop else None
+
+
+def _largest(gradient: Array) -> float:
+    """Return max |gradient|."""
+    return float(np.max(np.abs(gradient), initial=0.0))

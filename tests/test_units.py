@@ -1,0 +1,199 @@
+"""Where a fit stops: neither the unit of y, nor that of the columns, nor the start decides.
+
+The expected values are what scaling y or a column does to a minimiser, in closed form, and what Newton's method in
+long double finds.
+"""
+
+import numpy as np
+import pytest
+
+from dist_dot import GammaRegressor, Objective, PoissonRegressor, Ridge, Status, lay_out, losses, minimise
+from dist_dot.blocks.arrays import Parameters
+from dist_dot.blocks.block import Block
+from dist_dot.blocks.kernels import Curvature
+from dist_dot.solvers import LBFGS, Exact, GradientDescent, Newton
+
+ITERATIVE = {"newton": Newton(), "cg": Newton("cg"), "lbfgs": LBFGS(), "gradient": GradientDescent()}
+random = np.random.default_rng(0)
+X = random.standard_normal((300, 4))
+z = X @ [0.3, -0.2, 0.5, 0.1]
+AMOUNTS, COUNTS = np.exp(z) * random.gamma(2.0, size=300), random.poisson(3 * np.exp(z)).astype(float)
+LABELS = (random.random(300) < 1 / (1 + np.exp(-z))).astype(float)
+
+
+def newton(derivatives, rows, alpha, start, steps=60):
+    """Return the minimiser of a penalised sum of losses of these rows, the last column of which is not penalised."""
+    A, w = rows.astype(np.longdouble), np.array(start, np.longdouble)
+    penalty = np.append(np.full(A.shape[1] - 1, alpha), 0.0).astype(np.longdouble)
+    for _ in range(steps):
+        first, second = derivatives(A @ w)
+        # Float64 solves for the step: its error shrinks from step to step, and the gradient is exact.
+        H = (A.T @ (second[:, None] * A) + np.diag(penalty)).astype(float)
+        unit = 1 / np.sqrt(np.diag(H))
+        step = unit * np.linalg.solve(unit[:, None] * H * unit, unit * (A.T @ first + penalty * w).astype(float))
+        w = w - step
+    return w.astype(float)
+
+
+def poisson(y):
+    return lambda z: (np.exp(z) - y, np.exp(z))
+
+
+def logistic(y):
+    return lambda z: (1 / (1 + np.exp(-z)) - y, 1 / (2 + np.exp(z) + np.exp(-z)))
+
+
+@pytest.mark.parametrize("solver", ITERATIVE)
+@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e5, 1e6, 1e12])
+def test_amounts_in_another_unit_have_the_same_coefficients(unit, solver):
+    """ln(u y) = ln u + ln y: the intercept alone moves."""
+    one = GammaRegressor(alpha=0.1, solver=ITERATIVE[solver], tol=1e-8).fit(X, AMOUNTS)
+    other = GammaRegressor(alpha=0.1, solver=ITERATIVE[solver], tol=1e-8).fit(X, AMOUNTS * unit)
+    assert other.fit_.status is Status.CONVERGED
+    np.testing.assert_allclose(other.coef_, one.coef_, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(other.intercept_, one.intercept_ + np.log(unit), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("solver", ITERATIVE)
+@pytest.mark.parametrize("unit", [1e-9, 1e-6, 1e6])
+def test_counts_in_another_unit_have_the_same_coefficients(unit, solver):
+    """Half the deviance has the unit of y, and so has alpha."""
+    one = PoissonRegressor(alpha=0.1, solver=ITERATIVE[solver], tol=1e-8).fit(X, COUNTS)
+    other = PoissonRegressor(alpha=0.1 * unit, solver=ITERATIVE[solver], tol=1e-8).fit(X, COUNTS * unit)
+    np.testing.assert_allclose(other.coef_, one.coef_, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(other.intercept_, one.intercept_ + np.log(unit), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("solver", ITERATIVE)
+@pytest.mark.parametrize("loss", [losses.Poisson(), losses.Gamma()])
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_a_start_at_zero_and_no_intercept_end_at_the_minimum_too(unit, loss, solver):
+    y = AMOUNTS * unit
+    for rows, fit_intercept in ((X, True), (np.column_stack([X, np.ones(300)]), False)):
+        fit = minimise(
+            Objective(lay_out(rows, y), loss, 0.0, fit_intercept), ITERATIVE[solver], tol=1e-8, max_iter=3000
+        )
+        start = np.append(np.zeros(4), np.log(y.mean()))
+        of_gamma = lambda z: (1 - y * np.exp(-z), y * np.exp(-z))  # noqa: E731
+        derivatives = poisson(y) if loss == losses.Poisson() else of_gamma
+        best = newton(derivatives, np.column_stack([X, np.ones(300)]), 0.0, start)
+        found = fit.parameters[:5]
+        np.testing.assert_allclose(found, best, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", ITERATIVE)
+@pytest.mark.parametrize("offset", [1e3, 1e6])
+@pytest.mark.parametrize("loss", [losses.Squared(), losses.Huber(1.0)])
+def test_y_far_from_zero_has_the_same_coefficients(loss, offset, solver):
+    y = z + random.standard_normal(300)
+    one = minimise(Objective(lay_out(X, y), loss, 1.0), Newton(), tol=1e-10)
+    objective = Objective(lay_out(X, y + offset), loss, 1.0)
+    other = minimise(objective, ITERATIVE[solver], tol=1e-7, start=objective.null_model()[1])
+    np.testing.assert_allclose(other.w, one.w, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(other.intercept - offset, one.intercept, rtol=0, atol=1e-6)
+
+
+def test_ridge_of_many_columns_far_from_zero():
+    """By default: within some tol of the exact one, as it is for a y about 0."""
+    wide, noise = np.random.default_rng(1).standard_normal((2, 1300, 1100))
+    wide = wide + 3.0
+    y = wide[:, 0] - wide[:, 1] + noise[:, 0] + 1e6
+    centred = wide - wide.mean(0)
+    best = np.linalg.solve(centred.T @ centred + np.eye(1100), centred.T @ (y - y.mean()))
+    np.testing.assert_allclose(Ridge(1.0, solver="lbfgs").fit(wide, y).coef_, best, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", [*ITERATIVE, "exact"])
+@pytest.mark.parametrize("constant", [0.0, 0.1, -1e6, 1e6])
+def test_a_constant_y_has_no_coefficients(constant, solver):
+    y, by = np.full(300, constant), {**ITERATIVE, "exact": Exact()}[solver]
+    for start in (np.zeros(5), np.ones(5), np.append(np.zeros(4), constant)):
+        fit = minimise(Objective(lay_out(X + 10.0, y), losses.Squared(), 1.0), by, start=start)
+        assert fit.status in (Status.CONVERGED, Status.AT_ROUNDING) and fit.n_iter < 200
+        size = 1e-15 * abs(constant) if constant else 1e-5
+        np.testing.assert_allclose(fit.w, 0.0, atol=10 * size)
+        np.testing.assert_allclose(fit.intercept, constant, rtol=0, atol=100 * size)
+
+
+@pytest.mark.parametrize("kind", [PoissonRegressor, GammaRegressor])
+@pytest.mark.parametrize("constant", [1e-9, 0.1, 7.0, 1e9])
+def test_a_constant_y_of_a_log_link_takes_no_step(kind, constant):
+    model = kind(solver="lbfgs").fit(X + 10.0, np.full(300, constant))
+    assert model.fit_.status is Status.CONVERGED and model.n_iter_ == 0
+    np.testing.assert_allclose(model.predict(X), constant, rtol=1e-14)
+
+
+@pytest.mark.parametrize("solver", ITERATIVE)
+def test_small_columns_under_a_penalty(solver):
+    """Then the largest entry of a gradient at w = 0, b = 0 is the intercept's, and says nothing of theirs."""
+    small, by = 1e-9 * X, ITERATIVE[solver]
+    rows = np.column_stack([small, np.ones(300)])
+    for loss, derivatives, y in ((losses.Logistic(), logistic, LABELS), (losses.Poisson(), poisson, COUNTS)):
+        fit = minimise(Objective(lay_out(small, y), loss, 1.0), by, tol=1e-6)
+        best = newton(derivatives(y), rows, 1.0, np.zeros(5))
+        np.testing.assert_allclose(fit.w, best[:4], rtol=0, atol=1e-5 * np.abs(best[:4]).max())
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "gradient", "newton"])
+def test_float32_rows_end_where_they_can_be_told_from_the_minimum(solver):
+    """An offset of y costs digits of each residual: what is left is rounding, and the run ends there."""
+    for offset in (0.0, 100.0):
+        y = (z + random.standard_normal(300) + offset).astype("float32")
+        rows = X.astype("float32")
+        fit = minimise(Objective(lay_out(rows, y), losses.Squared(), 1.0), ITERATIVE[solver], tol=1e-12)
+        best = minimise(Objective(lay_out(rows.astype(float), y.astype(float)), losses.Squared(), 1.0), Exact())
+        assert fit.status in (Status.CONVERGED, Status.AT_ROUNDING) and fit.n_iter < 100
+        np.testing.assert_allclose(fit.w, best.w, rtol=0, atol=1e-6 * (1 + offset))
+
+
+def test_the_reference_is_the_gradient_of_the_best_constant():
+    y = np.column_stack([AMOUNTS, COUNTS + 1])
+    s = np.random.default_rng(2).uniform(0, 2, 300)
+    for fit_intercept in (True, False):
+        objective = Objective(lay_out(X, y, s, block_rows=37), losses.Gamma(), 3.0, fit_intercept)
+        mean = np.average(y, axis=0, weights=s)
+        slopes = 1 - y / mean
+        expected = X.T @ (s[:, None] * slopes)
+        found = objective.reference()
+        np.testing.assert_allclose(found.gradient.reshape(-1, 2)[:4], expected, rtol=1e-12)
+        np.testing.assert_allclose(found.gradient[8:], 0.0, atol=1e-12)
+        assert objective.blocks.rounds == 2
+        assert 0 < found.rounding < 1e-12 * np.abs(found.gradient).max()
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_what_has_summed_up_the_rows_knows_the_reference(fit_intercept):
+    y = z + 5.0
+    for by in (Exact("gram"), Exact("qr"), GradientDescent(reuse="gram")):
+        objective = Objective(lay_out(X + 1.0, y, block_rows=64), losses.Squared(), 1.0, fit_intercept)
+        state = by.init(objective, np.zeros(objective.n_parameters))
+        before = objective.blocks.rounds
+        known = by.reference(objective, state)
+        assert objective.blocks.rounds == before
+        asked = objective.reference()
+        np.testing.assert_allclose(known.gradient, asked.gradient, rtol=0, atol=1e-10)
+        np.testing.assert_allclose([known.rounding, known.centred], [asked.rounding, asked.centred], rtol=0.5)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-23, 1e-18, 1e18, 1e25])
+@pytest.mark.parametrize("loss", [losses.Squared(), losses.Logistic(), losses.Poisson(), losses.Softmax(2)])
+def test_float32_columns_whose_squares_are_out_of_its_range(loss, unit):
+    """A coefficient is divided by what its column is multiplied by, and nothing else changes."""
+    y = z if loss == losses.Squared() else LABELS
+    both = [(X * [1, each, 1, 1]).astype("float32") for each in (1.0, unit)]
+    one, other = (minimise(Objective(lay_out(rows, y, block_rows=100), loss), Newton(), tol=1e-6) for rows in both)
+    coefficients = [fit.w[:, 1] - fit.w[:, 0] if loss.outputs > 1 else fit.w for fit in (one, other)]
+    scaled = coefficients[1].astype(np.longdouble) * [1, unit, 1, 1]
+    np.testing.assert_allclose(scaled.astype(float), coefficients[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_curvature_of_float32_rows_is_added_up_in_float32(weighted):
+    """Columns of zeros, and ordinary ones beside them, keep the products that they had."""
+    rows = np.column_stack([X, np.zeros(300)]).astype("float32")
+    s = np.linspace(0.5, 2, 300, dtype="float32") if weighted else None
+    block, at = Block(rows, LABELS.astype("float32"), s, 0), Parameters(np.zeros(6))
+    ordinary = Curvature(losses.Logistic())(block, at)
+    again = Curvature(losses.Logistic())._triangles(block, at, "float32")[0, 0]
+    np.testing.assert_array_equal(ordinary, again)
+    assert (ordinary != Curvature(losses.Logistic())._triangles(block, at, "float64")[0, 0]).any()
