@@ -12,9 +12,15 @@ from dist_dot.blocks.device.plan import most_columns, plan
 PASSES = [(4, 17), (4, 128), (4, 1000), (8, 100)]
 OTHERS = {
     "sums": ["fold_chunks<float>", "fold_chunks<double>", "fold_losses", "fold_pieces"],
-    "moments": ["moments<float, 4, true>", "moments<double, 1, false>", "target_sums<float>", "fold_rows"],
+    "moments": [
+        "moments<float, 4, true>",
+        "moments<double, 1, false>",
+        "target_sums<float>",
+        "reference_sums<float>",
+        "fold_rows",
+    ],
     "checks": ["first_outside<float>", "outside_of_pieces<double>", "digest<unsigned int>"],
-    "tiles": ["widened<float, double>", "widened<float, float>", "added", "means_of", "packed", "summary_of", "merged"],
+    "tiles": ["widened<float>", "widened<double>", "added", "means_of", "packed", "summary_of", "merged"],
     "labels": ["extent<unsigned char>", "present<long long>", "codes_of<double, float>"],
 }
 

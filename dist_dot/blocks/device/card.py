@@ -22,9 +22,9 @@ OPTIONS = ("-std=c++17",)
 SLOW = 1.0  # seconds: what takes longer to compile is worth a word
 SCHEDULES = 64  # of which blocks add up to what, as many as are kept
 PARTS = {
-    "passes": ("common", "copies", "lanes", "losses", "by_warps", "by_block"),
+    "passes": ("common", "copies", "lanes", "losses", "residuals", "by_warps", "by_block"),
     "sums": ("common", "sums"),
-    "moments": ("common", "moments"),
+    "moments": ("common", "losses", "moments"),
     "checks": ("common", "checks"),
     "tiles": ("common", "tiles"),
     "labels": ("common", "labels"),
@@ -57,8 +57,6 @@ class Card:
         attributes = self.device.attributes
         self.processors = int(attributes["MultiProcessorCount"])
         self.shared_bytes = int(attributes["MaxSharedMemoryPerBlockOptin"])
-        # Cards for computing centres do float64 at half the rate of float32 or better, others at 1/32 or 1/64.
-        self.wide_is_fast = int(attributes["SingleToDoublePrecisionPerfRatio"]) <= 2
         self._lock = RLock()
         self._functions: dict[tuple[str, str, str], Any] = {}
         self._room: Any = np.empty(0, np.uint8)
@@ -110,8 +108,8 @@ class Card:
         places.data.memset_async(255, places.nbytes, self.stream)
         return places
 
-    def add_products(self, tile: Any, rows: int, sums: Any, add: bool) -> None:
-        """Set, or add to, sums (batches, m, m): the products x.T x of batches of so many rows of the tile (rows, m).
+    def add_products(self, tile: Any, rows: int, sums: Any) -> None:
+        """Add to sums (batches, m, m) the products x.T x of batches of so many rows of the tile (rows, m), in float64.
 
         They are right below the diagonal, and on it.
         """
@@ -119,31 +117,29 @@ class Card:
         from cupy_backends.cuda.libs import cublas
 
         batches, m, _ = sums.shape
-        kind = sums.dtype.type
-        alpha, beta = np.array(1, kind), np.array(int(add), kind)
-        gemm = cublas.dgemmStridedBatched if kind is np.float64 else cublas.sgemmStridedBatched
+        one = np.array(1.0)
         # cuBLAS works on squares of 64 columns: a few columns beyond those are multiplied by themselves.
         square = m // 64 * 64 if m > 64 and m % 64 <= 8 else m
         for columns, first, last in ((square, 0, square), (m, square, m)):
             if first == last:
                 continue
             # As cuBLAS has it, column by column, the tile is its transpose.
-            gemm(
+            cublas.dgemmStridedBatched(
                 get_cublas_handle(),
                 cublas.CUBLAS_OP_N,
                 cublas.CUBLAS_OP_T,
                 columns,
                 last - first,
                 rows,
-                alpha.ctypes.data,
+                one.ctypes.data,
                 tile.data.ptr,
                 m,
                 rows * m,
-                tile.data.ptr + first * kind().itemsize,
+                tile.data.ptr + 8 * first,
                 m,
                 rows * m,
-                beta.ctypes.data,
-                sums.data.ptr + first * m * kind().itemsize,
+                one.ctypes.data,
+                sums.data.ptr + 8 * first * m,
                 m,
                 m * m,
                 batches,

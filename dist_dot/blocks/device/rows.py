@@ -155,6 +155,26 @@ class DeviceRows:
             kernel(grid, (256,), (chunks.pieces, chunks.piece_of, *sizes, at, sums))
         self._fold(chunks, sums, totals, p, first, second)
 
+    def reference_sums(self, loss: Loss, columns: Array) -> Any:
+        """[0, z] of each output (k, p + 1) -> (blocks, ..): the sums of `ReferenceSums`. Reads X twice."""
+        p, t = self.p, self.y_width
+        code = code_of(loss)
+        assert code is not None  # has_pass has been asked
+        first = self.value_and_gradient(loss, columns, len(columns)).totals()
+        moments = self.moments(np.zeros(p + t))
+        chunks = self._pieces(1 << 14)
+        sums = self.card.empty((chunks.count, 2 * t))
+        if chunks.count:
+            z = self.card.upload(np.ascontiguousarray(columns[:, p], np.float64))
+            sizes = np.int32(chunks.rows), np.int32(t)
+            kernel = self.card.function("moments", f"reference_sums<{self._number}>", code[2])
+            arguments = chunks.pieces, chunks.piece_of, *sizes, z, np.int32(code[0]), np.float64(code[1]), sums
+            kernel((chunks.count,), (256,), arguments)
+        of_y = self.card.empty((len(self), 2 * t))
+        self._fold(chunks, sums, of_y, 2 * t, 1, 0)
+        parts = [first, moments[:, 1 : 1 + p], moments[:, 1 + p + t : 1 + p + t + p], of_y]
+        return self.card.cupy.concatenate(parts, axis=1)
+
     def target_sums(self, loss: Loss) -> Any:
         """Return (blocks, 2 + outputs): the sums of `TargetSums`. Reads y alone."""
         classes = loss.outputs if loss.outputs > 1 else 0
@@ -184,7 +204,7 @@ class DeviceRows:
         self.card.function("tiles", "means_of")((-(-d // 128), len(self)), (128,), (sums, *sizes, means))
         for number, block in enumerate(blocks):
             mean = means[number]
-            products = self._products(block, block.weight, mean, self.y_width, np.dtype(np.float64))
+            products = self._products(block, block.weight, mean, self.y_width)
             summary = self.card.empty(1 + d + d * d)
             self.card.function("tiles", "summary_of")((-(-d // 128), d), (128,), (products, mean, np.int32(d), summary))
             yield summary
@@ -192,27 +212,25 @@ class DeviceRows:
     def curvatures(self, blocks: Sequence[Any], weights: Sequence[Any]) -> Iterator[Any]:
         """Yield [X, 1].T diag(d) [X, 1] of each block, packed as `Curvature` has it, for the d (rows,) of each."""
         m = self.p + 1
-        number = np.dtype(np.float64) if self.card.wide_is_fast else self.dtype
         for block, weight in zip(blocks, weights, strict=True):
-            products = self._products(block, weight, None, 0, number)
+            products = self._products(block, weight, None, 0)
             packed = self.card.empty(m * (m + 1) // 2)
             self.card.function("tiles", "packed")((-(-m // 128), m), (128,), (products, np.int32(m), packed))
             yield packed
 
-    def _products(self, block: Any, weight: Any, mean: Any, targets: int, number: Any) -> Any:
-        """Return the sum of s [x - mean, y - mean, 1] times itself, (m, m), float64, from tiles of this dtype.
+    def _products(self, block: Any, weight: Any, mean: Any, targets: int) -> Any:
+        """Return the sum of s [x - mean, y - mean, 1] times itself, (m, m), float64, from tiles in float64.
 
         A tile is many rows of few columns. So that all of the card has work, it is cut into batches, each with sums of
         its own, which are added up at the end.
         """
         width, n = self.p + targets + 1, len(block)
         batches = _batches(width)
-        rows_of_batch = max(64, TILE // (width * number.itemsize * batches))
+        rows_of_batch = max(64, TILE // (width * 8 * batches))
         tile_rows = batches * rows_of_batch
         sums = self.card.zeros((batches, width, width))
-        parts = sums if number == np.float64 else self.card.empty(sums.shape, number)
-        room = self.card.empty((min(tile_rows, batches * -(-max(1, n) // batches)), width), number)
-        kernel = self.card.function("tiles", f"widened<{self._number}, {NUMBER[number.name]}>")
+        room = self.card.empty((min(tile_rows, batches * -(-max(1, n) // batches)), width))
+        kernel = self.card.function("tiles", f"widened<{self._number}>")
         for start in range(0, n, tile_rows):
             part = slice(start, min(start + tile_rows, n))
             rows = part.stop - part.start
@@ -225,9 +243,7 @@ class DeviceRows:
             )
             sizes = (np.int32(size) for size in (rows, batches * of_batch, self.p, targets))
             kernel((min(-(-rows // 8), 16 * self.card.processors),), (32, 8), (*of_rows, *sizes, room))
-            self.card.add_products(room, of_batch, parts, number == np.float64)
-            if parts is not sums:
-                sums += parts
+            self.card.add_products(room, of_batch, sums)
         products = self.card.empty((width, width))
         grid = -(-products.size // 256)
         arguments = sums, np.int32(batches), np.int64(products.size), products

@@ -102,6 +102,48 @@ __global__ void __launch_bounds__(256) target_sums(const Piece* __restrict__ pie
   }
 }
 
+// ---- How large slopes r at a constant z are, and the numbers whose difference they are: sums of s r^2 of each target,
+// then of s m^2, of each chunk, m = |r| + |y dr / dy| + |z dr / dz|. Where y is the code of a class both are 1. ---------
+
+template <typename T>
+__global__ void __launch_bounds__(256) reference_sums(const Piece* __restrict__ pieces,
+                                                      const int* __restrict__ piece_of, int chunk_rows, int width,
+                                                      const double* __restrict__ z, int loss, double shape,
+                                                      double* __restrict__ out) {
+  __shared__ double parts[2][256];
+  const Piece piece = pieces[piece_of[blockIdx.x]];
+  const i64 start = (blockIdx.x - piece.chunk) * chunk_rows;
+  const int rows = piece.rows - start < chunk_rows ? (int)(piece.rows - start) : chunk_rows;
+  const T *y = (const T*)piece.y + start * width, *weight = (const T*)piece.weight + start;
+  for (int j = 0; j < width; ++j) {
+    double slopes = 0, sizes = 0;
+    for (int i = threadIdx.x; i < rows; i += 256) {
+      const double s = piece.weight ? (double)weight[i] : 1.0;
+      double r = 1, m = 1;
+      if (loss != SOFTMAX) {
+        double value, at_zero, second;
+        loss_at<double>(loss, shape, z[j], 0.0, value, at_zero, second);
+        loss_at<double>(loss, shape, z[j], (double)y[(i64)i * width + j], value, r, second);
+        m = fabs(r) + fabs(r - at_zero) + fabs(z[j]) * second;
+      }
+      slopes += s * r * r;
+      sizes += s * m * m;
+    }
+    parts[0][threadIdx.x] = slopes;
+    parts[1][threadIdx.x] = sizes;
+    __syncthreads();
+    for (int half = 128; half; half /= 2) {
+      if (threadIdx.x < half) {
+        parts[0][threadIdx.x] += parts[0][threadIdx.x + half];
+        parts[1][threadIdx.x] += parts[1][threadIdx.x + half];
+      }
+      __syncthreads();
+    }
+    if (threadIdx.x < 2) out[((i64)blockIdx.x * 2 + threadIdx.x) * width + j] = parts[threadIdx.x][0];
+    __syncthreads();
+  }
+}
+
 // (chunks, width) -> (pieces, all): 32 columns and so many parts of the chunks to a CTA, as `fold_chunks`. Of the columns the
 // first goes to the first place, `half` more to those from `first` on, the others to those from `second` on.
 extern "C" __global__ void fold_rows(const Piece* __restrict__ pieces, int width, int chunk_rows, int half, int first,

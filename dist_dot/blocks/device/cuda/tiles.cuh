@@ -1,17 +1,17 @@
 // ---- Tiles for cuBLAS: sqrt(s) [x - mean, y - mean, 1], whose products with each other hold all second moments. ------
 // Rows from `rows` to `padded` are zeros.
 
-template <typename T, typename Wide>
+template <typename T>
 __global__ void widened(const T* __restrict__ X, const T* __restrict__ y, const T* __restrict__ weight,
                         const double* __restrict__ mean, int rows, int padded, int p, int targets,
-                         Wide* __restrict__ tile) {
+                         double* __restrict__ tile) {
   const int width = p + targets + 1;
   for (i64 i = (i64)blockIdx.x * blockDim.y + threadIdx.y; i < padded; i += (i64)gridDim.x * blockDim.y) {
     const double root = i >= rows ? 0.0 : weight ? sqrt((double)weight[i]) : 1.0;
     for (int j = threadIdx.x; j < width; j += blockDim.x) {
       double value = i >= rows ? 0.0 : j < p ? (double)X[i * p + j] : j < p + targets ? (double)y[i * targets + j - p] : 1.0;
       if (mean && i < rows && j < width - 1) value -= mean[j];
-      tile[i * width + j] = (Wide)(root * value);
+      tile[i * width + j] = root * value;
     }
   }
 }
