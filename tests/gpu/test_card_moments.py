@@ -1,13 +1,17 @@
 """What least squares, scores and held-out rows ask of rows on the card, against float64 rows on the host."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
+import cupy
 import numpy as np
 import pytest
 from card import DTYPES, laid_out, rows, whole_rows
 
-from dist_dot import lay_out, losses
+from dist_dot import Objective, Ridge, lay_out, losses, minimise
 from dist_dot.blocks.extended import ResidualProducts
 from dist_dot.blocks.held_out import HeldOut
-from dist_dot.blocks.kernels import ValueAndGradient
+from dist_dot.blocks.kernels import ReferenceSums, ValueAndGradient
 from dist_dot.blocks.leave_one_out import LeaveOneOut
 from dist_dot.blocks.moments import CentredMoments, CentredTriangle, FoldMoments, columns
 from dist_dot.blocks.scores import Correct, RankCounts
@@ -52,6 +56,56 @@ def test_moments_by_folds(mixed, dtype):
     fold = (number * 7919 % 3 if mixed else number // 1001).astype(dtype)
     found, expected = both(FoldMoments(3), X, np.column_stack([y, fold]), s, np.zeros(0))
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-11 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "loss",
+    [losses.Squared(), losses.Logistic(), losses.Poisson(), losses.Gamma(), losses.Huber(), losses.Softmax(5)],
+    ids=lambda loss: loss.name,
+)
+def test_what_a_gradient_is_small_beside(loss, dtype):
+    X, y, s, _ = rows(3001, 28, dtype, loss)
+    at = np.zeros((loss.outputs, 29))
+    at[:, -1] = np.linspace(0.2, 0.7, loss.outputs)
+    found, expected = both(ReferenceSums(loss), X, y, s, at.ravel())
+    close = 1e-12 if dtype == "float64" else 2e-5
+    sizes = np.abs(X).astype("float64").T @ s
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=close, atol=close * sizes.max())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_more_columns_than_rows(dtype):
+    X, y, _, _ = rows(60, 3000, dtype)
+    here, there = Ridge(1e-3).fit(X.astype("float64"), y), Ridge(1e-3).fit(cupy.asarray(X), cupy.asarray(y))
+    np.testing.assert_allclose(there.coef_, here.coef_, atol=1e-9 * np.abs(here.coef_).max())
+
+
+@dataclass(frozen=True)
+class LogCosh(losses.Squared):
+    """A loss of the user's own, with its C++."""
+
+    name: ClassVar[str] = "log cosh"
+    cuda: ClassVar[str] = "const T r = z - y; value = log(cosh(r)); slope = tanh(r); second = T(1) - slope * slope;"
+
+    def value(self, y, z):
+        return np.log(np.cosh(z - y))
+
+    def first(self, y, z):
+        return np.tanh(z - y)
+
+    def second(self, y, z):
+        return 1 - np.tanh(z - y) ** 2
+
+
+def test_a_loss_of_the_users_own_has_a_pass():
+    X, y, s, at = rows(3001, 28, "float64")
+    for points in (1, 4):
+        found, expected = both(ValueAndGradient(LogCosh(), points), X, y, s, 0.1 * at(points).ravel())
+        np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11 * np.abs(expected).max())
+    fits = [minimise(Objective(blocks, LogCosh(), 1.0)) for blocks in (laid_out(X, y), lay_out(X, y))]
+    np.testing.assert_allclose(fits[0].w, fits[1].w, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
