@@ -15,6 +15,7 @@ DOCUMENTED = {
     errors.DistDotError: (Exception,),
     errors.InputError: (errors.DistDotError, ValueError),
     errors.DataError: (errors.InputError,),
+    errors.DeviceError: (errors.InputError,),
     errors.JobError: (errors.InputError,),
     errors.SolverError: (errors.DistDotError, ValueError),
     errors.ClusterError: (errors.DistDotError, RuntimeError),

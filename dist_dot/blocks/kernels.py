@@ -11,6 +11,7 @@ the array operations below, in tiles: of 256 KB for NumPy, so that the second pr
 and of whole blocks for a device, where a call costs what some MB cost.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -416,7 +417,7 @@ def total(values: Any, axis: int | tuple[int, ...] | None = None) -> Any:
     if axis is None:
         flat = xp.reshape(values, (-1,))
         return xp.ones_like(flat) @ flat
-    rows = xp.reshape(values, (values.shape[0], -1))
+    rows = xp.reshape(values, (values.shape[0], math.prod(values.shape[1:])))
     sums = xp.ones_like(rows[:, 0]) @ rows
     if isinstance(axis, int):
         return sums
