@@ -124,6 +124,7 @@ def test_folds_have_the_summaries_of_their_rows(library, weighted):
 finite = st.floats(-1e100, 1e100).filter(lambda x: x == 0 or abs(x) > 1e-100)
 
 
+@settings(deadline=None)
 @given(finite, finite)
 def test_error_free_transformations(a, b):
     for transformation, compiled, exact in (
