@@ -10,6 +10,7 @@ import numpy as np
 from dist_dot.blocks.arrays import aligned, cast, is_other, namespace, to_host
 from dist_dot.blocks.block import BLOCK, Block, Blocks, Cuts, LocalBlocks, block_key, cut
 from dist_dot.blocks.compiled import compile_for
+from dist_dot.blocks.inputs import as_array, check_collection, is_lazy
 from dist_dot.errors import DataError
 from dist_dot.typing import Array
 
@@ -24,21 +25,21 @@ def lay_out(X: Any, y: Any, sample_weight: Any = None, *, block_rows: int | str 
     cluster, one task per block, anything else in this process. block_rows is "auto", a function of n, p and dtype, or
     the number of rows.
 
-    Cost: one pass over X. Raises DataError for shapes that do not match, for NaN, infinity, a negative weight, each
-    with its row and column; what a Dask task raises, as it is.
+    Cost: one pass over X. Raises DataError for shapes that do not match, of a Dask array also those of its chunks, for
+    what are no numbers, and for NaN, infinity, masked values and a negative weight, each with its row and column; what
+    a Dask task raises, as it is.
     """
-    if any(_is_dask(array) for array in (X, y, sample_weight)):
+    if any(is_lazy(array) for array in (X, y, sample_weight)):
         return _lay_out_dask(X, y, sample_weight, block_rows)
-    if hasattr(X, "toarray"):
-        raise DataError(f"X is a sparse {type(X).__name__}: only dense X is supported so far; use X.toarray()")
-    X, y, weight = (a if a is None or is_other(a) else np.asarray(a) for a in (X, y, sample_weight))
+    X, y = as_array("X", X), as_array("y", y)
+    weight = None if sample_weight is None else as_array("sample_weight", sample_weight)
     check_shapes(X.shape, y.shape, None if weight is None else weight.shape)
     cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape))
 
     def make(number: int) -> Block:
         start, stop = cuts.bounds(number)
         return make_block(
-            X[start:stop, :], y[start:stop, ...], None if weight is None else weight[start:stop], start, cuts.dtype
+            X[start:stop, :], y[start:stop, ...], None if weight is None else weight[start:stop], cuts, number
         )
 
     return lay_out_rows(make, cuts, None)
@@ -64,8 +65,16 @@ def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: Any, source: 
     return place(client, tasks, cuts, prefix, source)
 
 
-def make_block(X: Array, y: Array, weight: Array | None, start: int, dtype: str) -> Block:
-    """Check rows and return them as a block; `start` is the number of the first row, for messages."""
+def make_block(X: Array, y: Array, weight: Array | None, cuts: Cuts, number: int) -> Block:
+    """Check rows, and return them as block `number` of these cuts.
+
+    Raises DataError where X is not (m, p) of as many rows and columns as the cuts say, or y and weight do not have a
+    row each: kernels read as many rows as X has.
+    """
+    start, stop = cuts.bounds(number)
+    dtype, rows, k = cuts.dtype, (stop - start,), cuts.n_targets
+    _check_shape("X", X, ((*rows, cuts.n_features),), number)
+    _check_shape("y", y, (rows, (*rows, 1)) if k == 1 else ((*rows, k),), number)
     X = aligned(cast(X, dtype))
     y = aligned(cast(y, dtype, X))
     if y.ndim == 2 and y.shape[1] == 1:
@@ -75,6 +84,7 @@ def make_block(X: Array, y: Array, weight: Array | None, start: int, dtype: str)
     check_finite("X", X, start)
     check_finite("y", y, start)
     if weight is not None:
+        _check_shape("sample_weight", weight, (rows,), number)
         weight = aligned(cast(weight, dtype, X))
         check_finite("sample_weight", weight, start)
         xp = namespace(weight)
@@ -82,6 +92,16 @@ def make_block(X: Array, y: Array, weight: Array | None, start: int, dtype: str)
             row = int(xp.argmin(weight))
             raise DataError(f"sample_weight is {float(weight[row])} in row {start + row}: weights are >= 0")
     return Block(X, y, weight, start)
+
+
+def _check_shape(name: str, array: Any, expected: tuple[tuple[int, ...], ...], number: int) -> None:
+    """Raise DataError for another shape than the expected ones, and for what are no numbers."""
+    float_dtype(array, name)
+    if tuple(array.shape) not in expected:
+        raise DataError(
+            f"{name} has shape {tuple(array.shape)} in block {number}, which is cut as {expected[0]}: the source of "
+            "the rows gives another shape than it said, or has changed since"
+        )
 
 
 def check_shapes(X: tuple[int, ...], y: tuple[int, ...], weight: tuple[int, ...] | None) -> None:
@@ -105,14 +125,14 @@ def n_targets(y: tuple[int, ...]) -> int:
 
 def n_rows(X: Any) -> int:
     """Return the number of rows; of a Dask array that does not know it, by computing the sizes of its chunks."""
-    if np.isnan(X.shape[0]):
+    if np.isnan(X.shape[:1]).any():
         X.compute_chunk_sizes()
-    return int(X.shape[0])
+    return int(X.shape[0]) if X.shape else 0
 
 
 def beside(y: Any, column: Array) -> Any:
     """Return y (n,) or (n, k) with this column (n,) as its last, in y's own library; lazily for a Dask array."""
-    if _is_dask(y):
+    if is_lazy(y):
         import dask.array as da
 
         n_rows(y)
@@ -122,11 +142,11 @@ def beside(y: Any, column: Array) -> Any:
     return xp.concat([xp.reshape(cast(y, dtype), (y.shape[0], -1)), cast(column[:, None], dtype, y)], axis=1)
 
 
-def float_dtype(X: Any) -> str:
+def float_dtype(X: Any, name: str = "X") -> str:
     """Return the dtype that blocks of X hold: float32 or float64. Raises DataError for what are no numbers."""
     xp = namespace(X)
     if not xp.isdtype(X.dtype, ("real floating", "integral", "bool")):
-        raise DataError(f"X has dtype {X.dtype}: expected numbers")
+        raise DataError(f"{name} has dtype {X.dtype}: expected numbers")
     return "float32" if X.dtype == xp.float32 else "float64"
 
 
@@ -151,24 +171,20 @@ def _new_prefix() -> str:
     return f"{BLOCK}-{uuid4().hex[:12]}"
 
 
-def _is_dask(array: Any) -> bool:
-    return hasattr(array, "__dask_graph__")
-
-
 def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str) -> Blocks:
     """Rechunk to the cuts, and make one block per chunk of rows."""
     import dask.array as da
     from dask import compute, delayed
 
-    arrays = [X, y] if weight is None else [X, y, weight]
-    for name, array in zip(("X", "y", "sample_weight"), arrays, strict=False):
-        if not hasattr(array, "ndim") or hasattr(array, "columns"):
-            raise DataError(f"{name} is a {type(array).__name__}: use dask arrays; of a data frame, .to_dask_array()")
-    arrays = [array if _is_dask(array) else da.from_array(array, asarray=True) for array in arrays]
-    for array in arrays:
-        if np.isnan(array.shape[0]):
-            array.compute_chunk_sizes()
-    X, y, *rest = arrays
+    named = {"X": X, "y": y} if weight is None else {"X": X, "y": y, "sample_weight": weight}
+    for name, array in named.items():
+        if is_lazy(array):
+            check_collection(name, array)
+            n_rows(array)
+    checked = [as_array(name, array) for name, array in named.items()]
+    X, y, *rest = [array if is_lazy(array) else da.from_array(array, asarray=not is_other(array)) for array in checked]
+    for name, array in zip(named, (X, y, *rest), strict=True):
+        float_dtype(array, name)
     check_shapes(X.shape, y.shape, rest[0].shape if rest else None)
     cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape))
     rows = tuple(stop - start for start, stop in map(cuts.bounds, range(cuts.n_blocks)))
@@ -181,13 +197,13 @@ def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str) -> Blocks:
             X_part,
             y_part,
             weight_part,
-            cuts.bounds(number)[0],
-            cuts.dtype,
+            cuts,
+            number,
             dask_key_name=block_key(prefix, number),
         )
         for number, (X_part, y_part, weight_part) in enumerate(zip(X_parts, y_parts, weight_parts, strict=True))
     ]
-    client = _client_in_force()
+    client = client_in_force()
     if client is None:
         return LocalBlocks(compute(*tasks, scheduler="threads"), cuts)
     from dist_dot.blocks.cluster import place
@@ -195,7 +211,7 @@ def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str) -> Blocks:
     return place(client, tasks, cuts, prefix, f"the Dask array {X.name}")
 
 
-def _client_in_force() -> Any:
+def client_in_force() -> Any:
     """Return the client that `dask.compute` would use, None where there is none."""
     from distributed import default_client
 

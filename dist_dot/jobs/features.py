@@ -153,7 +153,7 @@ class BlockMaker:
         target = self.encoding.target
         y = numbers(rows, self.data.target) if target is None else self.encoding.codes(rows, target)
         X, y = self.encoding.design(rows), np.asarray(y, np.float64)
-        return make_block(X, y, weight, self.cuts.bounds(number)[0], self.cuts.dtype)
+        return make_block(X, y, weight, self.cuts, number)
 
 
 def numbers(table: pa.Table, name: str) -> Array:
