@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import sklearn.linear_model
@@ -10,9 +11,10 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from dist_dot.blocks.arrays import cast, is_other
-from dist_dot.blocks.layout import lay_out
-from dist_dot.errors import InputError
+from dist_dot.blocks.arrays import cast, is_other, to_host
+from dist_dot.blocks.inputs import as_array, check_collection, check_unmasked, is_lazy
+from dist_dot.blocks.layout import float_dtype, lay_out, n_rows, n_targets
+from dist_dot.errors import DataError, InputError
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
 from dist_dot.training.early_stopping import EarlyStopping
@@ -38,21 +40,38 @@ FITTED = (
 
 def is_plain(X: Any) -> bool:
     """Whether scikit-learn's own validation is for X: neither a Dask collection nor an array of another library."""
-    return not (hasattr(X, "__dask_graph__") or is_other(X))
+    return not (is_lazy(X) or is_other(X))
 
 
 class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
     """z = X w + b, with w and b from `dist_dot.minimise`. Subclasses say which F, and what z means."""
 
+    _checks: ClassVar[dict[str, bool]] = {"y_numeric": True}
+    """What scikit-learn is to check of y."""
+
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-        """Return X (n, p), y (n,) and the weights (n,) or None, checked by scikit-learn where they are plain."""
-        if is_plain(X):
-            X, y = validate_data(
-                self, X, y, dtype=[np.float64, np.float32], y_numeric=True, order="C", ensure_all_finite=True
-            )
-            if sample_weight is not None:
-                sample_weight = np.broadcast_to(np.asarray(sample_weight, X.dtype), y.shape)
+        """Return X (n, p), y (n,) or (n, k) and the weights (n,) or None, checked by scikit-learn where X is plain.
+
+        Rows that are not plain are left as they are: `lay_out` looks at them where they lie.
+        """
+        for name, values in (("X", X), ("y", y), ("sample_weight", sample_weight)):
+            check_unmasked(name, values)
+        if not is_plain(X):
+            return X, self._target(y), None if sample_weight is None else _known("sample_weight", sample_weight)
+        X, y = validate_data(self, X, to_host(y), dtype=[np.float64, np.float32], order="C", **self._checks)
+        if sample_weight is not None:
+            weight = np.asarray(to_host(sample_weight), X.dtype)
+            sample_weight = weight if weight.ndim else np.full(y.shape[:1], weight)
         return X, y, sample_weight
+
+    def _target(self, y: Any) -> Any:
+        """Return y as an array. Raises DataError for several columns where one is expected."""
+        y = _known("y", y)
+        if n_targets(y.shape) > 1 and "multi_output" not in self._checks:
+            numbers = "y_numeric" in self._checks
+            words = "number per row" if numbers else "label per row; of one-hot columns, take y.argmax(axis=1)"
+            raise DataError(f"y has shape {tuple(y.shape)}: expected (n_samples,), one {words}")
+        return y
 
     def _minimise(
         self,
@@ -108,22 +127,51 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
     def _objective(self, X: Any, y: Any, sample_weight: Any, loss: Loss) -> tuple[Objective, Array]:
         """Return F of these rows without a penalty, and the flat vector of this model: what scores are made of."""
         check_is_fitted(self)
-        if is_plain(X):
-            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        objective = Objective(lay_out(X, y, sample_weight), loss)
-        return objective, objective.join(np.atleast_2d(self.coef_).T, np.atleast_1d(self.intercept_))
+        objective = Objective(lay_out(self._features(X), self._target(y), sample_weight), loss)
+        W, b = np.atleast_2d(self.coef_).T, np.atleast_1d(self.intercept_)
+        if W.shape[1] != objective.n_outputs:
+            raise InputError(f"y has {objective.n_outputs} targets: the model was fitted to {W.shape[1]}")
+        return objective, objective.join(W, b)
 
     def _linear_predictor(self, X: Any) -> Any:
         """Return z = X @ coef_.T + intercept_, (n,) or (n, k); of a Dask array a Dask array, not computed yet."""
         check_is_fitted(self)
         coef = self.coef_.T
+        of_rows = partial(_z, coef=coef, intercept=self.intercept_)
+        X = self._features(X)
+        if not is_lazy(X):
+            return of_rows(X)
+        like = cast(np.empty((0,) * coef.ndim), np.result_type(float_dtype(X), coef.dtype).name, X._meta)
+        X = as_array("X", X).rechunk({1: -1})
+        if coef.ndim == 1:
+            return X.map_blocks(of_rows, dtype=like.dtype, drop_axis=1, meta=like)
+        return X.map_blocks(of_rows, dtype=like.dtype, chunks=(X.chunks[0], coef.shape[1]), meta=like)
+
+    def _features(self, X: Any) -> Any:
+        """Return X (n, p), checked to have the columns that the model was fitted to."""
+        check_unmasked("X", X)
         if is_plain(X):
-            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        elif X.shape[1] != self.n_features_in_:
-            raise InputError(f"X has {X.shape[1]} columns, the model was fitted to {self.n_features_in_}")
-        own = X if is_other(X) else coef
-        intercept = self.intercept_ if coef.ndim == 1 else cast(self.intercept_, coef.dtype.name, own)
-        return X @ cast(coef, coef.dtype.name, own) + intercept
+            return validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        if is_lazy(X):
+            check_collection("X", X)
+        if X.ndim != 2 or X.shape[1] != self.n_features_in_:
+            raise InputError(f"X has shape {X.shape}: the model was fitted to {self.n_features_in_} columns")
+        return X
+
+
+def _z(rows: Any, coef: Array, intercept: Any) -> Any:
+    """Return rows @ coef + intercept in the library of the rows."""
+    rows = cast(rows, float_dtype(rows))
+    b = intercept if coef.ndim == 1 else cast(intercept, coef.dtype.name, rows)
+    return rows @ cast(coef, coef.dtype.name, rows) + b
+
+
+def _known(name: str, values: Any) -> Any:
+    """Return values as an array; as a Dask array whose chunks are of known sizes, and are looked at."""
+    if is_lazy(values):
+        check_collection(name, values)
+        n_rows(values)
+    return as_array(name, values)
 
 
 def apply(function: Callable[..., Any], z: Any, dtype: Any, columns: int | None = None) -> Any:
@@ -131,7 +179,7 @@ def apply(function: Callable[..., Any], z: Any, dtype: Any, columns: int | None 
 
     columns is that of the result, None for an array (n,).
     """
-    if not hasattr(z, "__dask_graph__"):
+    if not is_lazy(z):
         return function(z)
     if columns is None:
         return z.map_blocks(function, dtype=dtype, drop_axis=1 if z.ndim == 2 else None)

@@ -1,35 +1,71 @@
 """Class labels of any kind <-> the codes 0, 1, .. that losses take; weights of classes."""
 
+import os
+from functools import partial
 from typing import Any
 
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
 from dist_dot.blocks.arrays import to_host
-from dist_dot.errors import InputError
+from dist_dot.blocks.inputs import as_array, is_lazy
+from dist_dot.blocks.layout import client_in_force
+from dist_dot.errors import DataError, InputError
 from dist_dot.typing import Array
 
+FAN_IN = 16  # chunks whose labels are merged at a time
+FEW = 100_000  # parameters that any memory is good for
+# Arrays of all parameters: L-BFGS remembers 30 steps and as many gradients, and tries four points at a time. Those of a
+# thread: the sums of four points, of a tile and of a block.
+VECTORS, SUMS = 80, 8
 
-def classes_of(y: Any) -> Array:
+
+def classes_of(y: Any, n_features: int, fits: int = 1) -> Array:
     """Return the distinct labels in order, on the host. One pass over y where it is a Dask collection.
 
-    Raises InputError for a single class.
+    Raises DataError for a label that is missing, or a number that is not whole, with its row; InputError for a single
+    class, and for more than the memory is good for, where so many fits of n_features columns are made at a time.
     """
-    distinct: Any = np.unique(y if _is_lazy(y) else np.asarray(to_host(y)))
-    classes = np.asarray(distinct.compute() if _is_lazy(distinct) else distinct)
+    if is_lazy(y):
+        from dask import compute, delayed
+
+        y, most = as_array("y", y), most_classes(n_features, fits, client_in_force())
+        starts = np.cumsum([0, *y.chunks[0][:-1]]).tolist()
+        find, merge = delayed(_distinct), delayed(_merged)
+        parts = [find(part, start, most) for part, start in zip(y.to_delayed().ravel(), starts, strict=True)]
+        while len(parts) > 1:
+            parts = [merge(parts[at : at + FAN_IN], most) for at in range(0, len(parts), FAN_IN)]
+        classes: Array = compute(parts[0])[0]
+    else:
+        classes = _distinct(as_array("y", y), 0, None)
+        if classes.size > 2 and classes.size * fits * (n_features + 1) > FEW:
+            _check_number(classes, most_classes(n_features, fits, None))
     if classes.size < 2:
         raise InputError(f"y has only one class, {classes.tolist()[0]!r}: a classifier needs two or more")
     return classes
 
 
-def encoded(y: Any, classes: Array) -> Any:
-    """Return the code of each label, float64, and the number of classes for a label that is none of them.
+def most_classes(n_features: int, fits: int, client: Any) -> int:
+    """Return of how many classes the memory of this process, or of each worker, holds what so many fits take.
 
-    It is lazy where y is a Dask collection, and on the host otherwise.
+    A class has n_features + 1 parameters. A fit by L-BFGS remembers some `VECTORS` arrays of all of them, and each
+    thread adds up `SUMS` of them. What kernels make of the rows does not grow with the classes.
     """
-    if _is_lazy(y):
-        return y.map_blocks(_codes, classes=classes, dtype=np.float64)
-    return _codes(np.asarray(to_host(y)), classes)
+    from distributed.system import MEMORY_LIMIT
+
+    workers = [] if client is None else client.scheduler_info(n_workers=-1)["workers"].values()
+    memory = min((worker["memory_limit"] or MEMORY_LIMIT for worker in workers), default=MEMORY_LIMIT)
+    threads = max((worker["nthreads"] for worker in workers), default=len(os.sched_getaffinity(0)))
+    return int(memory) // (8 * (n_features + 1) * fits * (VECTORS + SUMS * threads))
+
+
+def encoded(y: Any, classes: Array, known: bool = False) -> Any:
+    """Return the code of each label (n,), float64, and the number of classes for a label that is none of them.
+
+    It is lazy where y is a Dask collection, and on the host otherwise. Raises DataError for a label that is missing,
+    and where all are `known` for one that is none of the classes.
+    """
+    return as_array("y", y[:, 0] if y.ndim == 2 else y, partial(_codes, classes=classes, known=known), np.empty(0))
 
 
 def class_weights(codes: Any, sample_weight: Any, class_weight: Any, classes: Array) -> Array | None:
@@ -44,7 +80,7 @@ def class_weights(codes: Any, sample_weight: Any, class_weight: Any, classes: Ar
             raise InputError(f"class_weight is {class_weight!r}: give None, 'balanced', or a dict of weights by label")
         s = 1.0 if sample_weight is None else sample_weight
         sums: Any = np.stack([(s * (codes == code)).sum() for code in range(classes.size)])
-        counts = np.asarray(sums.compute() if _is_lazy(sums) else sums, np.float64)
+        counts = np.asarray(sums.compute() if is_lazy(sums) else sums, np.float64)
         # A class without weight has no rows to weigh.
         return np.asarray(counts.sum() / (classes.size * np.where(counts > 0, counts, 1.0)))
     return np.asarray(compute_class_weight(class_weight, classes=classes, y=classes), np.float64)
@@ -54,21 +90,84 @@ def weighted(codes: Any, sample_weight: Any, of_class: Array | None) -> Any:
     """Return the weights of rows times those of their classes (k,)."""
     if of_class is None:
         return sample_weight
-    if _is_lazy(codes):
+    if is_lazy(codes):
         of_row = codes.map_blocks(_taken, of_class=of_class, dtype=np.float64)
     else:
         of_row = _taken(codes, of_class)
     return of_row if sample_weight is None else of_row * sample_weight
 
 
-def _codes(y: Array, classes: Array) -> Array:
-    places = np.minimum(np.searchsorted(classes, y), classes.size - 1)
-    return np.where(classes[places] == y, places, classes.size).astype(np.float64)
+def on_host(weights: Any) -> Any:
+    """Return weights (n,) on the host, where codes are; lazily for a Dask collection."""
+    return as_array("sample_weight", weights, _to_host, np.empty(0))
+
+
+def _to_host(rows: Any, start: int) -> Any:
+    return to_host(rows)
+
+
+def _host(y: Any, start: int) -> Array:
+    """Return labels (m,), the first that of row `start`, on the host. Raises DataError for a missing one."""
+    labels = np.asarray(to_host(y)).reshape(-1)
+    missing = labels != labels  # NaN, and NaT
+    if labels.dtype.kind == "O":
+        missing = missing | (labels == None)  # noqa: E711 - of each label
+    _refuse(missing, labels, start, "a label is missing: drop such rows before the fit")
+    return labels
+
+
+def _refuse(wrong: Any, labels: Array, start: int, words: str) -> None:
+    """Raise DataError for the first label that is wrong."""
+    if np.any(wrong):
+        row = int(np.argmax(wrong))
+        raise DataError(f"y is {labels[row]} in row {start + row}: {words}")
+
+
+def _distinct(y: Any, start: int, most: int | None) -> Array:
+    """Return the distinct labels of some rows, in order."""
+    labels = _host(y, start)
+    if labels.dtype.kind not in "biufMmSUOT":
+        raise DataError(f"y has dtype {labels.dtype}: expected labels, words or whole numbers")
+    found = _merged([labels], None)
+    if labels.dtype.kind == "f":
+        broken = found[(found != np.floor(found)) | np.isinf(found)]
+    else:
+        broken = [v for v in found if isinstance(v, float) and not v.is_integer()] if labels.dtype.kind == "O" else []
+    if len(broken):
+        words = "labels are words or whole numbers; numbers like these are for a regressor, such as Ridge"
+        _refuse(labels == broken[0], labels, start, words)
+    return _check_number(found, most)
+
+
+def _merged(parts: list[Array], most: int | None) -> Array:
+    """Return the distinct labels of several parts, in order."""
+    labels = np.concatenate(parts)
+    try:
+        found = np.unique(labels)
+    except TypeError as error:
+        raise DataError(f"y has labels of several kinds, that have no order: {error}") from None
+    return _check_number(found, most)
+
+
+def _check_number(found: Array, most: int | None) -> Array:
+    if most is not None and found.size > most:
+        raise InputError(
+            f"y has {found.size:,} classes or more, and the memory holds a model of {most:,}: is y a number for a "
+            "regressor, such as Ridge, or the name of a row?"
+        )
+    return found
+
+
+def _codes(y: Any, start: int, classes: Array, known: bool) -> Array:
+    labels = _host(y, start)
+    places = np.minimum(np.searchsorted(classes, labels), classes.size - 1)
+    none = classes[places] != labels
+    if known:
+        _refuse(
+            none, labels, start, "it was not there when the classes were looked for, so y gives other rows each time"
+        )
+    return np.where(none, classes.size, places).astype(np.float64)
 
 
 def _taken(codes: Array, of_class: Array) -> Array:
     return of_class[codes.astype(np.intp)]
-
-
-def _is_lazy(y: Any) -> bool:
-    return hasattr(y, "__dask_graph__")

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from dist_dot.blocks.arrays import is_other, namespace, to_host
+from dist_dot.blocks.inputs import check_unmasked
 from dist_dot.blocks.layout import float_dtype, lay_out
 from dist_dot.errors import InputError
 from dist_dot.linear_model.base import LinearModel, apply, is_plain
-from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
+from dist_dot.linear_model.labels import class_weights, classes_of, encoded, on_host, weighted
 from dist_dot.linear_model.scores import accuracy, area_under_curve, mean_loss
 from dist_dot.losses import Logistic, Loss, Softmax
 from dist_dot.objective import Objective
@@ -85,14 +86,16 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
         if not self.C > 0:
             raise InputError(f"C is {self.C!r}: give a number > 0, or np.inf for no penalty")
         X, y, sample_weight = self._checked(X, y, sample_weight)
-        self.classes_ = classes_of(y)
-        codes = encoded(y, self.classes_)
+        self.classes_ = classes_of(y, X.shape[1])
+        codes = encoded(y, self.classes_, known=True)
         weight = weighted(codes, sample_weight, class_weights(codes, sample_weight, self.class_weight, self.classes_))
         objective = Objective(lay_out(X, codes, weight), self._loss, 1.0 / self.C, self.fit_intercept)
         objective = objective.standardized() if self.standardize else objective
         self._minimise(objective, float_dtype(X), self._warm_start(objective), self.early_stopping)
         self._shape()
         return self
+
+    _checks: ClassVar[dict[str, bool]] = {}
 
     def decision_function(self, X: Any) -> Any:
         """Return z = X @ coef_.T + intercept_: (n,) for two classes, > 0 for the second one; else (n, k)."""
@@ -134,7 +137,8 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
 
     def _coded(self, X: Any, y: Any, sample_weight: Any) -> tuple[Objective, Array]:
         check_is_fitted(self)
-        return self._objective(X, encoded(y, self.classes_), sample_weight, self._loss)
+        check_unmasked("y", y)
+        return self._objective(X, encoded(self._target(y), self.classes_), sample_weight, self._loss)
 
     def _of_classes(self, X: Any, function: Callable[[Loss, Any], Any]) -> Any:
         z = self.decision_function(X)
@@ -145,12 +149,12 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
         return Logistic() if len(self.classes_) == 2 else Softmax(len(self.classes_))
 
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-        """Return X (n, p), labels y (n,) and the weights (n,) or None, checked by scikit-learn where they are plain."""
+        """Return X (n, p), labels y (n,) and the weights (n,) or None, checked by scikit-learn where X is plain."""
+        X, y, sample_weight = super()._checked(X, y, sample_weight)
         if is_plain(X):
-            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
             check_classification_targets(y)
-            if sample_weight is not None:
-                sample_weight = np.broadcast_to(np.asarray(sample_weight, X.dtype), y.shape)
+        if sample_weight is not None and self.class_weight is not None:  # it multiplies weights of codes
+            sample_weight = on_host(sample_weight)
         return X, y, sample_weight
 
     def _shape(self) -> None:

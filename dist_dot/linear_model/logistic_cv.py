@@ -85,13 +85,14 @@ class LogisticRegressionCV(LogisticRegression):
         if self.scoring not in (None, *SCORES):
             raise InputError(f"scoring is {self.scoring!r}: give {' or '.join(map(repr, SCORES))}")
         X, y, sample_weight = self._checked(X, y, sample_weight)
-        self.classes_ = classes_of(y)
-        codes = encoded(y, self.classes_)
+        folds = self.cv if isinstance(self.cv, int | np.integer) else 5  # or about so many
+        self.classes_ = classes_of(y, X.shape[1], self.Cs_.size * int(folds))
+        codes = encoded(y, self.classes_, known=True)
         of_class = class_weights(codes, sample_weight, self.class_weight, self.classes_)
         weight = weighted(codes, sample_weight, of_class)
-        folds = self._folds(np.asarray(codes))
-        blocks = lay_out(X, beside(codes, folds), weight)
-        count = int(folds.max()) + 1
+        labels = self._folds(np.asarray(codes))
+        blocks = lay_out(X, beside(codes, labels), weight)
+        count = int(labels.max()) + 1
         zero = np.zeros((blocks.cuts.n_features + int(self.fit_intercept)) * self._loss.outputs)
         members = tuple(self._loop(C, zero) for C in self.Cs_ for _ in range(count))
         together = Together(members, tuple(range(count)) * self.Cs_.size)
