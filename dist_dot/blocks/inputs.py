@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dist_dot.blocks.arrays import is_other
+from dist_dot.blocks.arrays import is_other, to_host
 from dist_dot.errors import DataError
 
 Then = Callable[[Any, int], Any]
@@ -34,6 +34,15 @@ def as_array(name: str, values: Any, then: Then | None = None, meta: Any = None)
     look = partial(_chunk, name=name, then=then)
     like = values._meta if meta is None else meta
     return values.map_blocks(look, dtype=like.dtype, meta=like)
+
+
+def on_host(name: str, values: Any) -> Any:
+    """Return an array of NumPy's with the numbers of one of any library; lazily, chunk by chunk, of a Dask array."""
+    return as_array(name, values, _to_host, np.empty((0,) * values.ndim, values.dtype) if is_lazy(values) else None)
+
+
+def _to_host(rows: Any, start: int) -> Any:
+    return to_host(rows)
 
 
 def check_collection(name: str, values: Any) -> None:

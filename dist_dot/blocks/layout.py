@@ -132,14 +132,21 @@ def n_rows(X: Any) -> int:
 
 def beside(y: Any, column: Array) -> Any:
     """Return y (n,) or (n, k) with this column (n,) as its last, in y's own library; lazily for a Dask array."""
-    if is_lazy(y):
-        import dask.array as da
+    if not is_lazy(y):
+        return _beside(y, column[:, None])
+    import dask.array as da
 
-        n_rows(y)
-        parts = [y if y.ndim == 2 else y[:, None], da.from_array(column[:, None], chunks=(y.chunks[0], 1))]
-        return da.concatenate(parts, axis=1)
+    n_rows(y)
+    y = y if y.ndim == 2 else y[:, None]
+    y = y.rechunk({1: -1})
+    like = cast(np.empty((0, 0)), float_dtype(y), y._meta)
+    columns = da.from_array(column[:, None], chunks=(y.chunks[0], 1))
+    return da.map_blocks(_beside, y, columns, chunks=(y.chunks[0], y.shape[1] + 1), dtype=float_dtype(y), meta=like)
+
+
+def _beside(y: Any, column: Array) -> Any:
     xp, dtype = namespace(y), float_dtype(y)
-    return xp.concat([xp.reshape(cast(y, dtype), (y.shape[0], -1)), cast(column[:, None], dtype, y)], axis=1)
+    return xp.concat([xp.reshape(cast(y, dtype), (y.shape[0], -1)), cast(column, dtype, y)], axis=1)
 
 
 def float_dtype(X: Any, name: str = "X") -> str:

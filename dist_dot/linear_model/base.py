@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dist_dot.blocks.arrays import cast, is_other, to_host
-from dist_dot.blocks.inputs import as_array, check_collection, check_unmasked, is_lazy
+from dist_dot.blocks.inputs import as_array, check_collection, check_unmasked, is_lazy, on_host
 from dist_dot.blocks.layout import float_dtype, lay_out, n_rows, n_targets
 from dist_dot.errors import DataError, InputError
 from dist_dot.losses import Loss
@@ -58,9 +58,10 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
             check_unmasked(name, values)
         if not is_plain(X):
             return X, self._target(y), None if sample_weight is None else _known("sample_weight", sample_weight)
-        X, y = validate_data(self, X, to_host(y), dtype=[np.float64, np.float32], order="C", **self._checks)
+        y, sample_weight = _here("y", y), _here("sample_weight", sample_weight)
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C", **self._checks)
         if sample_weight is not None:
-            weight = np.asarray(to_host(sample_weight), X.dtype)
+            weight = np.asarray(sample_weight, X.dtype)
             sample_weight = weight if weight.ndim else np.full(y.shape[:1], weight)
         return X, y, sample_weight
 
@@ -172,6 +173,11 @@ def _known(name: str, values: Any) -> Any:
         check_collection(name, values)
         n_rows(values)
     return as_array(name, values)
+
+
+def _here(name: str, values: Any) -> Any:
+    """Return values on the host, computed where they are lazy; what is of no library, as it is."""
+    return on_host(name, values).compute() if is_lazy(values) else to_host(values)
 
 
 def apply(function: Callable[..., Any], z: Any, dtype: Any, columns: int | None = None) -> Any:

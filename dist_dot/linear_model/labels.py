@@ -97,15 +97,6 @@ def weighted(codes: Any, sample_weight: Any, of_class: Array | None) -> Any:
     return of_row if sample_weight is None else of_row * sample_weight
 
 
-def on_host(weights: Any) -> Any:
-    """Return weights (n,) on the host, where codes are; lazily for a Dask collection."""
-    return as_array("sample_weight", weights, _to_host, np.empty(0))
-
-
-def _to_host(rows: Any, start: int) -> Any:
-    return to_host(rows)
-
-
 def _host(y: Any, start: int) -> Array:
     """Return labels (m,), the first that of row `start`, on the host. Raises DataError for a missing one."""
     labels = np.asarray(to_host(y)).reshape(-1)

@@ -10,11 +10,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from dist_dot.blocks.arrays import is_other, namespace, to_host
-from dist_dot.blocks.inputs import check_unmasked
+from dist_dot.blocks.inputs import check_unmasked, on_host
 from dist_dot.blocks.layout import float_dtype, lay_out
 from dist_dot.errors import InputError
 from dist_dot.linear_model.base import LinearModel, apply, is_plain
-from dist_dot.linear_model.labels import class_weights, classes_of, encoded, on_host, weighted
+from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
 from dist_dot.linear_model.scores import accuracy, area_under_curve, mean_loss
 from dist_dot.losses import Logistic, Loss, Softmax
 from dist_dot.objective import Objective
@@ -154,7 +154,7 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
         if is_plain(X):
             check_classification_targets(y)
         if sample_weight is not None and self.class_weight is not None:  # it multiplies weights of codes
-            sample_weight = on_host(sample_weight)
+            sample_weight = on_host("sample_weight", sample_weight)
         return X, y, sample_weight
 
     def _shape(self) -> None:
