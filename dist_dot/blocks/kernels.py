@@ -29,6 +29,7 @@ from dist_dot.losses import POSITIVE, Loss, Squared
 from dist_dot.typing import Array
 
 HOST_TILE, DEVICE_TILE = 256 << 10, 256 << 20
+WIDEST = 8 << 20  # numbers that a kernel makes of a tile at once: many classes take fewer rows at a time
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class HessianProduct:
         columns = xp.reshape(at, (2 * width, p + 1))
         W, b = columns[:, :p].T, columns[:, p]
         sums = TileSums(block, width * (p + 1))
-        for x, y, s in tiles(block):
+        for x, y, s in tiles(block, width=width * self.loss.outputs):
             both = x @ W + b
             z, u = both[:, :width], both[:, width:]
             if self.loss.outputs > 1:
@@ -120,7 +121,7 @@ class Curvature:
         linear = [TileSums(block, p + 1) for _ in pairs]
         several = self.loss.outputs > 1
         plain = type(self.loss) is Squared and block.weight is None
-        for x, y, s in tiles(block, tile_rows(p, itemsize(block.X))):
+        for x, y, s in tiles(block, tile_rows(p, itemsize(block.X)), at.shape[0] * self.loss.outputs):
             second = None if plain else self.loss.second(y if several else column(y), x @ W + b)
             for (c, other), gram, sums in zip(pairs, grams, linear, strict=True):
                 if second is None:
@@ -301,7 +302,7 @@ def _pass_columns(loss: Loss, points: int, block: Block, at: Any) -> Array:
         return np.column_stack([value, each[:, 1:].reshape(points, -1)]).ravel()
     W, b = columns[:, :p].T, columns[:, p]
     sums = TileSums(block, points * (1 + width * (p + 1)))
-    for x, y, s in tiles(block):
+    for x, y, s in tiles(block, width=points * width):
         m = x.shape[0]
         z = xp.reshape(x @ W + b, (m, points, width))
         y = xp.reshape(y, (m, 1) if loss.outputs > 1 else (m, 1, -1))
@@ -325,10 +326,11 @@ def column(values: Any) -> Any:
     return values if values.ndim == 2 else namespace(values).reshape(values, (-1, 1))
 
 
-def tiles(block: Block, rows: int = 1) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield X, y and weight of some rows at a time, `rows` at least."""
+def tiles(block: Block, rows: int = 1, width: int = 1) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield X, y and weight of some rows at a time: `rows` at least, unless `width` numbers of each are too many."""
     size = DEVICE_TILE if is_other(block.X) else HOST_TILE
     rows = max(rows, size // (block.X.shape[1] * itemsize(block.X)))
+    rows = min(rows, max(1, WIDEST // width))
     for start in range(0, len(block), rows):
         part = slice(start, min(start + rows, len(block)))
         y = block.y[part] if block.y.ndim == 1 else block.y[part, :]
