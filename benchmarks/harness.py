@@ -36,7 +36,7 @@ class RandomRows:
         start, stop = self.cuts.bounds(number)
         random = np.random.default_rng(number)
         X = random.standard_normal((stop - start, self.cuts.n_features), self.cuts.dtype)
-        return make_block(X, (np.arange(start, stop) % 2).astype(X.dtype), None, start, self.cuts.dtype)
+        return make_block(X, (np.arange(start, stop) % 2).astype(X.dtype), None, self.cuts, number)
 
 
 def random_blocks(client: Any, nbytes: int, p: int, dtype: str, block_rows: int | str = "auto") -> Blocks:

@@ -172,10 +172,8 @@ class Objective:
         scaled, by their deviations too. A column that does not vary keeps the scale 1.
         """
         moments = self.moments()
-        variance = moments.spread / moments.weight
-        # A constant column has a spread that is all rounding: relative to its mean it is below 1e-15.
-        varies = variance > (10 * np.finfo(np.float64).eps * np.abs(moments.mean)) ** 2
-        return replace(self, scale=np.where(varies, np.sqrt(variance), 1.0))
+        deviation = deviations(moments.mean, moments.spread / moments.weight)
+        return replace(self, scale=np.where(deviation > 0, deviation, 1.0))
 
     def check_target(self) -> None:
         """Raise DataError if a y is outside of the loss's domain, InputError if the weights are all 0.
@@ -323,6 +321,15 @@ class Objective:
         """Return what kernels give, [w, b] of each output, as a flat vector."""
         rows = padded.reshape(self.n_outputs, -1)[:, : self.n_features + int(self.fit_intercept)]
         return rows.T.ravel()
+
+
+def deviations(mean: Array, variance: Array) -> Array:
+    """Return the standard deviations (p,) of columns, 0 for those that do not vary.
+
+    A constant column has a variance too, that of its own rounding: relative to its mean it is below 1e-15.
+    """
+    varies = variance > (10 * np.finfo(np.float64).eps * np.abs(mean)) ** 2
+    return np.where(varies, np.sqrt(variance), 0.0)
 
 
 def _require_weight(total: float) -> None:

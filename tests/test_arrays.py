@@ -4,12 +4,30 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import array_api_strict
+import dask
+import dask.array as da
 import numpy as np
 import pytest
 import refusing
+import sklearn.linear_model as reference
+from dask import delayed
+from dask.array.dispatch import concatenate_lookup
+from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 
-from dist_dot import DataError, Objective, Ridge, lay_out, losses, minimise, solvers
+from dist_dot import (
+    DataError,
+    LogisticRegression,
+    LogisticRegressionCV,
+    Objective,
+    PoissonRegressor,
+    Ridge,
+    RidgeCV,
+    lay_out,
+    losses,
+    minimise,
+    solvers,
+)
 from dist_dot.blocks.arrays import Parameters, to_host
 from dist_dot.blocks.block import Block
 from dist_dot.blocks.kernels import (
@@ -210,3 +228,72 @@ def test_a_loss_of_ones_own_runs_as_array_operations(rows):
     z = X @ fit.w + fit.intercept
     np.testing.assert_allclose(X.T @ np.tanh(z - y) + 2.0 * fit.w, 0, atol=1e-5)
     assert abs(np.tanh(z - y).sum()) < 1e-5
+
+
+def joined(library):
+    return lambda parts, axis=0: library.concat(list(parts), axis=axis)
+
+
+for library in LIBRARIES:  # as CuPy's are
+    concatenate_lookup.register(type(library.asarray(np.ones(1))), joined(library))
+
+
+def in_chunks(library):
+    """Arrays of a library as chunks of a Dask array, which is never asked for a NumPy array of them."""
+
+    def wrap(array):
+        parts = [array[at : at + 77] for at in range(0, len(array), 77)]
+        make = delayed(library.asarray, pure=False)
+        return da.concatenate([da.from_delayed(make(part), part.shape, part.dtype) for part in parts])
+
+    return wrap
+
+
+def numbers(found):
+    found = [to_host(part) for part in dask.compute(*found.to_delayed().ravel())] if hasattr(found, "dask") else [found]
+    return np.concatenate([to_host(part) for part in found])
+
+
+@pytest.mark.parametrize("model", [
+    LogisticRegression(tol=1e-10),
+    LogisticRegression(class_weight="balanced", tol=1e-10),
+    LogisticRegression(class_weight={5: 2.0}, standardize=True, tol=1e-10),
+    LogisticRegressionCV(3, cv=3, class_weight="balanced"),
+    Ridge(),
+    RidgeCV(cv=np.arange(300) % 4),
+    RidgeCV(),
+    PoissonRegressor(tol=1e-10),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("library", LIBRARIES, ids=["strict", "refusing"])
+@pytest.mark.parametrize("lazy", [False, True], ids=["plain", "dask"])
+def test_estimators_give_what_they_give_for_numpy(model, library, lazy):
+    random = np.random.default_rng(0)
+    X, weight = random.standard_normal((300, 6)), random.uniform(0.5, 2, 300)
+    y = np.array([3, 5, 9])[np.argmax(X[:, :3] + random.gumbel(size=(300, 3)), axis=1)]
+    expected = clone(model).fit(X, y, weight)
+    wrap = in_chunks(library) if lazy else library.asarray
+    A, b, s = wrap(X), wrap(y), wrap(weight)
+    # Each of the three may lie on the host while the others do not.
+    for arrays in ((A, b, s), (X, b, s), (A, y, s), (A, b, weight)):
+        found = clone(model).fit(*arrays)
+        np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-7, atol=1e-9)
+    found = clone(model).fit(A, b, s)
+    assert found.score(A, b, s) == pytest.approx(expected.score(X, y, weight), rel=1e-9)
+    np.testing.assert_allclose(numbers(found.predict(A)), expected.predict(X), rtol=1e-7)
+    if hasattr(found, "classes_"):
+        assert found.log_loss(A, b, s) == pytest.approx(expected.log_loss(X, y, weight), rel=1e-7)
+        np.testing.assert_allclose(numbers(found.predict_proba(A)), expected.predict_proba(X), rtol=1e-6)
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=["strict", "refusing"])
+@pytest.mark.parametrize("lazy", [False, True], ids=["plain", "dask"])
+def test_whole_numbers_are_predicted_from_and_several_targets_are_scored(library, lazy):
+    random = np.random.default_rng(0)
+    wrap = in_chunks(library) if lazy else library.asarray
+    X = random.integers(-9, 9, (300, 4))
+    Y = np.column_stack([X @ np.arange(4) + random.standard_normal(300), 1000 * random.standard_normal(300)])
+    weight = random.uniform(0, 2, 300)
+    found, expected = Ridge().fit(wrap(X), wrap(Y), wrap(weight)), reference.Ridge().fit(X, Y, weight)
+    np.testing.assert_allclose(numbers(found.predict(wrap(X))), expected.predict(X), rtol=1e-9)
+    assert found.score(wrap(X), wrap(Y), wrap(weight)) == pytest.approx(expected.score(X, Y, weight), rel=1e-12)
+    assert found.score(X, Y, weight) == pytest.approx(expected.score(X, Y, weight), rel=1e-12)

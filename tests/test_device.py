@@ -193,11 +193,11 @@ def test_dask_cuda_leaves_device_blocks_where_they_are(cupy, monkeypatch):
 
 
 @pytest.mark.parametrize("library", [array_api_strict, refusing.library])
-@pytest.mark.parametrize("labels", [[3, 7], [False, True], [-1.5, 0.25, 4.0]])
+@pytest.mark.parametrize("labels", [[3, 7], [False, True], [-1.0, 0.0, 4.0]])
 def test_labels_are_encoded_in_their_own_library(library, labels):
     y = np.asarray(labels)[np.random.default_rng(0).integers(0, len(labels), 50)]
     own, weight = library.asarray(y), np.random.default_rng(1).uniform(size=50)
-    classes = classes_of(own)
+    classes = classes_of(own, 1)
     np.testing.assert_array_equal(classes, labels)
     codes = encoded(own, classes)
     assert type(codes) is type(own)

@@ -52,12 +52,12 @@ def many_ranges(monkeypatch):
     monkeypatch.setattr("dist_dot.jobs.predict.RANGE", 40_000)
 
 
-def train(folder, frame, loss="logistic", **data):
+def train(folder, frame, loss="logistic", alpha=1.0, **data):
     frame.to_parquet(folder / "table.parquet")
     table = {"source": str(folder / "table.parquet"), "target": "late", "numeric": ["distance"]}
     table |= {"categorical": ["carrier", "month"]} | data
     output = {"folder": str(folder / "run"), "checkpoint_every": 0}
-    job = parse_job({"data": table, "model": {"loss": loss}, "solver": {"tol": 1e-9}, "output": output})
+    job = parse_job({"data": table, "model": {"loss": loss, "alpha": alpha}, "solver": {"tol": 1e-9}, "output": output})
     return run_job(job, None, lambda progress: False, lambda name: None)
 
 
@@ -103,6 +103,31 @@ def test_the_mean_of_each_loss(tmp_path, loss):
         assert 1 - ((mean - frame.late) ** 2).sum() / ((frame.late - frame.late.mean()) ** 2).sum() == pytest.approx(
             report.score_train
         )
+
+
+@pytest.mark.parametrize("loss", ["logistic", "poisson"])
+@pytest.mark.parametrize("fee", [np.full(ROWS, 0.1), np.where(np.arange(ROWS) % 2, 0.3, 0.1 + 0.2)], ids=["one", "ulp"])
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_a_column_that_does_not_vary_has_no_effect(tmp_path, loss, fee, alpha):
+    # 0.1 + 0.2 and 0.3 differ by rounding alone.
+    frame = frame_of(4).assign(fee=fee)
+    train(tmp_path, frame, loss, alpha, numeric=["distance", "fee"])
+    encoding = json.loads((tmp_path / "run" / "model.json").read_text())["encoding"]
+    assert [column["scale"] for column in encoding["numeric"]] == [pytest.approx(frame.distance.std(ddof=0)), 0.0]
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["status"] == "CONVERGED" and report["coefficients"]["fee"] == 0.0
+    frame.assign(fee=0.2).to_parquet(tmp_path / "other.parquet")
+    (same, _), (other, _) = (predicted(tmp_path, tmp_path / f"{name}.parquet") for name in ("table", "other"))
+    np.testing.assert_array_equal(other["prediction"], same["prediction"])
+
+
+def test_a_variation_of_a_billionth_is_learned(tmp_path):
+    frame = frame_of(5)
+    frame["fee"] = 1.0 + 1e-9 * (frame.distance > frame.distance.median())
+    frame["late"] = 1.0 * (frame.fee > 1.0)
+    train(tmp_path, frame, numeric=["fee"], categorical=[])
+    found, _ = predicted(tmp_path, tmp_path / "table.parquet")
+    np.testing.assert_array_equal(found["prediction"].to_numpy() > 0.5, frame.late == 1.0)
 
 
 def test_classes(tmp_path, clients):

@@ -6,6 +6,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import refusing
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -152,6 +153,124 @@ def test_mistakes_are_named():
         top_k(X, np.ones((2, 3)), 6)
     with pytest.raises(InputError, match="did you mean 'cosine'"):
         top_k(X, np.ones((2, 3)), 1, metric="cosin")
+
+
+def in_pieces(array):
+    """A Dask array in chunks of rows and of columns."""
+    return da.from_array(array, chunks=(15, 2))
+
+
+NARROW = [np.bool_, np.uint8, np.int8, np.int16, np.uint16, np.int32, np.int64, np.float16, np.float32]
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("wrap", [np.asarray, in_pieces, array_api_strict.asarray], ids=["numpy", "dask", "strict"])
+def test_products_of_narrow_numbers_do_not_overflow(dtype, wrap):
+    # Numbers whose sums of products no integer of this dtype holds; each fits float64, and float32 to its rounding.
+    kind = np.dtype(dtype)
+    top = 1 if kind.kind == "b" else 200.0 if kind.kind == "f" else min(np.iinfo(kind).max, 2**20)
+    bottom = 0 if kind.kind in "bu" else -top - 1
+    random = np.random.default_rng(0)
+    X, Y = (random.choice([bottom, top - 1, top], (40, 3)).astype(dtype) for _ in range(2))
+    if wrap is array_api_strict.asarray and dtype is np.float16:
+        pytest.skip("not a dtype of the standard")
+    A, B = X.astype(np.longdouble), Y.astype(np.longdouble)
+    lengths = [np.sqrt((rows**2).sum(axis=1)) for rows in (A, B)]
+    result, close = (np.float32, 1e-5) if dtype is np.float32 else (np.float64, 1e-14)
+    cosines = A @ B.T / np.where(lengths[0] > 0, lengths[0], 1)[:, None] / np.where(lengths[1] > 0, lengths[1], 1)
+    for function, operands, expected in (
+        (dot, (X, Y), A @ B.T),
+        (gram, (X,), A.T @ A),
+        (cosine_similarity, (X, Y), cosines),
+        (inner, (X, Y), (A * B).sum()),
+    ):
+        found = function(*map(wrap, operands))
+        found = np.asarray(to_host(dask.compute(found)[0]))
+        assert found.dtype == (np.float64 if function is inner else result)
+        np.testing.assert_allclose(found, expected.astype(float), rtol=close, atol=close * np.abs(expected).max())
+    found = dask.compute(*top_k(wrap(X), Y[:2], 5))
+    np.testing.assert_allclose(found[1], np.sort((B[:2] @ A.T).astype(float))[:, :-6:-1], rtol=close)
+
+
+def test_inner_is_in_float64():
+    x = np.full((1, 2), 3e38, np.float32)
+    assert inner(x, x) == 2 * float(x[0, 0]) ** 2
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, chunked, array_api_strict.asarray, refusing.library.asarray])
+@pytest.mark.parametrize("metric", ["dot", "cosine"])
+def test_a_search_whose_scores_overflow_says_so(wrap, metric):
+    # A score of the first row is beyond float32, and of the second one a part of the sum, which is 0.
+    X = np.array([[3e38, 3e38], [3e38, -3e38], [1, 1]], np.float32)
+    queries = np.array([[1.0, 2.0], [3e38, 3e38]])
+    for rows, row in ((X[2:], None), (X[1:2], 0), (-X[:1], 0), (X, 0), (-X[[2, 2, 0]], 2)):
+        if metric == "cosine":
+            best = dask.compute(*top_k(wrap(rows), queries, len(rows), metric))
+            assert sorted(best[0][0]) == list(range(len(rows))) and (np.abs(best[1]) < 1.000001).all()
+        elif row is None:
+            np.testing.assert_array_equal(dask.compute(*top_k(wrap(rows), queries[:1], 1))[1], [[3.0]])
+        else:
+            with pytest.raises(DataError, match=rf"query [01] and row {row} of X overflows float32: use X.astype"):
+                dask.compute(*top_k(wrap(rows), queries, 1))
+    best = dask.compute(*top_k(wrap(X.astype(float)), queries, 3))
+    np.testing.assert_array_equal(best[0], [[0, 2, 1], [0, 2, 1]])
+    with pytest.raises(DataError, match="overflows float32"):
+        dask.compute(*top_k(wrap(X[2:]), [[1e39, 1.0]], 1, metric))
+    with pytest.raises(DataError, match="overflows float64: divide X"):
+        dask.compute(*top_k(wrap(np.full((3, 2), 1e200)), [[1e200, 1.0]], 1))
+
+
+def lying(array, chunks):
+    """A Dask array whose chunks are not what it says they are."""
+    return da.from_array(array, chunks=(-1, *array.shape[1:])).map_blocks(lambda x: x, dtype=float, chunks=chunks)
+
+
+def test_chunks_of_another_shape_are_refused():
+    X = np.random.default_rng(0).standard_normal((80, 3))
+    for wrong in (((100,), (3,)), ((60,), (3,)), ((80,), (4,))):
+        A = lying(X, wrong)
+        n, p = A.shape
+        for function in (
+            lambda A=A: gram(A),
+            lambda A=A, p=p: dot(A, np.ones((2, p))),
+            lambda A=A, p=p: dot(np.ones((2, p)), A),
+            lambda A=A, n=n, p=p: inner(A, np.ones((n, p))),
+            lambda A=A, p=p: cosine_similarity(A, np.ones((2, p))),
+            lambda A=A, p=p: top_k(A, np.ones((2, p)), 1).index,
+        ):
+            with pytest.raises(DataError, match=r"chunk \(0, 0\) of the Dask array [XY] has shape \(80, 3\), and its"):
+                function().compute()
+
+
+@pytest.mark.parametrize("wrap", [lambda X: X, chunked], ids=["numpy", "dask"])
+def test_products_of_masked_values_are_refused(wrap):
+    X = np.ma.array(np.ones((5, 3)))
+    np.testing.assert_array_equal(dask.compute(gram(wrap(X)))[0], np.full((3, 3), 5.0))  # nothing is masked
+    X[3, 1] = np.ma.masked
+    Y = np.ones((5, 3))
+    for function in (
+        lambda: gram(wrap(X)),
+        lambda: dot(wrap(X), Y),
+        lambda: inner(Y, wrap(X)),
+        lambda: cosine_similarity(Y, wrap(X)),
+        lambda: top_k(wrap(X), Y, 1).index,
+    ):
+        with pytest.raises(DataError, match="[XY] is masked in column 1, row 3: fill or drop"):
+            dask.compute(function())
+    with pytest.raises(DataError, match="queries is masked in column 1, row 3"):
+        top_k(Y, X, 1)
+
+
+def test_what_is_no_number_is_refused():
+    for wrong in (np.ones((2, 2)) * 1j, np.array([["a", "b"]] * 2), np.array([[None, 1], [2, 3]])):
+        for wrap in (np.asarray, chunked):
+            for function in (gram, lambda X: inner(X, X), lambda X: top_k(X, np.ones((1, 2)), 1)):
+                with pytest.raises(DataError, match="X has dtype .*: expected numbers"):
+                    function(wrap(wrong))
+    with pytest.raises(DataError, match="queries has dtype complex128"):
+        top_k(np.ones((2, 2)), np.ones((1, 2)) * 1j, 1)
+    with pytest.raises(DataError, match="Y is a sparse csr_array: only dense Y"):
+        dot(np.ones((2, 2)), scipy.sparse.csr_array(np.eye(2)))
 
 
 @pytest.mark.parametrize("library", [array_api_strict, refusing.library])

@@ -15,9 +15,14 @@ from dist_dot.typing import Array
 NUMBERS = "biuf"  # the kinds of NumPy's dtypes that are numbers
 
 
+def is_lazy(array: Any) -> bool:
+    """Whether this is a Dask collection."""
+    return hasattr(array, "__dask_graph__")
+
+
 def is_other(array: Any) -> bool:
     """Whether this is an array of another library than NumPy (Dask's are no arrays here, but collections)."""
-    if isinstance(array, np.ndarray | np.generic) or hasattr(array, "__dask_graph__"):
+    if isinstance(array, np.ndarray | np.generic) or is_lazy(array):
         return False
     return bool(array_api_compat.is_array_api_obj(array))
 

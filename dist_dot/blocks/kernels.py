@@ -32,6 +32,7 @@ from dist_dot.typing import Array
 HOST_TILE, DEVICE_TILE = 256 << 10, 256 << 20
 # The square of a float32 number that still has all of its digits, with a wide margin.
 LEAST = 2.0**-100
+WIDEST = 8 << 20  # numbers that a kernel makes of a tile at once: many classes take fewer rows at a time
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class HessianProduct:
         columns = xp.reshape(at, (2 * width, p + 1))
         W, b = columns[:, :p].T, columns[:, p]
         sums = TileSums(block, width * (p + 1))
-        for x, y, s in tiles(block):
+        for x, y, s in tiles(block, width=width * self.loss.outputs):
             both = x @ W + b
             z, u = both[:, :width], both[:, width:]
             if self.loss.outputs > 1:
@@ -137,7 +138,7 @@ class Curvature:
         linear = [TileSums(block, p + 1) for _ in pairs]
         several = self.loss.outputs > 1
         plain = type(self.loss) is Squared and block.weight is None
-        for x, y, s in tiles(block, tile_rows(p, itemsize(block.X))):
+        for x, y, s in tiles(block, tile_rows(p, itemsize(block.X)), at.shape[0] * self.loss.outputs):
             x = xp.astype(x, none.dtype, copy=False)
             second = None if plain else self.loss.second(y if several else column(y), x @ W + b)
             for (c, other), gram, sums in zip(pairs, grams, linear, strict=True):
@@ -371,7 +372,7 @@ def _pass_columns(loss: Loss, points: int, block: Block, at: Any) -> Array:
         return np.column_stack([value, each[:, 1:].reshape(points, -1)]).ravel()
     W, b = columns[:, :p].T, columns[:, p]
     sums = TileSums(block, points * (1 + width * (p + 1)))
-    for x, y, s in tiles(block):
+    for x, y, s in tiles(block, width=points * width):
         m = x.shape[0]
         z = xp.reshape(x @ W + b, (m, points, width))
         y = xp.reshape(y, (m, 1) if loss.outputs > 1 else (m, 1, -1))
@@ -395,10 +396,11 @@ def column(values: Any) -> Any:
     return values if values.ndim == 2 else namespace(values).reshape(values, (-1, 1))
 
 
-def tiles(block: Block, rows: int = 1) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield X, y and weight of some rows at a time, `rows` at least."""
+def tiles(block: Block, rows: int = 1, width: int = 1) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield X, y and weight of some rows at a time: `rows` at least, unless `width` numbers of each are too many."""
     size = DEVICE_TILE if is_other(block.X) else HOST_TILE
     rows = max(rows, size // (block.X.shape[1] * itemsize(block.X)))
+    rows = min(rows, max(1, WIDEST // width))
     for start in range(0, len(block), rows):
         part = slice(start, min(start + rows, len(block)))
         y = block.y[part] if block.y.ndim == 1 else block.y[part, :]

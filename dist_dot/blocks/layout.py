@@ -7,9 +7,10 @@ from uuid import uuid4
 
 import numpy as np
 
-from dist_dot.blocks.arrays import aligned, cast, dtype_name, is_other, namespace, no_rows, to_host
+from dist_dot.blocks.arrays import aligned, cast, dtype_name, is_lazy, is_other, namespace, no_rows, to_host
 from dist_dot.blocks.block import BLOCK, Block, Blocks, Cuts, LocalBlocks, block_key, cut, stays_on_device
 from dist_dot.blocks.device import places_outside, settle
+from dist_dot.blocks.inputs import as_array, check_collection
 from dist_dot.blocks.ready import ready_for
 from dist_dot.errors import DataError
 from dist_dot.typing import Array
@@ -30,19 +31,22 @@ def lay_out(
     device "auto" leaves the rows where they lie, on the host or on a GPU. "cuda" brings rows of the host to the GPU of
     their worker, or of this process, once and block by block; "cpu" brings those of a GPU to the host.
 
-    Cost: one pass over X. Raises DataError for shapes that do not match, for NaN, infinity, a negative weight, each
-    with its row and column; DeviceError for "cuda" without a GPU that can be used, and for rows that do not fit in its
-    memory, before they are read where that is the GPU of this process; what a Dask task raises, as it is.
+    Cost: one pass over X. Raises DataError for shapes that do not match, of a Dask array also those of its chunks, for
+    what are no numbers, and for NaN, infinity, masked values and a negative weight, each with its row and column;
+    DeviceError for "cuda" without a GPU that can be used, and for rows that do not fit in its memory, before they are
+    read where that is the GPU of this process; what a Dask task raises, as it is.
     """
     settle.known(device)
     X, y, sample_weight = map(settle.taken, (X, y, sample_weight))
-    if any(_is_dask(array) for array in (X, y, sample_weight)):
+    if any(is_lazy(array) for array in (X, y, sample_weight)):
         return _lay_out_dask(X, y, sample_weight, block_rows, device)
-    if hasattr(X, "toarray"):
-        raise DataError(f"X is a sparse {type(X).__name__}: only dense X is supported so far; use X.toarray()")
-    X, y, weight = (a if a is None or is_other(a) else np.asarray(a) for a in (X, y, sample_weight))
+    X, y = as_array("X", X), as_array("y", y)
+    weight = None if sample_weight is None else as_array("sample_weight", sample_weight)
     check_shapes(X.shape, y.shape, None if weight is None else weight.shape)
     cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape))
+    float_dtype(y, "y")
+    if weight is not None:
+        float_dtype(weight, "sample_weight")
     if device == settle.CUDA:
         settle.require(device)
         there = settle.on_device(X) and dtype_name(X) == cuts.dtype
@@ -60,9 +64,8 @@ def lay_out(
         return LocalBlocks([rows(number) for number in range(cuts.n_blocks)], cuts)
 
     def make(number: int) -> Block:
-        start, stop = cuts.bounds(number)
-        weights = None if weight is None else weight[start:stop]
-        return make_block(X[start:stop, :], y[start:stop, ...], weights, start, cuts.dtype, device)
+        part = slice(*cuts.bounds(number))
+        return make_block(X[part, :], y[part, ...], None if weight is None else weight[part], cuts, number, device)
 
     return lay_out_rows(make, cuts, None)
 
@@ -87,9 +90,19 @@ def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: Any, source: 
     return place(client, tasks, cuts, prefix, source)
 
 
-def make_block(X: Array, y: Array, weight: Array | None, start: int, dtype: str, device: str = settle.AUTO) -> Block:
-    """Check rows and return them as a block; `start` is the number of the first row, for messages."""
-    X, y, weight = _settled(X, y, weight, dtype, device)
+def make_block(X: Array, y: Array, weight: Array | None, cuts: Cuts, number: int, device: str = settle.AUTO) -> Block:
+    """Check rows, and return them as block `number` of these cuts.
+
+    Raises DataError where X is not (m, p) of as many rows and columns as the cuts say, or y and weight do not have a
+    row each: kernels read as many rows as X has.
+    """
+    start, stop = cuts.bounds(number)
+    rows, k = (stop - start,), cuts.n_targets
+    _check_shape("X", X, ((*rows, cuts.n_features),), number)
+    _check_shape("y", y, (rows, (*rows, 1)) if k == 1 else ((*rows, k),), number)
+    if weight is not None:
+        _check_shape("sample_weight", weight, (rows,), number)
+    X, y, weight = _settled(X, y, weight, cuts.dtype, device)
     ready_for(X)  # here, so that no round has to wait for it
     if settle.on_device(X):
         settle.settled()
@@ -122,6 +135,16 @@ def check_rows(X: Array, y: Array, weight: Array | None, start: int) -> None:
             raise DataError(f"sample_weight is {float(weight[row])} in row {start + row}: weights are >= 0")
 
 
+def _check_shape(name: str, array: Any, expected: tuple[tuple[int, ...], ...], number: int) -> None:
+    """Raise DataError for another shape than the expected ones, and for what are no numbers."""
+    float_dtype(array, name)
+    if tuple(array.shape) not in expected:
+        raise DataError(
+            f"{name} has shape {tuple(array.shape)} in block {number}, which is cut as {expected[0]}: the source of "
+            "the rows gives another shape than it said, or has changed since"
+        )
+
+
 def check_shapes(X: tuple[int, ...], y: tuple[int, ...], weight: tuple[int, ...] | None) -> None:
     """Raise DataError unless the shapes are (n, p), (n,) or (n, k), and (n,) or None, with n, p and k at least 1."""
     if len(X) != 2:
@@ -143,32 +166,34 @@ def n_targets(y: tuple[int, ...]) -> int:
 
 def n_rows(X: Any) -> int:
     """Return the number of rows; of a Dask array that does not know it, by computing the sizes of its chunks."""
-    if np.isnan(X.shape[0]):
+    if np.isnan(X.shape[:1]).any():
         X.compute_chunk_sizes()
-    return int(X.shape[0])
+    return int(X.shape[0]) if X.shape else 0
 
 
 def beside(y: Any, column: Array) -> Any:
     """Return y (n,) or (n, k) with this column (n,) as its last, in y's own library; lazily for a Dask array."""
-    if _is_dask(y):
-        import dask.array as da
+    if not is_lazy(y):
+        return _beside(y, column[:, None])
+    import dask.array as da
 
-        n_rows(y)
-        y = y[:, None] if y.ndim == 1 else y.rechunk({1: -1})
-        last = da.from_array(column[:, None], chunks=(y.chunks[0], 1))
-        chunks = (y.chunks[0], (y.shape[1] + 1,))
-        meta = no_rows(y._meta, float_dtype(y), 2)
-        return da.map_blocks(beside, y, last, dtype=meta.dtype, chunks=chunks, meta=meta)
-    column = column.reshape(-1)
+    n_rows(y)
+    y = (y if y.ndim == 2 else y[:, None]).rechunk({1: -1})
+    last = da.from_array(column[:, None], chunks=(y.chunks[0], 1))
+    meta = no_rows(y._meta, float_dtype(y), 2)
+    return da.map_blocks(_beside, y, last, dtype=meta.dtype, chunks=(y.chunks[0], (y.shape[1] + 1,)), meta=meta)
+
+
+def _beside(y: Any, column: Array) -> Any:
     xp, dtype = namespace(y), float_dtype(y)
-    return xp.concat([xp.reshape(cast(y, dtype), (y.shape[0], -1)), cast(column[:, None], dtype, y)], axis=1)
+    return xp.concat([xp.reshape(cast(y, dtype), (y.shape[0], -1)), cast(column, dtype, y)], axis=1)
 
 
-def float_dtype(X: Any) -> str:
+def float_dtype(X: Any, name: str = "X") -> str:
     """Return the dtype that blocks of X hold: float32 or float64. Raises DataError for what are no numbers."""
     xp = namespace(X)
     if not xp.isdtype(X.dtype, ("real floating", "integral", "bool")):
-        raise DataError(f"X has dtype {X.dtype}: expected numbers")
+        raise DataError(f"{name} has dtype {X.dtype}: expected numbers")
     return "float32" if X.dtype == xp.float32 else "float64"
 
 
@@ -193,24 +218,20 @@ def _new_prefix() -> str:
     return f"{BLOCK}-{uuid4().hex[:12]}"
 
 
-def _is_dask(array: Any) -> bool:
-    return hasattr(array, "__dask_graph__")
-
-
 def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str, device: str) -> Blocks:
     """Rechunk to the cuts, and make one block per chunk of rows."""
     import dask.array as da
     from dask import compute, delayed
 
-    arrays = [X, y] if weight is None else [X, y, weight]
-    for name, array in zip(("X", "y", "sample_weight"), arrays, strict=False):
-        if not hasattr(array, "ndim") or hasattr(array, "columns"):
-            raise DataError(f"{name} is a {type(array).__name__}: use dask arrays; of a data frame, .to_dask_array()")
-    arrays = [array if _is_dask(array) else da.from_array(array, asarray=not is_other(array)) for array in arrays]
-    for array in arrays:
-        if np.isnan(array.shape[0]):
-            array.compute_chunk_sizes()
-    X, y, *rest = arrays
+    named = {"X": X, "y": y} if weight is None else {"X": X, "y": y, "sample_weight": weight}
+    for name, array in named.items():
+        if is_lazy(array):
+            check_collection(name, array)
+            n_rows(array)
+    checked = [as_array(name, array) for name, array in named.items()]
+    X, y, *rest = [array if is_lazy(array) else da.from_array(array, asarray=not is_other(array)) for array in checked]
+    for name, array in zip(named, (X, y, *rest), strict=True):
+        float_dtype(array, name)
     check_shapes(X.shape, y.shape, rest[0].shape if rest else None)
     cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape))
     rows = tuple(stop - start for start, stop in map(cuts.bounds, range(cuts.n_blocks)))
@@ -223,14 +244,14 @@ def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str, device: st
             X_part,
             y_part,
             weight_part,
-            cuts.bounds(number)[0],
-            cuts.dtype,
+            cuts,
+            number,
             device,
             dask_key_name=block_key(prefix, number),
         )
         for number, (X_part, y_part, weight_part) in enumerate(zip(X_parts, y_parts, weight_parts, strict=True))
     ]
-    client = _client_in_force()
+    client = client_in_force()
     if client is None:
         settle.require(device)
         return LocalBlocks(compute(*tasks, scheduler="threads"), cuts)
@@ -239,7 +260,7 @@ def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str, device: st
     return place(client, tasks, cuts, prefix, f"the Dask array {X.name}")
 
 
-def _client_in_force() -> Any:
+def client_in_force() -> Any:
     """Return the client that `dask.compute` would use, None where there is none."""
     from distributed import default_client
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from dist_dot.blocks.arrays import Parameters, namespace, to_host
 from dist_dot.blocks.block import Block
-from dist_dot.blocks.kernels import total
+from dist_dot.blocks.kernels import column, total
 from dist_dot.typing import Array
 
 
@@ -26,6 +26,20 @@ class Correct:
         right = xp.astype(xp.astype(predicted, block.y.dtype) == block.y, xp.float64)
         s = xp.ones_like(right) if block.weight is None else xp.astype(block.weight, xp.float64)
         sums: Array = xp.stack([total(s), total(s * right)])
+        return sums
+
+
+@dataclass(frozen=True)
+class SquaredErrors:
+    """Parameters [w, b] of each of k targets -> [sum s, sums of s y (k), sums of s (y - z)^2 (k)]."""
+
+    def __call__(self, block: Block, parameters: Parameters) -> Array:
+        """Read X once."""
+        xp = namespace(block.X)
+        z = xp.astype(_predictor(block, parameters.like(block.X)), xp.float64)
+        y = xp.astype(column(block.y), xp.float64)
+        s = xp.ones_like(z[:, 0]) if block.weight is None else xp.astype(block.weight, xp.float64)
+        sums: Array = xp.concat([xp.reshape(total(s), (1,)), s @ y, s @ ((y - z) * (y - z))])
         return sums
 
 

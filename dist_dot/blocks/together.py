@@ -71,7 +71,7 @@ class ValuesAndGradients:
         width = columns.shape[0] // fits
         sums = TileSums(block, fits * (1 + width * (p + 1)))
         folds = xp.asarray(list(self.folds), dtype=block.X.dtype)
-        for x, y, s in tiles(block, ROWS):
+        for x, y, s in tiles(block, ROWS, fits * width):
             m = x.shape[0]
             z = xp.reshape(x @ W + b, (m, fits, width))
             target = spread(self.loss, y[:, 0])
@@ -109,7 +109,7 @@ class FoldScores:
         W, b = columns[:, :p].T, columns[:, p]
         sums = TileSums(block, fits * 3)
         folds = xp.asarray(list(self.folds), dtype=block.X.dtype)
-        for x, y, s in tiles(block):
+        for x, y, s in tiles(block, width=columns.shape[0]):
             z = xp.reshape(x @ W + b, (x.shape[0], fits, -1))
             value = xp.reshape(self.loss.value(spread(self.loss, y[:, 0]), z), (x.shape[0], fits))
             predicted = z[:, :, 0] > 0 if self.loss.outputs == 1 else xp.argmax(z, axis=2)

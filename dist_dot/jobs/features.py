@@ -15,6 +15,7 @@ from dist_dot.blocks.reduce import fold, root
 from dist_dot.errors import DataError
 from dist_dot.jobs.job import Data
 from dist_dot.jobs.sources import Part, Table, require_columns
+from dist_dot.objective import deviations
 from dist_dot.typing import Array
 
 Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
@@ -23,7 +24,11 @@ Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Numeric:
-    """A column of numbers, used as (x - mean) / scale."""
+    """A column of numbers, used as (x - mean) / scale.
+
+    A column that does not vary in the training rows has the scale 0. It is a feature that is 0 in every row, whatever
+    the table holds later: nothing can be learned from it.
+    """
 
     name: str
     mean: float
@@ -65,7 +70,8 @@ class Encoding:
         """Return X (rows, features), float64."""
         X = np.zeros((table.num_rows, len(self.names)))
         for j, number in enumerate(self.numeric):
-            X[:, j] = (numbers(table, number.name) - number.mean) / number.scale
+            if number.scale > 0:
+                X[:, j] = (numbers(table, number.name) - number.mean) / number.scale
         first = len(self.numeric)
         for category in self.categorical:
             code = self.codes(table, category)
@@ -106,9 +112,9 @@ def learn_encoding(table: Table, data: Data, classes: bool, train: Part, each: E
     nodes = {(0, number): moments for number, (moments, _) in enumerate(parts)}
     moments = fold(nodes, cuts.n_blocks, _merge_moments)[root(cuts.n_blocks)]
     count, mean, spread = moments
-    scale = np.sqrt(spread / np.maximum(count, 1.0))
+    scale = deviations(mean, spread / np.maximum(count, 1.0))
     numeric = tuple(
-        Numeric(name, float(m), float(s) if s > 0 else 1.0) if data.standardize else Numeric(name, 0.0, 1.0)
+        Numeric(name, float(m), float(s)) if data.standardize else Numeric(name, 0.0, 1.0)
         for name, m, s in zip(data.numeric, mean, scale, strict=True)
     )
     values: list[set[Any]] = [set().union(*sets) for sets in zip(*(sets for _, sets in parts), strict=True)]
@@ -149,7 +155,7 @@ class BlockMaker:
         target = self.encoding.target
         y = numbers(rows, self.data.target) if target is None else self.encoding.codes(rows, target)
         X, y = self.encoding.design(rows), np.asarray(y, np.float64)
-        return make_block(X, y, weight, self.cuts.bounds(number)[0], self.cuts.dtype, self.device)
+        return make_block(X, y, weight, self.cuts, number, self.device)
 
 
 def numbers(table: pa.Table, name: str) -> Array:

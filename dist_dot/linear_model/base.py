@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import sklearn.linear_model
@@ -11,10 +11,11 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from dist_dot.blocks.arrays import cast, dtype_name, is_other, no_rows, to_host
+from dist_dot.blocks.arrays import cast, is_lazy, is_other, no_rows
 from dist_dot.blocks.device.settle import known, taken
-from dist_dot.blocks.layout import lay_out
-from dist_dot.errors import InputError
+from dist_dot.blocks.inputs import as_array, check_collection, check_unmasked, computed
+from dist_dot.blocks.layout import float_dtype, lay_out, n_rows, n_targets
+from dist_dot.errors import DataError, InputError
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
 from dist_dot.training.early_stopping import EarlyStopping
@@ -40,28 +41,47 @@ FITTED = (
 
 def is_plain(X: Any) -> bool:
     """Whether scikit-learn's own validation is for X: neither a Dask collection nor an array of another library."""
-    return not (hasattr(X, "__dask_graph__") or is_other(X))
+    return not (is_lazy(X) or is_other(X))
 
 
 class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
     """z = X w + b, with w and b from `dist_dot.minimise`. Subclasses say which F, and what z means."""
 
+    _checks: ClassVar[dict[str, bool]] = {"y_numeric": True}
+    """What scikit-learn is to check of y."""
+
     def _received(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-        """Return what was given, torch tensors as the arrays of the same memory, y and weights on the host if X is."""
+        """Return what was given, torch tensors as the arrays of the same memory. Raises DataError for masked values."""
         known(self.device)
         X, y, sample_weight = map(taken, (X, y, sample_weight))
-        return (X, to_host(y), to_host(sample_weight)) if is_plain(X) else (X, y, sample_weight)
+        for name, values in (("X", X), ("y", y), ("sample_weight", sample_weight)):
+            check_unmasked(name, values)
+        return X, y, sample_weight
 
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-        """Return X (n, p), y (n,) and the weights (n,) or None, checked by scikit-learn where they are plain."""
+        """Return X (n, p), y (n,) or (n, k) and the weights (n,) or None, checked by scikit-learn where X is plain.
+
+        y and the weights are then on the host, too. Rows that are not plain are left as they are: `lay_out` looks at
+        them where they lie.
+        """
         X, y, sample_weight = self._received(X, y, sample_weight)
-        if is_plain(X):
-            X, y = validate_data(
-                self, X, y, dtype=[np.float64, np.float32], y_numeric=True, order="C", ensure_all_finite=True
-            )
-            if sample_weight is not None:
-                sample_weight = np.broadcast_to(np.asarray(sample_weight, X.dtype), y.shape)
+        if not is_plain(X):
+            return X, self._target(y), None if sample_weight is None else _known("sample_weight", sample_weight)
+        y, sample_weight = computed("y", y), computed("sample_weight", sample_weight)
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C", **self._checks)
+        if sample_weight is not None:
+            weight = np.asarray(sample_weight, X.dtype)
+            sample_weight = weight if weight.ndim else np.full(y.shape[:1], weight)
         return X, y, sample_weight
+
+    def _target(self, y: Any) -> Any:
+        """Return y as an array. Raises DataError for several columns where one is expected."""
+        y = _known("y", y)
+        if n_targets(y.shape) > 1 and "multi_output" not in self._checks:
+            numbers = "y_numeric" in self._checks
+            words = "number per row" if numbers else "label per row; of one-hot columns, take y.argmax(axis=1)"
+            raise DataError(f"y has shape {tuple(y.shape)}: expected (n_samples,), one {words}")
+        return y
 
     def _minimise(
         self,
@@ -118,33 +138,52 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
         """Return F of these rows without a penalty, and the flat vector of this model: what scores are made of."""
         check_is_fitted(self)
         X, y, sample_weight = self._received(X, y, sample_weight)
-        if is_plain(X):
-            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        objective = Objective(lay_out(X, y, sample_weight, device=self.device), loss)
-        return objective, objective.join(np.atleast_2d(self.coef_).T, np.atleast_1d(self.intercept_))
+        objective = Objective(lay_out(self._features(X), self._target(y), sample_weight, device=self.device), loss)
+        W, b = np.atleast_2d(self.coef_).T, np.atleast_1d(self.intercept_)
+        if W.shape[1] != objective.n_outputs:
+            raise InputError(f"y has {objective.n_outputs} targets: the model was fitted to {W.shape[1]}")
+        return objective, objective.join(W, b)
 
     def _linear_predictor(self, X: Any) -> Any:
         """Return z = X @ coef_.T + intercept_, (n,) or (n, k); of a Dask array a Dask array, not computed yet."""
         check_is_fitted(self)
         coef = self.coef_.T
-        X = taken(X)
-        if is_plain(X):
-            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        elif X.shape[1] != self.n_features_in_:
-            raise InputError(f"X has {X.shape[1]} columns, the model was fitted to {self.n_features_in_}")
-        of_rows = partial(_predictor, coef=coef, intercept=self.intercept_)
-        if is_other(X):
+        of_rows = partial(_z, coef=coef, intercept=self.intercept_)
+        X = self._features(X)
+        if not is_lazy(X):
             return of_rows(X)
-        if hasattr(X, "__dask_graph__") and is_other(X._meta):
-            dtype = np.result_type(coef.dtype, dtype_name(X._meta))
-            return apply(of_rows, X.rechunk({1: -1}), dtype, None if coef.ndim == 1 else coef.shape[1])
-        return X @ coef + self.intercept_
+        like = no_rows(X._meta, np.result_type(float_dtype(X), coef.dtype), coef.ndim)
+        X = as_array("X", X).rechunk({1: -1})
+        if coef.ndim == 1:
+            return X.map_blocks(of_rows, dtype=like.dtype, drop_axis=1, meta=like)
+        return X.map_blocks(of_rows, dtype=like.dtype, chunks=(X.chunks[0], coef.shape[1]), meta=like)
+
+    def _features(self, X: Any) -> Any:
+        """Return X (n, p), checked to have the columns that the model was fitted to."""
+        X = taken(X)
+        check_unmasked("X", X)
+        if is_plain(X):
+            return validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        if is_lazy(X):
+            check_collection("X", X)
+        if X.ndim != 2 or X.shape[1] != self.n_features_in_:
+            raise InputError(f"X has shape {X.shape}: the model was fitted to {self.n_features_in_} columns")
+        return X
 
 
-def _predictor(X: Any, coef: Array, intercept: Any) -> Any:
-    """Return X @ coef + intercept, in the library of X."""
-    intercept = intercept if coef.ndim == 1 else cast(intercept, coef.dtype.name, X)
-    return X @ cast(coef, coef.dtype.name, X) + intercept
+def _z(rows: Any, coef: Array, intercept: Any) -> Any:
+    """Return rows @ coef + intercept in the library of the rows."""
+    rows = cast(rows, float_dtype(rows))
+    b = intercept if coef.ndim == 1 else cast(intercept, coef.dtype.name, rows)
+    return rows @ cast(coef, coef.dtype.name, rows) + b
+
+
+def _known(name: str, values: Any) -> Any:
+    """Return values as an array; as a Dask array whose chunks are of known sizes, and are looked at."""
+    if is_lazy(values):
+        check_collection(name, values)
+        n_rows(values)
+    return as_array(name, values)
 
 
 def apply(function: Callable[..., Any], z: Any, dtype: Any, columns: int | None = None) -> Any:
@@ -153,7 +192,7 @@ def apply(function: Callable[..., Any], z: Any, dtype: Any, columns: int | None 
     columns is that of the result, None for an array (n,). The result is of the library of z, but for a dtype that is no
     number.
     """
-    if not hasattr(z, "__dask_graph__"):
+    if not is_lazy(z):
         return function(z)
     options: dict[str, Any] = {"dtype": dtype, "meta": no_rows(z._meta, dtype, 1 if columns is None else 2)}
     if columns is None:

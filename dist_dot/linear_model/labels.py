@@ -1,41 +1,78 @@
 """Class labels of any kind <-> the codes 0, 1, .. that losses take; weights of classes."""
 
+import os
+from functools import partial
 from typing import Any
 
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
-from dist_dot.blocks.arrays import NUMBERS, cast, is_other, namespace, no_rows, to_host
+from dist_dot.blocks.arrays import NUMBERS, cast, is_lazy, is_other, namespace, no_rows, to_host
 from dist_dot.blocks.block import cut
 from dist_dot.blocks.device import labels as device_labels
 from dist_dot.blocks.device import on_device
-from dist_dot.blocks.layout import n_rows
-from dist_dot.errors import InputError
+from dist_dot.blocks.inputs import as_array, on_host
+from dist_dot.blocks.layout import client_in_force, n_rows
+from dist_dot.errors import DataError, InputError
 from dist_dot.typing import Array
 
+FAN_IN = 16  # chunks whose labels are merged at a time
+FEW = 100_000  # parameters that any memory is good for
+# Arrays of all parameters: L-BFGS remembers 30 steps and as many gradients, and tries four points at a time. Those of a
+# thread: the sums of four points, of a tile and of a block.
+VECTORS, SUMS = 80, 8
 
-def classes_of(y: Any) -> Array:
+
+def classes_of(y: Any, n_features: int, fits: int = 1) -> Array:
     """Return the distinct labels in order, on the host. One pass over y where it is a Dask collection.
 
-    Raises InputError for a single class.
+    Whole numbers that lie on a card are looked for there, two reads of y.
+
+    Raises DataError for a label that is missing, or a number that is not whole, with its row; InputError for a single
+    class, and for more than the memory is good for, where so many fits of n_features columns are made at a time.
     """
-    distinct: Any = device_labels.classes_of(y) if on_device(y) and y.ndim == 1 else None
-    if distinct is None:
-        distinct = np.unique(_hosted(y) if _is_lazy(y) else np.asarray(to_host(y)))
-    classes = np.asarray(distinct.compute() if _is_lazy(distinct) else distinct)
+    if is_lazy(y):
+        from dask import compute, delayed
+
+        y, most = as_array("y", y), most_classes(n_features, fits, client_in_force())
+        starts = np.cumsum([0, *y.chunks[0][:-1]]).tolist()
+        find, merge = delayed(_distinct), delayed(_merged)
+        parts = [find(part, start, most) for part, start in zip(y.to_delayed().ravel(), starts, strict=True)]
+        while len(parts) > 1:
+            parts = [merge(parts[at : at + FAN_IN], most) for at in range(0, len(parts), FAN_IN)]
+        classes: Array = compute(parts[0])[0]
+    else:
+        classes = _distinct(as_array("y", y), 0, None)
+        if classes.size > 2 and classes.size * fits * (n_features + 1) > FEW:
+            _check_number(classes, most_classes(n_features, fits, None))
     if classes.size < 2:
         raise InputError(f"y has only one class, {classes.tolist()[0]!r}: a classifier needs two or more")
     return classes
 
 
-def encoded(y: Any, classes: Array) -> Any:
-    """Return the code of each label, float64, and the number of classes for a label that is none of them.
+def most_classes(n_features: int, fits: int, client: Any) -> int:
+    """Return of how many classes the memory of this process, or of each worker, holds what so many fits take.
 
-    It is lazy where y is a Dask collection, and of the library of y.
+    A class has n_features + 1 parameters. A fit by L-BFGS remembers some `VECTORS` arrays of all of them, and each
+    thread adds up `SUMS` of them. What kernels make of the rows does not grow with the classes.
     """
-    if _is_lazy(y):
-        return y.map_blocks(_codes, classes=classes, dtype=np.float64, meta=no_rows(y._meta, "float64", 1))
-    return _codes(y if is_other(y) else np.asarray(y), classes)
+    from distributed.system import MEMORY_LIMIT
+
+    workers = [] if client is None else client.scheduler_info(n_workers=-1)["workers"].values()
+    memory = min((worker["memory_limit"] or MEMORY_LIMIT for worker in workers), default=MEMORY_LIMIT)
+    threads = max((worker["nthreads"] for worker in workers), default=len(os.sched_getaffinity(0)))
+    return int(memory) // (8 * (n_features + 1) * fits * (VECTORS + SUMS * threads))
+
+
+def encoded(y: Any, classes: Array, known: bool = False) -> Any:
+    """Return the code of each label (n,), float64, and the number of classes for a label that is none of them.
+
+    It is lazy where y is a Dask collection, and of the library of y. Raises DataError for a label that is missing, and
+    where all are `known` for one that is none of the classes.
+    """
+    y = y[:, 0] if y.ndim == 2 else y
+    like = no_rows(y._meta, "float64", 1) if is_lazy(y) else None
+    return as_array("y", y, partial(_codes, classes=classes, known=known), like)
 
 
 def class_weights(codes: Any, sample_weight: Any, class_weight: Any, classes: Array) -> Array | None:
@@ -48,10 +85,10 @@ def class_weights(codes: Any, sample_weight: Any, class_weight: Any, classes: Ar
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise InputError(f"class_weight is {class_weight!r}: give None, 'balanced', or a dict of weights by label")
-        s = 1.0 if sample_weight is None else _hosted(sample_weight)
-        codes = _hosted(codes)
+        s = 1.0 if sample_weight is None else on_host("sample_weight", sample_weight)
+        codes = on_host("y", codes)
         parts: Any = np.stack([_sums_of_cuts(s * (codes == code)) for code in range(classes.size)])
-        counts = np.asarray(parts.compute() if _is_lazy(parts) else parts).sum(axis=1)
+        counts = np.asarray(parts.compute() if is_lazy(parts) else parts).sum(axis=1)
         # A class without weight has no rows to weigh.
         return np.asarray(counts.sum() / (classes.size * np.where(counts > 0, counts, 1.0)))
     return np.asarray(compute_class_weight(class_weight, classes=classes, y=classes), np.float64)
@@ -61,27 +98,22 @@ def weighted(codes: Any, sample_weight: Any, of_class: Array | None) -> Any:
     """Return the weights of rows times those of their classes (k,)."""
     if of_class is None:
         return sample_weight
-    if _is_lazy(codes):
+    if is_lazy(codes):
         of_row = codes.map_blocks(_taken, of_class=of_class, dtype=np.float64, meta=no_rows(codes._meta, "float64", 1))
     else:
         of_row = _taken(codes, of_class)
     if sample_weight is None:
         return of_row
-    if _is_lazy(of_row) or _is_lazy(sample_weight):
-        return _hosted(of_row) * _hosted(sample_weight)
+    if is_lazy(of_row) or is_lazy(sample_weight):
+        return on_host("y", of_row) * on_host("sample_weight", sample_weight)
     return of_row * cast(sample_weight, "float64", of_row)
-
-
-def on_host(values: Any) -> Array:
-    """Return values as a NumPy array; those of a Dask collection are computed."""
-    return np.asarray(to_host(values.compute() if _is_lazy(values) else values))
 
 
 def _sums_of_cuts(weights: Any) -> Any:
     """Return the sums of weights (n,), float64, between cuts that depend on n alone: any chunks have the same bits."""
     n = n_rows(weights)
     rows = cut(n, 1, np.float64).block_rows
-    if not _is_lazy(weights):
+    if not is_lazy(weights):
         return np.concatenate([_sum(weights[start : start + rows]) for start in range(0, n, rows)])
     even = weights.rechunk(rows)
     return even.map_blocks(_sum, dtype=np.float64, chunks=((1,) * even.npartitions,))
@@ -91,14 +123,81 @@ def _sum(weights: Array) -> Array:
     return np.asarray(np.sum(weights, dtype=np.float64, keepdims=True))
 
 
-def _codes(y: Any, classes: Array) -> Any:
+def _host(y: Any, start: int) -> Array:
+    """Return labels (m,), the first that of row `start`, on the host. Raises DataError for a missing one."""
+    labels = np.asarray(to_host(y)).reshape(-1)
+    missing = labels != labels  # NaN, and NaT
+    if labels.dtype.kind == "O":
+        missing = missing | (labels == None)  # noqa: E711 - of each label
+    _refuse(missing, labels, start, "a label is missing: drop such rows before the fit")
+    return labels
+
+
+def _refuse(wrong: Any, labels: Array, start: int, words: str) -> None:
+    """Raise DataError for the first label that is wrong."""
+    if np.any(wrong):
+        row = int(np.argmax(wrong))
+        raise DataError(f"y is {labels[row]} in row {start + row}: {words}")
+
+
+def _distinct(y: Any, start: int, most: int | None) -> Array:
+    """Return the distinct labels of some rows, in order, found where they lie if they are whole numbers on a card."""
+    there = device_labels.classes_of(namespace(y).reshape(y, (-1,))) if on_device(y) else None
+    if there is not None:
+        return _check_number(there, most)
+    labels = _host(y, start)
+    if labels.dtype.kind not in "biufMmSUOT":
+        raise DataError(f"y has dtype {labels.dtype}: expected labels, words or whole numbers")
+    found = _merged([labels], None)
+    if labels.dtype.kind == "f":
+        broken = found[(found != np.floor(found)) | np.isinf(found)]
+    else:
+        broken = [v for v in found if isinstance(v, float) and not v.is_integer()] if labels.dtype.kind == "O" else []
+    if len(broken):
+        words = "labels are words or whole numbers; numbers like these are for a regressor, such as Ridge"
+        _refuse(labels == broken[0], labels, start, words)
+    return _check_number(found, most)
+
+
+def _merged(parts: list[Array], most: int | None) -> Array:
+    """Return the distinct labels of several parts, in order."""
+    labels = np.concatenate(parts)
+    try:
+        found = np.unique(labels)
+    except TypeError as error:
+        raise DataError(f"y has labels of several kinds, that have no order: {error}") from None
+    return _check_number(found, most)
+
+
+def _check_number(found: Array, most: int | None) -> Array:
+    if most is not None and found.size > most:
+        raise InputError(
+            f"y has {found.size:,} classes or more, and the memory holds a model of {most:,}: is y a number for a "
+            "regressor, such as Ridge, or the name of a row?"
+        )
+    return found
+
+
+def _codes(y: Any, start: int, classes: Array, known: bool) -> Any:
+    """Return the codes of some rows, in the library of y; found on the host where that has no such classes."""
+    if is_other(y) and classes.dtype.kind in NUMBERS:
+        codes = _codes_there(y, classes)
+        if not _any(codes == classes.size if known else y != y):
+            return codes
+    labels = _host(y, start)
+    places = np.minimum(np.searchsorted(classes, labels), classes.size - 1)
+    none = classes[places] != labels
+    if known:
+        _refuse(
+            none, labels, start, "it was not there when the classes were looked for, so y gives other rows each time"
+        )
+    return cast(np.where(none, classes.size, places), "float64", y)
+
+
+def _codes_there(y: Any, classes: Array) -> Any:
+    """Return the codes of labels that are numbers, in their own library."""
     if on_device(y) and device_labels.takes(y, classes):
         return device_labels.codes_of(y, classes)
-    if not is_other(y):
-        places = np.minimum(np.searchsorted(classes, y), classes.size - 1)
-        return np.where(classes[places] == y, places, classes.size).astype(np.float64)
-    if classes.dtype.kind not in NUMBERS:
-        return _codes(np.asarray(to_host(y)), classes)
     xp = namespace(y)
     whole = xp.isdtype(y.dtype, ("integral", "bool")) and classes.dtype.kind in "biu"
     y = xp.astype(y, xp.int64 if whole else xp.float64)
@@ -109,19 +208,16 @@ def _codes(y: Any, classes: Array) -> Any:
     return xp.astype(found, xp.float64)
 
 
+def _any(wrong: Any) -> bool:
+    """Whether one of some flags is set. On a card by a kernel of our own: CuPy compiles its `any` for seconds."""
+    if on_device(wrong):
+        found = device_labels.classes_of(wrong)
+        return found is not None and bool(found[-1])
+    return bool(namespace(wrong).any(wrong))
+
+
 def _taken(codes: Any, of_class: Array) -> Any:
     if not is_other(codes):
         return of_class[codes.astype(np.intp)]
     xp = namespace(codes)
     return xp.take(cast(of_class, "float64", codes), xp.astype(codes, xp.int64), axis=0)
-
-
-def _hosted(values: Any) -> Any:
-    """Return values as a NumPy array, of a Dask collection as one whose chunks are NumPy's."""
-    if not _is_lazy(values):
-        return to_host(values)
-    return values.map_blocks(to_host, dtype=values.dtype, meta=np.empty((0,))) if is_other(values._meta) else values
-
-
-def _is_lazy(y: Any) -> bool:
-    return hasattr(y, "__dask_graph__")

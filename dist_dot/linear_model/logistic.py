@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from dist_dot.blocks.arrays import NUMBERS, cast, is_other, namespace, to_host
 from dist_dot.blocks.device.settle import given_back
@@ -91,8 +91,8 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
         if not self.C > 0:
             raise InputError(f"C is {self.C!r}: give a number > 0, or np.inf for no penalty")
         X, y, sample_weight = self._checked(X, y, sample_weight)
-        self.classes_ = classes_of(y)
-        codes = encoded(y, self.classes_)
+        self.classes_ = classes_of(y, X.shape[1])
+        codes = encoded(y, self.classes_, known=True)
         weight = weighted(codes, sample_weight, class_weights(codes, sample_weight, self.class_weight, self.classes_))
         blocks = lay_out(X, codes, weight, device=self.device)
         objective = Objective(blocks, self._loss, 1.0 / self.C, self.fit_intercept)
@@ -100,6 +100,8 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
         self._minimise(objective, float_dtype(X), self._warm_start(objective), self.early_stopping)
         self._shape()
         return self
+
+    _checks: ClassVar[dict[str, bool]] = {}
 
     def decision_function(self, X: Any) -> Any:
         """Return z = X @ coef_.T + intercept_: (n,) for two classes, > 0 for the second one; else (n, k)."""
@@ -148,7 +150,7 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
     def _coded(self, X: Any, y: Any, sample_weight: Any) -> tuple[Objective, Array]:
         check_is_fitted(self)
         X, y, sample_weight = self._received(X, y, sample_weight)
-        return self._objective(X, encoded(y, self.classes_), sample_weight, self._loss)
+        return self._objective(X, encoded(self._target(y), self.classes_), sample_weight, self._loss)
 
     def _of_classes(self, X: Any, function: Callable[[Loss, Any], Any]) -> Any:
         z = self._decision(X)
@@ -159,13 +161,12 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
         return Logistic() if len(self.classes_) == 2 else Softmax(len(self.classes_))
 
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-        """Return X (n, p), labels y (n,) and the weights (n,) or None, checked by scikit-learn where they are plain."""
-        X, y, sample_weight = self._received(X, y, sample_weight)
+        """Return X (n, p), labels y (n,) and the weights (n,) or None, checked by scikit-learn where X is plain."""
+        X, y, sample_weight = super()._checked(X, y, sample_weight)
         if is_plain(X):
-            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
             check_classification_targets(y)
-            if sample_weight is not None:
-                sample_weight = np.broadcast_to(np.asarray(sample_weight, X.dtype), y.shape)
+        if is_plain(X):
+            check_classification_targets(y)
         return X, y, sample_weight
 
     def _shape(self) -> None:

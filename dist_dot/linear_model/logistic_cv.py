@@ -7,10 +7,11 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold
 
+from dist_dot.blocks.inputs import computed
 from dist_dot.blocks.layout import beside, float_dtype, lay_out
 from dist_dot.blocks.together import ALL
 from dist_dot.errors import InputError
-from dist_dot.linear_model.labels import class_weights, classes_of, encoded, on_host, weighted
+from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
 from dist_dot.linear_model.logistic import LogisticRegression
 from dist_dot.linear_model.ridge_cv import fold_labels
 from dist_dot.solvers import LBFGS, Solver
@@ -87,13 +88,14 @@ class LogisticRegressionCV(LogisticRegression):
         if self.scoring not in (None, *SCORES):
             raise InputError(f"scoring is {self.scoring!r}: give {' or '.join(map(repr, SCORES))}")
         X, y, sample_weight = self._checked(X, y, sample_weight)
-        self.classes_ = classes_of(y)
-        codes = encoded(y, self.classes_)
+        folds = self.cv if isinstance(self.cv, int | np.integer) else 5  # or about so many
+        self.classes_ = classes_of(y, X.shape[1], self.Cs_.size * int(folds))
+        codes = encoded(y, self.classes_, known=True)
         of_class = class_weights(codes, sample_weight, self.class_weight, self.classes_)
         weight = weighted(codes, sample_weight, of_class)
-        folds = self._folds(on_host(codes))
-        blocks = lay_out(X, beside(codes, folds), weight, device=self.device)
-        count = int(folds.max()) + 1
+        labels = self._folds(computed("y", codes))
+        blocks = lay_out(X, beside(codes, labels), weight, device=self.device)
+        count = int(labels.max()) + 1
         zero = np.zeros((blocks.cuts.n_features + int(self.fit_intercept)) * self._loss.outputs)
         members = tuple(self._loop(C, zero) for C in self.Cs_ for _ in range(count))
         together = Together(members, tuple(range(count)) * self.Cs_.size)

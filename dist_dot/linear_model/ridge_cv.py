@@ -5,6 +5,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.model_selection import check_cv
 
+from dist_dot.blocks.arrays import to_host
 from dist_dot.blocks.layout import beside, float_dtype, lay_out, n_rows
 from dist_dot.errors import InputError
 from dist_dot.linear_model.least_squares import LeastSquares
@@ -72,7 +73,7 @@ def fold_labels(cv: Any, n_samples: int) -> Array:
     parts = cv if hasattr(cv, "shape") else list(cv)
     if isinstance(parts, list) and isinstance(parts[0], tuple | list):
         return _tested(parts, n_samples)
-    labels = np.asarray(parts)
+    labels = np.asarray(to_host(parts))
     if labels.shape != (n_samples,):
         raise InputError(
             f"cv has shape {labels.shape}: give None, a number of folds, a splitter, or a fold for each row"

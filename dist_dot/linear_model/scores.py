@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dist_dot.blocks.scores import Correct, RankCounts
+from dist_dot.blocks.scores import Correct, RankCounts, SquaredErrors
 from dist_dot.errors import InputError
 from dist_dot.objective import Objective
 from dist_dot.typing import Array
@@ -22,6 +22,20 @@ def mean_loss(objective: Objective, parameters: Array) -> float:
     objective.check_target()
     weight, _ = objective.null_model()
     return objective.value_and_gradient(parameters)[0] / weight
+
+
+def r2(objective: Objective, parameters: Array) -> float:
+    """Return 1 - the sum of squared errors / that of the mean of y, by weight, averaged over the targets. Two rounds.
+
+    As in scikit-learn it is 1 for a constant y that is met exactly, and 0 for one that is not.
+    """
+    at = objective.padded(parameters)
+    total, means, errors = np.split(objective.blocks.reduce(SquaredErrors(), at), [1, 1 + objective.n_targets])
+    constant = np.zeros((objective.n_targets, objective.n_features + 1))
+    constant[:, -1] = means / total
+    spread = objective.blocks.reduce(SquaredErrors(), constant.ravel())[-objective.n_targets :]
+    met = np.where(errors > 0, 0.0, 1.0)
+    return float(np.mean(np.where(spread > 0, 1.0 - errors / np.where(spread > 0, spread, 1.0), met)))
 
 
 def area_under_curve(objective: Objective, parameters: Array) -> float:

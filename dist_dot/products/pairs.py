@@ -2,14 +2,18 @@
 
 Of Dask arrays each is a Dask array, not computed yet: block by block, so that a result larger than memory can be
 written as it is made. Arrays of a library that speaks the array API, such as CuPy, stay on their device; anything else
-becomes a NumPy array.
+becomes a NumPy array. float32 stays float32, every other number becomes float64 before it is multiplied.
+
+Each raises DataError for what are no numbers, for sparse matrices and masked values, and for chunks of a Dask array
+that have another shape than it says.
 """
 
+from functools import partial
 from typing import Any
 
-import numpy as np
-
-from dist_dot.blocks.arrays import cast, is_other, namespace
+from dist_dot.blocks.arrays import cast, is_lazy, namespace
+from dist_dot.blocks.inputs import as_array, check_collection
+from dist_dot.blocks.layout import float_dtype
 from dist_dot.errors import DataError
 
 
@@ -29,12 +33,11 @@ def inner(X: Any, Y: Any) -> Any:
 
     Symmetric, linear in both, and inner(X, Y)^2 <= inner(X, X) inner(Y, Y). Raises DataError for shapes that differ.
     """
-    X, Y = _array(X), _array(Y)
+    X, Y = as_numbers("X", X, "float64"), as_numbers("Y", Y, "float64")
     if X.shape != Y.shape:
         raise DataError(f"X has shape {X.shape} and Y has shape {Y.shape}: they have no inner product")
-    if is_lazy(X) or is_lazy(Y):
-        return (X.astype("float64") * Y).sum()
-    return namespace(X).sum(cast(X, "float64") * cast(Y, "float64"))
+    product = X * Y
+    return product.sum() if is_lazy(product) else namespace(product).sum(product)
 
 
 def gram(X: Any) -> Any:
@@ -60,24 +63,29 @@ def directions(X: Any) -> Any:
     return X / xp.where(length > 0, length, xp.ones_like(length))
 
 
-def is_lazy(array: Any) -> bool:
-    """Whether this is a Dask collection."""
-    return hasattr(array, "__dask_graph__")
+def as_numbers(name: str, values: Any, dtype: str | None = None) -> Any:
+    """Return an array of this floating dtype, float32 or float64 by default: products of integers would overflow."""
+    if is_lazy(values):
+        check_collection(name, values)
+    else:
+        values = as_array(name, values)
+    own = float_dtype(values, name)
+    floats = partial(_floats, name=name, dtype=dtype or own)
+    return as_array(name, values, floats, floats(values._meta, 0) if is_lazy(values) else None)
+
+
+def _floats(rows: Any, start: int, *, name: str, dtype: str) -> Any:
+    float_dtype(rows, name)
+    return cast(rows, dtype)
 
 
 def _directions(X: Any) -> Any:
-    return X.map_blocks(directions, dtype=np.result_type(X.dtype, np.float32)) if is_lazy(X) else directions(X)
-
-
-def _array(array: Any) -> Any:
-    return array if is_lazy(array) or is_other(array) else np.asarray(array)
+    return X.map_blocks(directions, dtype=X.dtype) if is_lazy(X) else directions(X)
 
 
 def _rows(name: str, array: Any) -> Any:
     """Return rows of floating numbers, each in one piece where they are lazy."""
-    array = _array(array)
+    array = as_numbers(name, array)
     if array.ndim != 2:
         raise DataError(f"{name} has shape {array.shape}: expected rows, (n, p); a single row is {name}.reshape(1, -1)")
-    if is_lazy(array):
-        return array.rechunk({1: -1})
-    return array
+    return array.rechunk({1: -1}) if is_lazy(array) else array

@@ -8,11 +8,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numba import njit
 
-from dist_dot.blocks.arrays import cast, is_other, namespace, to_host
+from dist_dot.blocks.arrays import cast, is_lazy, is_other, namespace, to_host
 from dist_dot.blocks.blas import one_blas_thread
+from dist_dot.blocks.inputs import as_array, check_collection
 from dist_dot.blocks.layout import check_finite, float_dtype, n_rows
 from dist_dot.errors import DataError, InputError, suggestion
-from dist_dot.products.pairs import directions, is_lazy
+from dist_dot.products.pairs import directions
 from dist_dot.typing import Array
 
 # Scores of a tile of rows: they stay in the L2 cache for the search. At least ROWS rows, whatever the queries.
@@ -35,20 +36,26 @@ def top_k(X: Any, queries: Any, k: int, metric: Literal["dot", "cosine"] = "dot"
     by all threads that this process may use; of a Dask array the result is two Dask arrays that are not computed yet,
     one task per block. A block needs memory for q k results and a tile of scores, whatever its size.
 
-    Cost: reads X once; n q p multiplications. Raises DataError for shapes that do not match and for NaN and infinity,
-    with row and column; InputError for k and for another metric.
+    Cost: reads X once; n q p multiplications. Raises DataError for shapes that do not match, for NaN, infinity and
+    masked values, with row and column, and for an inner product that X's precision cannot hold; InputError for k and
+    for another metric.
     """
     if metric not in ("dot", "cosine"):
         raise InputError(f"unknown metric {metric!r}: {suggestion(metric, ('dot', 'cosine'))}")
-    X = X if is_lazy(X) or is_other(X) else np.asarray(X)
-    queries = np.asarray(to_host(queries))
+    if is_lazy(X):
+        check_collection("X", X)
+        n_rows(X)  # before each chunk is asked whether it has as many as its array says
+    X, queries = as_array("X", X), np.asarray(as_array("queries", to_host(queries)))
     if queries.ndim != 2 or X.ndim != 2 or X.shape[1] != queries.shape[1]:
         raise DataError(f"X has shape {X.shape} and queries have shape {queries.shape}: expected (n, p) and (q, p)")
     if not 1 <= k <= n_rows(X):
         raise InputError(f"k is {k!r}: give a number from 1 to the {n_rows(X)} rows of X")
+    float_dtype(queries, "queries")
     check_finite("queries", queries, 0)
-    queries = queries.astype(float_dtype(X))
-    search = partial(_search, queries=directions(queries) if metric == "cosine" else queries, k=k, metric=metric)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows here is found in the scores
+        queries = queries.astype(float_dtype(X))
+        queries = directions(queries) if metric == "cosine" else queries
+    search = partial(_search, queries=queries, k=k, metric=metric)
     if is_lazy(X):
         return _lazily(X, search, len(queries), k)
     starts = range(0, X.shape[0], BLOCK)
@@ -77,19 +84,46 @@ def _search(block: Any, start: int, *, queries: Array, k: int, metric: str) -> B
     """Return the best rows of one block; where it has fewer than k, the rest are number -1 with the score -inf."""
     dtype = float_dtype(block)
     block = cast(block, dtype)
-    check_finite("X", block, start)
-    q = len(queries)
-    rows = max(ROWS, TILE // (q * queries.itemsize))
+    q, large = len(queries), _may_overflow(block, queries)
+    if large:
+        check_finite("X", block, start)
+    rows = max(ROWS, TILE // max(1, q * queries.itemsize))
     index, score = np.full((q, k), -1), np.full((q, k), -np.inf, dtype)
     asked = cast(queries, dtype, block)
     for at in range(0, block.shape[0], rows):
         tile = block[at : min(at + rows, block.shape[0]), :]
-        scores = asked @ (directions(tile) if metric == "cosine" else tile).T
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores = asked @ (directions(tile) if metric == "cosine" else tile).T
+        if large:
+            _check_scores(scores, start + at)
         if is_other(block):
             index, score = _merge([Best(index, score), _best(scores, start + at, k)])
         else:
             _insert(scores, start + at, index, score)
     return Best(index, score)
+
+
+def _may_overflow(block: Any, queries: Array) -> bool:
+    """Whether an inner product may be too large for its dtype. False also says that the block is finite.
+
+    No sum of products, nor a part of it, is larger than the norm of the query times that of all rows together. This
+    norm is read faster than each score could be looked at.
+    """
+    if is_other(block):
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        largest = np.linalg.norm(queries.astype(np.float64), axis=1).max(initial=0.0)
+        return not float(np.linalg.norm(block)) * float(largest) < float(np.finfo(block.dtype).max) / 2
+
+
+def _check_scores(scores: Any, start: int) -> None:
+    """Raise DataError for a score that its dtype cannot hold."""
+    xp = namespace(scores)
+    if not bool(xp.all(xp.isfinite(scores))):
+        query, row = np.argwhere(~to_host(xp.isfinite(scores)))[0]
+        dtype = float_dtype(scores)
+        advice = "use X.astype('float64')" if dtype == "float32" else "divide X or the queries by their size"
+        raise DataError(f"the inner product of query {query} and row {start + row} of X overflows {dtype}: {advice}")
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]

@@ -120,6 +120,23 @@ def test_a_model_of_the_card_predicts_rows_of_the_host_and_the_other_way_round()
     np.testing.assert_allclose(cupy.asnumpy(here.predict_proba(cupy.asarray(X))), there.predict_proba(X), rtol=1e-4)
 
 
+def test_labels_of_the_card_get_the_checks_of_those_of_the_host():
+    X, y, _ = table(losses.Softmax(4), "float64")
+    for wrong, words in ((np.nan, "a label is missing"), (0.5, "labels are words or whole numbers")):
+        labels = y.astype("float64")
+        model = dist_dot.LogisticRegression().fit(*on_card(X, labels))
+        labels[157] = wrong
+        with pytest.raises(dist_dot.DataError, match=f"y is {wrong} in row 157: {words}"):
+            model.fit(*on_card(X, labels))
+    labels[157] = np.nan
+    with pytest.raises(dist_dot.DataError, match="y is nan in row 157: a label is missing"):
+        model.score(*on_card(X, labels))
+    labels[157] = 77.0  # no class of the model: a wrong prediction
+    assert 0.3 < model.score(*on_card(X, labels)) < 1
+    with pytest.raises(dist_dot.DataError, match=r"y has shape \(3001, 4\): .* one label per row"):
+        model.fit(*on_card(X, np.eye(4)[y]))
+
+
 def test_early_stopping_sees_the_same_rows():
     X, y, _ = table(losses.Logistic(), "float64")
     stops = EarlyStopping()
