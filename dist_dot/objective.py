@@ -1,7 +1,6 @@
 """The objective F, and what is known about it: each method call is one round, unless it says otherwise."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -259,11 +258,12 @@ class Objective:
     def reference(self) -> Reference:
         """Return the gradient at W = 0 and z = link(weighted mean of y), for all rows, and the rounding of its sums.
 
-        That z is the same without an intercept. It is in the units of the gradients near the minimum, whatever those of
-        y and wherever a run starts. Two rounds: one reads y alone, and is not made again after `check_target`; the
-        other reads X twice. Raises InputError if the weights sum to zero.
+        That z is the same without an intercept, and 0 where y is at an end of its domain throughout. The gradient is in
+        the units of those near the minimum, whatever the unit of y and wherever a run starts. Two rounds: one reads y
+        alone, and is not made again after `check_target`; the other reads X twice. Raises InputError if the weights sum
+        to zero.
         """
-        null = self._null_model(self._target_sums)
+        null = self._best_constant()
         sums = self.blocks.reduce(ReferenceSums(self.loss), null)
         p, weight = self.n_features, float(self._target_sums[0])
         gradient, first, raw, of_targets = np.split(sums[1:], null.size + np.array([0, p, 2 * p]))
@@ -287,11 +287,31 @@ class Objective:
             return 1.0 if model == 0.0 else -np.inf
         return 1.0 - model / null
 
-    @cached_property
+    @property
     def _target_sums(self) -> Array:
-        sums = self.blocks.reduce(TargetSums(self.loss), np.zeros(0))
-        _require_weight(sums[0])
-        return sums
+        """The sums of `TargetSums`, asked for once.
+
+        `functools.cached_property` has one lock for all objectives in Python 3.11: loops that meet in each round would
+        wait for each other.
+        """
+        known: Array | None = self.__dict__.get("target_sums")
+        if known is None:
+            known = self.blocks.reduce(TargetSums(self.loss), np.zeros(0))
+            _require_weight(known[0])
+            self.__dict__["target_sums"] = known
+        return known
+
+    def _best_constant(self) -> Array:
+        """Return the padded flat vector of the best constant, with z = 0 where y is at an end of its domain.
+
+        There z would be infinite, and the gradient nothing but what `link` puts in its place.
+        """
+        null, sums = self._null_model(self._target_sums), self._target_sums
+        mean, (low, high) = sums[2:] / sums[0], (0.0, 1.0) if self.loss.outputs > 1 else self.loss.domain
+        at_end = mean >= high * (1.0 - 1e-12)  # the sums of s and of s y have roundings of their own
+        at_end = np.full(mean.size, at_end.any()) if self.loss.outputs > 1 else at_end | (mean <= low)
+        null.reshape(self.n_outputs, -1)[at_end, -1] = 0.0
+        return null
 
     def _null_model(self, sums: Array) -> Array:
         """Return the padded flat vector of the best constant."""

@@ -7,7 +7,17 @@ long double finds.
 import numpy as np
 import pytest
 
-from dist_dot import GammaRegressor, Objective, PoissonRegressor, Ridge, Status, lay_out, losses, minimise
+from dist_dot import (
+    GammaRegressor,
+    LogisticRegressionCV,
+    Objective,
+    PoissonRegressor,
+    Ridge,
+    Status,
+    lay_out,
+    losses,
+    minimise,
+)
 from dist_dot.blocks.arrays import Parameters
 from dist_dot.blocks.block import Block
 from dist_dot.blocks.kernels import Curvature
@@ -197,3 +207,25 @@ def test_the_curvature_of_float32_rows_is_added_up_in_float32(weighted):
     again = Curvature(losses.Logistic())._triangles(block, at, "float32")[0, 0]
     np.testing.assert_array_equal(ordinary, again)
     assert (ordinary != Curvature(losses.Logistic())._triangles(block, at, "float64")[0, 0]).any()
+
+
+@pytest.mark.parametrize("solver", ["newton", "cg", "lbfgs"])  # plain descent takes ever smaller steps
+@pytest.mark.parametrize(
+    ("loss", "label"),
+    [(losses.Logistic(), 0.0), (losses.Logistic(), 1.0), (losses.Poisson(), 0.0), (losses.Softmax(3), 2.0)],
+)
+def test_a_y_at_the_end_of_its_domain_ends(loss, label, solver):
+    """F has no minimum there: a run ends by the gradient at z = 0, as there is no best constant."""
+    s = np.linspace(0.1, 1.0, 300)  # whose sum and weighted sum may be rounded in two ways
+    objective = Objective(lay_out(X, np.full(300, label), s), loss, 1.0)
+    fit = minimise(objective, ITERATIVE[solver], tol=1e-6)
+    assert fit.status is Status.CONVERGED and fit.n_iter < 100
+    predicted = loss.predict(X @ fit.w + fit.intercept)
+    np.testing.assert_allclose(predicted[:, 2] if loss.outputs > 1 else predicted, min(label, 1.0), atol=1e-4)
+
+
+def test_objectives_do_not_wait_for_each_other():
+    """Loops that share their rounds ask for the sums of y at the same time."""
+    folds = np.arange(300) % 3
+    model = LogisticRegressionCV(Cs=3, cv=folds).fit(X, LABELS)
+    assert model.fit_.status is Status.CONVERGED
