@@ -20,7 +20,7 @@ LAYERS = [
     "linear_model",
     "jobs",
 ]
-DASK = {f"blocks/{name}.py" for name in ("layout", "cluster", "remote", "service", "rounds", "run", "worker")}
+DASK = {f"blocks/{name}.py" for name in ("inputs", "layout", "cluster", "remote", "service", "rounds", "run", "worker")}
 DASK |= {"products/search.py"}
 
 
