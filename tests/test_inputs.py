@@ -31,7 +31,7 @@ from dist_dot.blocks.arrays import Parameters, to_host
 from dist_dot.blocks.block import Block, cut
 from dist_dot.blocks.device import labels as device_labels
 from dist_dot.blocks.kernels import Curvature, HessianProduct, ValueAndGradient
-from dist_dot.blocks.layout import make_block
+from dist_dot.blocks.layout import make_block, memory
 from dist_dot.errors import InputError
 from dist_dot.linear_model import labels as host_labels
 from dist_dot.linear_model.labels import classes_of, encoded, most_classes
@@ -257,21 +257,24 @@ def test_labels_that_change_from_look_to_look_are_refused():
 
 
 class Workers:
-    """A client, as `most_classes` sees it."""
+    """A client of some workers."""
 
     def scheduler_info(self, n_workers):
         assert n_workers == -1  # all of them
-        memory = {"a": 2 << 30, "b": 1 << 30, "c": 0}  # 0 is no limit
-        return {"workers": {name: {"memory_limit": limit, "nthreads": 4} for name, limit in memory.items()}}
+        limits = {"a": 2 << 30, "b": 1 << 30, "c": 0}  # 0 is no limit
+        return {"workers": {name: {"memory_limit": limit, "nthreads": 4} for name, limit in limits.items()}}
 
 
 def test_more_classes_than_the_memory_holds_are_refused(monkeypatch):
     # A class has 8 (p + 1) bytes, in the smallest worker some hundred arrays of them.
-    most = most_classes(99, 1, Workers())
+    monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 8 << 30)
+    monkeypatch.setattr("dist_dot.blocks.layout._client_in_force", Workers)
+    assert memory(True) == (1 << 30, 4) and memory(False)[0] == 8 << 30
+    most = most_classes(99, 1, 1 << 30, 4)
     assert 2**30 / (8 * 100) / 150 < most < 2**30 / (8 * 100) / 70
-    assert most_classes(99, 50, Workers()) == pytest.approx(most / 50, abs=1)
+    assert most_classes(99, 50, 1 << 30, 4) == pytest.approx(most / 50, abs=1)
     X, y = np.ones((5000, 10)), np.arange(5000) // 3
-    monkeypatch.setattr("dist_dot.linear_model.labels.client_in_force", lambda: None)
+    monkeypatch.setattr("dist_dot.blocks.layout._client_in_force", lambda: None)
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 10 << 20)
     monkeypatch.setattr("dist_dot.linear_model.labels.FEW", 1000)
     for wrap in (np.asarray, lambda array: chunked(array, 1700)):

@@ -21,7 +21,7 @@ LAYERS = [
     "jobs",
     "__main__",
 ]
-DASK = {f"blocks/{name}.py" for name in ("layout", "cluster", "remote", "service", "rounds", "run", "worker")}
+DASK = {f"blocks/{name}.py" for name in ("inputs", "layout", "cluster", "remote", "service", "rounds", "run", "worker")}
 DASK |= {"blocks/device/serialize.py", "products/search.py"}
 
 

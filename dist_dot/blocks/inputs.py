@@ -9,6 +9,7 @@ import numpy as np
 from dist_dot.blocks.arrays import is_lazy, is_other, to_host
 from dist_dot.errors import DataError
 
+FAN_IN = 16  # results that are merged at a time
 Then = Callable[[Any, int], Any]
 """(rows, the number of the first of them) -> an array of as many rows."""
 
@@ -43,6 +44,21 @@ def computed(name: str, values: Any) -> Any:
 
 def _to_host(rows: Any, start: int) -> Any:
     return to_host(rows)
+
+
+def merged(name: str, values: Any, find: Then, merge: Callable[[list[Any]], Any]) -> Any:
+    """Return what is found in the rows: of a Dask array in each chunk, in its own task, and merged in a tree."""
+    if not is_lazy(values):
+        return find(as_array(name, values), 0)
+    from dask import compute, delayed
+
+    values = as_array(name, values)
+    starts = np.cumsum([0, *values.chunks[0][:-1]]).tolist()
+    chunks = values.to_delayed().ravel()
+    parts = [delayed(find)(chunk, start) for chunk, start in zip(chunks, starts, strict=True)]
+    while len(parts) > 1:
+        parts = [delayed(merge)(parts[at : at + FAN_IN]) for at in range(0, len(parts), FAN_IN)]
+    return compute(parts[0])[0]
 
 
 def check_collection(name: str, values: Any) -> None:

@@ -1,5 +1,6 @@
 """X, y and weights in any accepted form -> row blocks that are checked, aligned, and where they will be used."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -251,7 +252,7 @@ def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str, device: st
         )
         for number, (X_part, y_part, weight_part) in enumerate(zip(X_parts, y_parts, weight_parts, strict=True))
     ]
-    client = client_in_force()
+    client = _client_in_force()
     if client is None:
         settle.require(device)
         return LocalBlocks(compute(*tasks, scheduler="threads"), cuts)
@@ -260,7 +261,17 @@ def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str, device: st
     return place(client, tasks, cuts, prefix, f"the Dask array {X.name}")
 
 
-def client_in_force() -> Any:
+def memory(lazy: bool) -> tuple[int, int]:
+    """Return the bytes of memory and the threads that this process has, or the smallest worker where rows are lazy."""
+    from distributed.system import MEMORY_LIMIT
+
+    client = _client_in_force() if lazy else None
+    workers = [] if client is None else client.scheduler_info(n_workers=-1)["workers"].values()
+    smallest = min((worker["memory_limit"] or MEMORY_LIMIT for worker in workers), default=MEMORY_LIMIT)
+    return int(smallest), max((worker["nthreads"] for worker in workers), default=len(os.sched_getaffinity(0)))
+
+
+def _client_in_force() -> Any:
     """Return the client that `dask.compute` would use, None where there is none."""
     from distributed import default_client
 

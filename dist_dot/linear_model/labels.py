@@ -1,6 +1,5 @@
 """Class labels of any kind <-> the codes 0, 1, .. that losses take; weights of classes."""
 
-import os
 from functools import partial
 from typing import Any
 
@@ -11,12 +10,11 @@ from dist_dot.blocks.arrays import NUMBERS, cast, is_lazy, is_other, namespace, 
 from dist_dot.blocks.block import cut
 from dist_dot.blocks.device import labels as device_labels
 from dist_dot.blocks.device import on_device
-from dist_dot.blocks.inputs import as_array, on_host
-from dist_dot.blocks.layout import client_in_force, n_rows
+from dist_dot.blocks.inputs import as_array, merged, on_host
+from dist_dot.blocks.layout import memory, n_rows
 from dist_dot.errors import DataError, InputError
 from dist_dot.typing import Array
 
-FAN_IN = 16  # chunks whose labels are merged at a time
 FEW = 100_000  # parameters that any memory is good for
 # Arrays of all parameters: L-BFGS remembers 30 steps and as many gradients, and tries four points at a time. Those of a
 # thread: the sums of four points, of a tile and of a block.
@@ -31,37 +29,22 @@ def classes_of(y: Any, n_features: int, fits: int = 1) -> Array:
     Raises DataError for a label that is missing, or a number that is not whole, with its row; InputError for a single
     class, and for more than the memory is good for, where so many fits of n_features columns are made at a time.
     """
-    if is_lazy(y):
-        from dask import compute, delayed
-
-        y, most = as_array("y", y), most_classes(n_features, fits, client_in_force())
-        starts = np.cumsum([0, *y.chunks[0][:-1]]).tolist()
-        find, merge = delayed(_distinct), delayed(_merged)
-        parts = [find(part, start, most) for part, start in zip(y.to_delayed().ravel(), starts, strict=True)]
-        while len(parts) > 1:
-            parts = [merge(parts[at : at + FAN_IN], most) for at in range(0, len(parts), FAN_IN)]
-        classes: Array = compute(parts[0])[0]
-    else:
-        classes = _distinct(as_array("y", y), 0, None)
-        if classes.size > 2 and classes.size * fits * (n_features + 1) > FEW:
-            _check_number(classes, most_classes(n_features, fits, None))
+    most = most_classes(n_features, fits, *memory(True)) if is_lazy(y) else None
+    classes: Array = merged("y", y, partial(_distinct, most=most), partial(_union, most=most))
+    if most is None and classes.size > 2 and classes.size * fits * (n_features + 1) > FEW:
+        _check_number(classes, most_classes(n_features, fits, *memory(False)))
     if classes.size < 2:
         raise InputError(f"y has only one class, {classes.tolist()[0]!r}: a classifier needs two or more")
     return classes
 
 
-def most_classes(n_features: int, fits: int, client: Any) -> int:
-    """Return of how many classes the memory of this process, or of each worker, holds what so many fits take.
+def most_classes(n_features: int, fits: int, nbytes: int, threads: int) -> int:
+    """Return of how many classes so many bytes hold what so many fits take, and as many threads.
 
     A class has n_features + 1 parameters. A fit by L-BFGS remembers some `VECTORS` arrays of all of them, and each
     thread adds up `SUMS` of them. What kernels make of the rows does not grow with the classes.
     """
-    from distributed.system import MEMORY_LIMIT
-
-    workers = [] if client is None else client.scheduler_info(n_workers=-1)["workers"].values()
-    memory = min((worker["memory_limit"] or MEMORY_LIMIT for worker in workers), default=MEMORY_LIMIT)
-    threads = max((worker["nthreads"] for worker in workers), default=len(os.sched_getaffinity(0)))
-    return int(memory) // (8 * (n_features + 1) * fits * (VECTORS + SUMS * threads))
+    return nbytes // (8 * (n_features + 1) * fits * (VECTORS + SUMS * threads))
 
 
 def encoded(y: Any, classes: Array, known: bool = False) -> Any:
@@ -148,7 +131,7 @@ def _distinct(y: Any, start: int, most: int | None) -> Array:
     labels = _host(y, start)
     if labels.dtype.kind not in "biufMmSUOT":
         raise DataError(f"y has dtype {labels.dtype}: expected labels, words or whole numbers")
-    found = _merged([labels], None)
+    found = _union([labels], None)
     if labels.dtype.kind == "f":
         broken = found[(found != np.floor(found)) | np.isinf(found)]
     else:
@@ -159,7 +142,7 @@ def _distinct(y: Any, start: int, most: int | None) -> Array:
     return _check_number(found, most)
 
 
-def _merged(parts: list[Array], most: int | None) -> Array:
+def _union(parts: list[Array], most: int | None) -> Array:
     """Return the distinct labels of several parts, in order."""
     labels = np.concatenate(parts)
     try:
