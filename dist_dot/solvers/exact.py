@@ -12,7 +12,7 @@ from dist_dot.blocks.moments import CentredMoments, CentredTriangle
 from dist_dot.errors import SolverError
 from dist_dot.objective import Objective, Reference
 from dist_dot.solvers.factor import CONDITION, Factor
-from dist_dot.solvers.least_squares import Quadratic, Summary, require_squared
+from dist_dot.solvers.least_squares import Quadratic, Summary, reference_of, require_squared
 from dist_dot.solvers.row_space import Gathered, RowSpace, few_rows
 from dist_dot.solvers.scaling import to_scaled_gradient
 from dist_dot.typing import Array
@@ -141,7 +141,12 @@ class Exact:
 
     def reference(self, objective: Objective, state: ExactState) -> Reference:
         """Return what a gradient is small beside. No round."""
-        return state.summary.reference(objective)
+        if state.method != "rows":
+            return state.summary.reference(objective)
+        rows = replace(state.gathered, fit_intercept=True).rows()  # about the means, whether b is fitted or not
+        mean = np.append(rows.mean, rows.y_mean)
+        spread = np.append(np.sum(rows.X**2, axis=0), np.sum(rows.Y**2, axis=0))
+        return reference_of(objective, rows.weight, mean, spread, rows.X.T @ rows.Y)
 
     def step(self, objective: Objective, state: ExactState) -> ExactState:
         """Solve. No round for gram and rows; one for each refinement of qr. A solved state is returned as it is."""

@@ -115,19 +115,12 @@ class Summary:
         return squares
 
     def reference(self, objective: Objective) -> Reference:
-        """Return `objective.reference()`: the gradient at w = 0 is minus the moments of X and y about their means."""
-        p, weight, mean = self.n_features, float(self.flat[0]), self._mean()
+        """Return `objective.reference()`. No round."""
+        p, mean = self.n_features, self._mean()
         about = self.flat[1 + mean.size :].reshape(mean.size, mean.size)
         about = about.T @ about if self.triangular else about
         spread = np.maximum(np.diag(about), 0.0)
-        raw = spread + weight * mean * mean
-        one = weight * int(self.fit_intercept)
-        # The parts of z - y are z and y, by the sums of their squares.
-        parts = np.sqrt(spread[p:]) + np.sqrt(raw[p:]) + np.sqrt(weight) * np.abs(mean[p:])
-        centred = (spread if self.fit_intercept else raw)[:p]
-        sizes = Sizes(max(raw[:p].max(), one), max(centred.max(), one), spread[p:].max(), (parts * parts).max())
-        gradient = objective.join(-about[:p, p:], np.zeros(self.n_targets))
-        return Reference.of(gradient, sizes, objective.blocks.cuts)
+        return reference_of(objective, float(self.flat[0]), mean, spread, about[:p, p:])
 
     def _mean(self) -> Array:
         return self.flat[1 : 1 + self.n_features + self.n_targets]
@@ -181,6 +174,22 @@ class QuadraticObjective(Objective):
         """Return the moments of the columns and of y; about 0 without an intercept."""
         rows = self.rows
         return ColumnMoments(rows.weight, rows.mean, np.diag(rows.xx), rows.y_mean, rows.yy)
+
+
+def reference_of(objective: Objective, weight: float, mean: Array, spread: Array, xy: Array) -> Reference:
+    """Return `objective.reference()` of the squared loss from moments about the means. No round.
+
+    weight is sum_i s_i, mean (p + k) and spread (p + k) are those of the columns of [X, y], xy (p, k) is of X and y:
+    minus the gradient at w = 0 and the best constant.
+    """
+    p = len(xy)
+    raw = spread + weight * mean * mean
+    one = weight * int(objective.fit_intercept)
+    # The parts of z - y are z and y, by the sums of their squares.
+    parts = np.sqrt(spread[p:]) + np.sqrt(raw[p:]) + np.sqrt(weight) * np.abs(mean[p:])
+    centred = (spread if objective.fit_intercept else raw)[:p]
+    sizes = Sizes(max(raw[:p].max(), one), max(centred.max(), one), spread[p:].max(), (parts * parts).max())
+    return Reference.of(objective.join(-xy, np.zeros(xy.shape[1])), sizes, objective.blocks.cuts)
 
 
 def answered_from(flat: Array, objective: Objective) -> QuadraticObjective:

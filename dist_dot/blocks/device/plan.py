@@ -20,7 +20,7 @@ BY_WARPS, WIDEST = 1 << 10, 80 << 10
 WIDE = 32 << 10
 # Bytes of shared memory that a CTA may have on the cards that this is made for (compute capability 9.0), and those
 # that leave room for a second one.
-MOST_SHARED, HALF_SHARED = 225 << 10, 112 << 10
+MOST_SHARED, HALF_SHARED = 225 << 10, 113 << 10
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from dist_dot.blocks.device.plan import CHUNK, Plan, most_columns, plan, power_o
 from dist_dot.losses import Loss
 from dist_dot.typing import Array
 
-# Bytes of a tile for cuBLAS: several kernels on it cost little beside it, and it does not leave the L2 cache.
-TILE = 32 << 20
+# Bytes of a tile for cuBLAS: most blocks are one. Tiles of 32 MB, which stay in the L2 cache, took twice as long: what
+# Python takes for the calls of a tile, some 0.1 ms, was longer than what the card takes.
+TILE = 256 << 20
 # Evaluations whose buffers are kept from round to round.
 KEPT = 8
 
@@ -62,6 +63,10 @@ class DeviceRows:
         """Whether `value_and_gradient` takes this loss, for rows of this width on this card."""
         together = loss.outputs if loss.outputs <= self._most_columns else 0
         return code_of(loss) is not None and bool(together) and self._plan(together) is not None
+
+    def has_sums(self, loss: Loss) -> bool:
+        """Whether `target_sums` takes this loss."""
+        return type(loss) in CODES
 
     def value_and_gradient(
         self, loss: Loss, columns: Array, outputs: int = 1, folds: tuple[int, ...] = (), y: bool = True
