@@ -43,8 +43,8 @@ def answering(*answers, seconds=0.2):
         if isinstance(found, str):
             host.fallen.add(found)
             return []
-        sums = np.array([[float(2**number)] for number in found])
-        return [{"nodes": [(0, number) for number in found], "sums": pack(sums)}]
+        sums = np.array([float(2**number) for number in found])
+        return [{"nodes": [(0, number) for number in found], "sizes": [1] * len(found), "sums": pack(sums)}]
 
     try:
         host = SimpleNamespace(ask=ask, cancelled=False, lost=0, node_bytes=0, fallen=set())
@@ -354,20 +354,17 @@ MESSAGE = {"parameters": pack(np.zeros(1)), "prefix": "block", "ranges": [(0, 3)
 
 def plugin_with(executors, held):
     """Return the plugin of a worker with one thread that holds these blocks."""
-    plugin = KernelPlugin()
-    plugin.worker, plugin.attempts = (
-        SimpleNamespace(
-            state=SimpleNamespace(nthreads=1), executors=executors, data={f"block-{number}": number for number in held}
-        ),
-        {},
-    )
+    plugin, blocks = KernelPlugin(), [SimpleNamespace(number=number, on_device=False) for number in held]
+    data = {f"block-{block.number}": block for block in blocks}
+    plugin.worker = SimpleNamespace(state=SimpleNamespace(nthreads=1), executors=executors, data=data)
+    plugin.attempts = {}
     return plugin
 
 
 def part_of(executors, held):
     """Return what a worker with these blocks answers when it is asked for blocks 0 .. 3 of 5."""
     plugin = plugin_with(executors, held)
-    kernel = dumps(lambda number, parameters: np.array([2.0**number]))
+    kernel = dumps(lambda block, parameters: np.array([2.0**block.number]))
     return asyncio.run(plugin.round(["run", 1, 1], kernel=kernel, **MESSAGE))
 
 
@@ -381,9 +378,9 @@ def test_a_worker_names_the_blocks_that_it_lacks():
 
 
 def test_an_attempt_that_nobody_waits_for_leaves_the_threads_to_the_next():
-    def slow(number, parameters):
+    def slow(block, parameters):
         time.sleep(0.2)
-        return np.array([2.0**number])
+        return np.array([2.0**block.number])
 
     read = []
 

@@ -165,7 +165,7 @@ class KernelPlugin(WorkerPlugin):
                 continue
             if number in verify:
                 part.checksums.append((number, checksum(block)))
-            if device.on_device(block.X):
+            if block.on_device:
                 on_card[number] = block
                 continue
             put(part.nodes, (0, number), kernel(block, parameters), leaves, merge)
