@@ -22,7 +22,7 @@ def maker() -> BlockMaker:
     table = open_table(job.data.source)
     part = Part(Split(0.0), False, table.n_rows)
     used = 1 + len(job.data.numeric) + len(job.data.categorical)
-    encoding = learn_encoding(table, job.data, part, map, cut(table.n_rows, used, "float64"))
+    encoding = learn_encoding(table, job.data, False, part, map, cut(table.n_rows, used, "float64"))
     cuts = cut(table.n_rows, len(encoding.names), "float64")
     starts = [number * cuts.block_rows for number in range(cuts.n_blocks)]
     return BlockMaker(table, job.data, encoding, part, cuts, (*starts, table.n_rows))
