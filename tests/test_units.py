@@ -113,6 +113,31 @@ def test_ridge_of_many_columns_far_from_zero():
     np.testing.assert_allclose(Ridge(1.0, solver="lbfgs").fit(wide, y).coef_, best, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("solver", ["lbfgs", "gradient", "cg"])
+@pytest.mark.parametrize("loss", [losses.Squared(), losses.Logistic(), losses.Poisson()])
+@pytest.mark.parametrize("mean", [1.0, 1e3, 1e6])
+def test_columns_far_from_zero_without_an_intercept(mean, loss, solver):
+    """They have one direction in common, in which F is steeper by far: predictions are those of exact coordinates."""
+    random = np.random.default_rng(0)
+    X = random.standard_normal((400, 5))
+    columns = mean * (1 + np.arange(5))
+    w = random.standard_normal(5)
+    w -= (columns @ w) / (columns @ columns) * columns
+    z = X @ w
+    y = {"squared": z + random.standard_normal(400), "logistic": (z > random.logistic(size=400)).astype(float)}
+    y = y.get(loss.name, random.poisson(np.exp(np.minimum(z, 3))).astype(float))
+    # Rotated, the columns are one far from 0 and four that are not: any solver can be trusted with those.
+    Q = np.linalg.qr(np.column_stack([columns, np.eye(5)[:, 1:]]))[0]
+    rotated = (X + columns) @ Q
+    rotated[:, 1:] = X @ Q[:, 1:]
+    expected = minimise(Objective(lay_out(rotated, y), loss, 1.0, fit_intercept=False), Newton(), tol=1e-12)
+    blocks = lay_out(X + columns, y)
+    found = minimise(Objective(blocks, loss, 1.0, fit_intercept=False), ITERATIVE[solver], tol=1e-9, max_iter=500)
+    z = rotated @ expected.w
+    np.testing.assert_allclose(Q.T @ found.w, expected.w, atol=1e-5 * np.abs(expected.w).max())
+    assert found.rounds < 600 and np.abs(z).max() < 100
+
+
 @pytest.mark.parametrize("solver", [*ITERATIVE, "exact"])
 @pytest.mark.parametrize("constant", [0.0, 0.1, -1e6, 1e6])
 def test_a_constant_y_has_no_coefficients(constant, solver):
