@@ -311,6 +311,7 @@ def on_a_card(monkeypatch):
 @pytest.mark.parametrize("lazy", [False, True], ids=["plain", "dask"])
 def test_labels_on_a_card_stay_there_and_get_the_checks_of_those_of_the_host(on_a_card, monkeypatch, lazy):
     asarray, crossed = on_a_card
+    monkeypatch.setattr(dask.base, "get_scheduler", lambda **kwargs: dask.get)  # here, whatever cluster is in force
 
     def wrap(y):
         make = delayed(asarray, pure=False)
@@ -344,7 +345,7 @@ def test_labels_on_a_card_stay_there_and_get_the_checks_of_those_of_the_host(on_
     y[157] = np.nan
     with pytest.raises(DataError, match="y is nan in row 157: a label is missing"):
         computed(encoded(wrap(y), np.arange(3.0)))
-    monkeypatch.setattr("dist_dot.linear_model.labels.client_in_force", lambda: None)
+    monkeypatch.setattr("dist_dot.blocks.layout._client_in_force", lambda: None)
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 10 << 20)
     monkeypatch.setattr("dist_dot.linear_model.labels.FEW", 1000)
     with pytest.raises(InputError, match="memory holds a model of"):

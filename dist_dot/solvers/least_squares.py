@@ -1,6 +1,6 @@
 """Least squares from its sufficient statistics, beside the loop: nothing in this file is a round."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -171,8 +171,8 @@ class QuadraticObjective(Objective):
         return result
 
     def moments(self) -> ColumnMoments:
-        """Return the moments of the columns and of y; about 0 without an intercept."""
-        rows = self.rows
+        """Return the moments of the columns and of y."""
+        rows = replace(self.summary, fit_intercept=True).quadratic()
         return ColumnMoments(rows.weight, rows.mean, np.diag(rows.xx), rows.y_mean, rows.yy)
 
 
