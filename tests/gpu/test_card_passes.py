@@ -225,8 +225,9 @@ def test_sums_over_y_alone(dtype):
 def test_a_wrong_y_is_named(loss, wrong, words):
     y = np.ones(5003)
     y[[4001, 4002]] = wrong
-    with pytest.raises(DataError, match=words):
-        laid_out(np.ones((5003, 2)), y, None, 1000).reduce(CheckTarget(loss), np.zeros(0))
+    for kernel in (CheckTarget(loss), TargetSums(loss)):
+        with pytest.raises(DataError, match=words):
+            laid_out(np.ones((5003, 2)), y, None, 1000).reduce(kernel, np.zeros(0))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

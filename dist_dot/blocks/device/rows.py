@@ -266,7 +266,10 @@ class DeviceRows:
         return self.card.cupy.concatenate(parts)
 
     def outside(self, low: float, high: float, whole: bool) -> list[int]:
-        """Return the row of the first y of each block that is outside of [low, high], or not whole; -1 for none."""
+        """Return the place of the first y of each block that is outside of [low, high], or not whole; -1 for none.
+
+        Places are counted row by row, target by target.
+        """
         places = self.card.unset(len(self))
         chunks = self._pieces(1 << 14)
         if chunks.count:
@@ -276,7 +279,7 @@ class DeviceRows:
             arguments = chunks.pieces, chunks.piece_of, *sizes, *ends, np.int32(whole), places
             kernel((chunks.count,), (256,), arguments)
         found: list[int] = self.card.to_host(places).view(np.int64).tolist()
-        return [place if place < 0 else place // self.y_width for place in found]
+        return found
 
 
 def _within(dtype: Any, low: float, high: float) -> tuple[Any, Any]:
