@@ -42,7 +42,7 @@ class Plan:
         """Return the C++ name of the kernel for rows of `number`, float or double."""
         lanes = (self.lanes,) if self.kernel == "by_warps" else ()
         sizes = (self.loads, *lanes, self.rows, self.stages, self.warps, self.ctas)
-        aligned_word = "true" if aligned else "false"
+        aligned_word = "true" if aligned and self.numbers > 1 else "false"  # single numbers are loaded as they are
         return f"{self.kernel}<{number}, {self.columns}, {self.numbers}, {aligned_word}, {', '.join(map(str, sizes))}>"
 
     @property
