@@ -100,7 +100,7 @@ class DeviceRows:
             one = Pass(self.card, found, loss, self.p, self.dtype, aligned, targets[part], of_folds)
             passes.append((part, one))
         chunks = [self._pieces(one.plan.chunk_rows, y=y) for _, one in passes]
-        return Evaluation(self.card, passes, chunks, len(self), self.y_width, self.p, k, outputs)
+        return Evaluation(self.card, passes, chunks, len(self), self.y_width, self.p, self.dtype, k, outputs)
 
     def value_gradient_and_curvature(self, loss: Loss, columns: Array, curvature: Sequence[Any]) -> Any:
         """As above for one column, at once; set the arrays (rows,) of the blocks to s d2 loss / dz2."""
@@ -147,7 +147,7 @@ class DeviceRows:
     def _moments(self, totals: Any, centre: Array, p: int, of_y: bool, first: int, second: int) -> None:
         row = p * self.dtype.itemsize
         numbers = 16 // self.dtype.itemsize if row % 16 == 0 else 1
-        aligned = "false" if np.any(self._table[:, int(of_y)] % 16) else "true"
+        aligned = "false" if numbers == 1 or np.any(self._table[:, int(of_y)] % 16) else "true"
         vectors = -(-p // numbers)
         across = min(256, power_of_two(vectors))
         chunks = self._pieces(32 * -(-max(256, CHUNK // row) // 32), of_y=of_y)
