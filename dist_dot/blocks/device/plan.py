@@ -60,6 +60,14 @@ class Plan:
         of_w = self.loads * self.columns * self.lanes * self.numbers * itemsize if self.columns >= 4 else 0
         return rows + 8 * (self.columns * p + 1) + of_w
 
+    def static_bytes(self, itemsize: int) -> int:
+        """Return the bytes of shared memory that a CTA has beside those: barriers, and the sums of its warps."""
+        if self.kernel == "by_block":
+            nbytes = 8 * self.stages + 2 * self.warps * self.rows * self.columns * itemsize
+        else:
+            nbytes = 8 * self.warps * self.stages + 16 * self.columns
+        return -(-nbytes // 128) * 128
+
 
 def _stage(nbytes: int) -> int:
     return -(-(nbytes + 32) // 128) * 128

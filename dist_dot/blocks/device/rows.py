@@ -52,7 +52,9 @@ class DeviceRows:
         ]
         self._table = np.array(addresses, np.int64)
         self._number = NUMBER[self.dtype.name]
-        self._most_columns = most_columns(self.p, self.dtype.itemsize)
+        self._most_columns, most = 0, most_columns(self.p, self.dtype.itemsize)
+        while self._most_columns < most and self._plan(self._most_columns + 1) is not None:
+            self._most_columns += 1
         self._chunks: dict[Any, Chunks] = {}
         self._evaluations: dict[Any, Evaluation] = {}
 
@@ -61,8 +63,7 @@ class DeviceRows:
 
     def has_pass(self, loss: Loss) -> bool:
         """Whether `value_and_gradient` takes this loss, for rows of this width on this card."""
-        together = loss.outputs if loss.outputs <= self._most_columns else 0
-        return code_of(loss) is not None and bool(together) and self._plan(together) is not None
+        return code_of(loss) is not None and loss.outputs <= self._most_columns
 
     def has_sums(self, loss: Loss) -> bool:
         """Whether `target_sums` takes this loss."""
@@ -110,9 +111,12 @@ class DeviceRows:
         return evaluation.totals([self._pieces(found.chunk_rows, curvature)])
 
     def _plan(self, columns: int) -> Plan | None:
-        found = plan(self.p, self.dtype.itemsize, columns)
-        fits = found is not None and found.shared_bytes(self.p, self.dtype.itemsize) <= self.card.shared_bytes
-        return found if fits else None
+        itemsize = self.dtype.itemsize
+        found = plan(self.p, itemsize, columns)
+        if found is None:
+            return None
+        taken = found.shared_bytes(self.p, itemsize) + found.static_bytes(itemsize)
+        return found if taken <= self.card.shared_bytes else None
 
     def _pieces(
         self, chunk_rows: int, curvature: Sequence[Any] | None = None, y: bool = True, of_y: bool = False
