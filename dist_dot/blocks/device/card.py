@@ -5,6 +5,7 @@ CuPy is imported in functions only: the rest of dist_dot runs without it.
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
 from threading import Lock, RLock
@@ -84,6 +85,9 @@ class Card:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if kind is not None:  # what is under way still uses memory that goes back to CuPy with the error
+                with suppress(Exception):  # of a card that has failed
+                    self.stream.synchronize()
             self.stream.__exit__(kind, error, trace)
             self.device.__exit__(kind, error, trace)
         finally:
