@@ -15,10 +15,11 @@ from distributed.sizeof import sizeof
 from sklearn.base import clone
 
 from dist_dot import DataError, LinearRegression, LogisticRegression, PoissonRegressor, Ridge, lay_out
-from dist_dot.blocks import layout
+from dist_dot.blocks import device, layout
 from dist_dot.blocks.arrays import to_host
 from dist_dot.blocks.block import OF_A_DEVICE, Block, LocalBlocks
 from dist_dot.blocks.device import settle
+from dist_dot.blocks.reduce import fold, root
 from dist_dot.errors import DeviceError, InputError
 from dist_dot.linear_model import LogisticRegressionCV, RidgeCV
 from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
@@ -187,6 +188,57 @@ def test_dask_cuda_leaves_device_blocks_where_they_are(cupy, monkeypatch):
     assert not asked  # what is of the host is spilled as ever
     pickle.loads(pickle.dumps(Block(settle.to_device(X, "float64"), settle.to_device(y, "float64"), None, 0)))
     assert asked[Block](Block(settle.to_device(X, "float64"), y, None, 0)) and not asked[Block](Block(X, y, None, 0))
+
+
+# Tables of blocks.
+
+
+class Card:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+def blocks_on(cards):
+    return [Block(SimpleNamespace(device=SimpleNamespace(id=card)), None, None, i) for i, card in enumerate(cards)]
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """Return how many blocks each table has had that was made; sums are the numbers of blocks."""
+    made = []
+
+    def reduced(here, rows, blocks, numbers, leaves, kernel, parameters):
+        assert rows == len(blocks) == len(numbers)
+        return fold({(0, number): number for number in numbers}, leaves)
+
+    monkeypatch.setattr(device, "card", lambda number: Card())
+    monkeypatch.setattr(device, "DeviceRows", lambda blocks, here: made.append(len(blocks)) or len(blocks))
+    monkeypatch.setattr(device, "_reduce", reduced)
+    monkeypatch.setattr(device, "_tables", {})
+    return made
+
+
+def test_tables_are_kept_while_their_blocks_live(tables):
+    blocks = blocks_on([0, 0, 0])
+    for _ in range(3):
+        assert device.reduce(blocks, range(3), 3, None, None) == {root(3): 3}
+    assert tables == [3] and len(device._tables) == 1
+    del blocks[0]
+    assert not device._tables
+    others = [blocks_on([0]) for _ in range(device.KEPT + 5)]
+    for number, other in enumerate(others, 1):
+        assert device.reduce(other, [7], 8, None, None) == {(0, 7): 7}
+        assert len(device._tables) == min(number, device.KEPT)
+
+
+def test_tables_of_several_cards_and_of_many_blocks_add_up_to_the_same_nodes(tables, monkeypatch):
+    monkeypatch.setattr(device, "BLOCKS", 3)
+    blocks = blocks_on([0, 0, 1, 0, 0, 0, 0, 0, 0])
+    assert device.reduce(blocks, range(9), 9, None, None) == {root(9): 36}
+    assert tables == [3, 3, 2, 1]
 
 
 # Labels, weights, scores and predictions.

@@ -8,7 +8,7 @@ from scipy.special import logsumexp, xlogy
 from dist_dot import losses
 from dist_dot.blocks.arrays import Parameters, to_host
 from dist_dot.blocks.block import Block
-from dist_dot.blocks.kernels import CheckTarget, ValueAndGradient
+from dist_dot.blocks.kernels import CheckTarget, TargetSums, ValueAndGradient
 from dist_dot.errors import DataError, InputError
 
 ELEMENTWISE = [losses.Squared(), losses.Huber(), losses.Logistic(), losses.Poisson(), losses.Gamma()]
@@ -151,6 +151,24 @@ def test_a_y_outside_of_the_domain_is_named(loss, y, words, dtype):
     column = np.array([1.0, y], dtype)
     with pytest.raises(DataError, match=f"y is {y} in row 8: {words}$"):
         CheckTarget(loss)(Block(np.ones((2, 1), dtype), column, None, 7), Parameters(np.zeros(0)))
+
+
+@pytest.mark.parametrize("kernel", [CheckTarget(losses.Poisson()), TargetSums(losses.Poisson())])
+def test_of_several_targets_too_and_of_those_on_a_card(kernel):
+    y = np.ones((5, 3))
+    y[3, 2] = -2.0
+    block = Block(np.ones((5, 1)), y, None, 7)
+
+    class OnACard:
+        has_sums = staticmethod(lambda loss: True)
+
+        def outside(self, low, high, whole):
+            assert (low, high, whole) == (0.0, np.inf, False)
+            return [11]
+
+    for look in (kernel, lambda block, parameters: kernel.launch(OnACard(), (block,), parameters.host)):
+        with pytest.raises(DataError, match="y is -2.0 in row 10: the poisson loss takes 0 <= y"):
+            look(block, Parameters(np.zeros(0)))
 
 
 def test_options_are_checked():

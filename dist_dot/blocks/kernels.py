@@ -253,14 +253,21 @@ class CheckTarget:
 
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
         """Look at y."""
-        for block, row in zip(blocks, rows.outside(*self.loss.domain, self.loss.outputs > 1), strict=True):
-            if row >= 0:
-                self._refuse(block, int(row))
+        self.look(rows, blocks)
         return rows.target_sums(Squared())[:, :1].copy()
 
-    def _refuse(self, block: Block, row: int) -> None:
+    def look(self, rows: device.DeviceRows, blocks: Sequence[Block]) -> None:
+        """Raise DataError for a y on a card that is outside of the domain."""
+        for block, place in zip(blocks, rows.outside(*self.loss.domain, self.loss.outputs > 1), strict=True):
+            if place >= 0:
+                self._refuse(block, place)
+
+    def _refuse(self, block: Block, place: int) -> None:
+        """Raise it for the number in this place of y, row by row."""
+        row, target = divmod(place, block.y.shape[1] if block.y.ndim == 2 else 1)
+        wrong = float(block.y[row, target] if block.y.ndim == 2 else block.y[row])
         accepted = f"the {self.loss.name} loss takes {_accepted(self.loss)}"
-        raise DataError(f"y is {float(block.y[row])} in row {block.start + row}: {accepted}")
+        raise DataError(f"y is {wrong} in row {block.start + row}: {accepted}")
 
 
 def _accepted(loss: Loss) -> str:
@@ -295,7 +302,11 @@ class TargetSums:
 
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
         """Look at y and the weights."""
-        return rows.target_sums(self.loss) if rows.has_sums(self.loss) else None
+        if not rows.has_sums(self.loss):
+            return None
+        if any(map(math.isfinite, self.loss.domain)):
+            CheckTarget(self.loss).look(rows, blocks)
+        return rows.target_sums(self.loss)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def lay_out(
         settle.check_room(0 if there else cuts.memory(weight is not None), str(cuts))
     if settle.on_device(X) and device != settle.CPU:
         X, y, weight = _settled(X, y, weight, cuts.dtype, device)
-        settle.settled()  # what has made the rows may still be at work on them
+        settle.settled(X)  # what has made the rows may still be at work on them
         ready_for(X)
         check_rows(X, y, weight, 0)
 
@@ -106,7 +106,7 @@ def make_block(X: Array, y: Array, weight: Array | None, cuts: Cuts, number: int
     X, y, weight = _settled(X, y, weight, cuts.dtype, device)
     ready_for(X)  # here, so that no round has to wait for it
     if settle.on_device(X):
-        settle.settled()
+        settle.settled(X)
     check_rows(X, y, weight, start)
     return stays_on_device(Block(X, y, weight, start))
 

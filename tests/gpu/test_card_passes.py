@@ -6,6 +6,7 @@ import pytest
 from card import DTYPES, Expected, address, assert_near, laid_out, misaligned, on_card, rows, whole_rows
 
 from dist_dot import lay_out, losses
+from dist_dot.blocks.device.card import Card
 from dist_dot.blocks.kernels import (
     CheckTarget,
     Curvature,
@@ -57,6 +58,31 @@ def test_any_number_of_rows(n):
     for p, dtype in ((5, "float32"), (128, "float32"), (100, "float64")):
         X, y, s, at = whole_rows(n, p, dtype)
         check_whole(laid_out(X, y, s), sums_of_whole_rows(X, y, s, at), at)
+
+
+def test_rows_of_several_widths_take_turns():
+    # 4, 12 and 16 columns have one kernel, and more or less shared memory each.
+    made = []
+    for p in (16, 4, 12):
+        X, y, s, at = whole_rows(1001, p, "float32")
+        made.append((laid_out(X, y, s), sums_of_whole_rows(X, y, s, at), at))
+    for blocks, expected, at in made * 3:
+        check_whole(blocks, expected, at)
+
+
+def test_a_recording_that_ends_early_leaves_the_card_as_it_was(monkeypatch):
+    X, y, s, at = whole_rows(1001, 5, "float32")
+    blocks, kernel = laid_out(X, y, s), ValueAndGradient(losses.Squared())
+    blocks.reduce(kernel, at)
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Card, "read", interrupted)  # what a round that is recorded asks for last
+        blocks.reduce(kernel, at)
+    for _ in range(3):
+        check_whole(blocks, sums_of_whole_rows(X, y, s, at), at)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -225,8 +251,9 @@ def test_sums_over_y_alone(dtype):
 def test_a_wrong_y_is_named(loss, wrong, words):
     y = np.ones(5003)
     y[[4001, 4002]] = wrong
-    with pytest.raises(DataError, match=words):
-        laid_out(np.ones((5003, 2)), y, None, 1000).reduce(CheckTarget(loss), np.zeros(0))
+    for kernel in (CheckTarget(loss), TargetSums(loss)):
+        with pytest.raises(DataError, match=words):
+            laid_out(np.ones((5003, 2)), y, None, 1000).reduce(kernel, np.zeros(0))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -32,8 +32,10 @@ from dist_dot.typing import Array
 
 __all__ = ["DeviceRows", "Tables", "digest", "merged", "of_one", "on_device", "places_outside", "reduce"]
 
-# Tables of blocks that are kept from round to round.
+# Tables of blocks that are kept from round to round, as long as all of the blocks live.
 KEPT = 16
+# Most blocks of a table: launches have a row of CTAs for each, and CUDA no more rows than these.
+BLOCKS = 65_535
 _tables: dict[tuple[int, ...], tuple[list["ref[Any]"], "Tables"]] = {}
 
 
@@ -45,8 +47,10 @@ class Tables:
         self._parts: list[tuple[Card, list[int], DeviceRows]] = []
         for place in dict.fromkeys(places):
             with card(place) as here:
-                part = [i for i, other in enumerate(places) if other == place]
-                self._parts.append((here, part, DeviceRows([blocks[i] for i in part], here)))
+                there = [i for i, other in enumerate(places) if other == place]
+                for start in range(0, len(there), BLOCKS):
+                    part = there[start : start + BLOCKS]
+                    self._parts.append((here, part, DeviceRows([blocks[i] for i in part], here)))
 
     def asked(self, blocks: Sequence[Any], kernel: Any, parameters: Array) -> tuple[Card, Any]:
         """Return the one card of the blocks, and what the launch of the kernel gives there: for benchmarks."""
@@ -104,9 +108,15 @@ def reduce(
     key = tuple(map(id, blocks))
     kept = _tables.get(key)
     if kept is None or not all(known() is block for known, block in zip(kept[0], blocks, strict=True)):
-        while len(_tables) >= KEPT:
-            _tables.pop(next(iter(_tables)), None)
-        kept = _tables[key] = [ref(block) for block in blocks], Tables(blocks)
+        made = Tables(blocks)
+        for old in list(_tables)[: max(0, len(_tables) + 1 - KEPT)]:
+            _tables.pop(old, None)
+
+        def forget(gone: Any) -> None:
+            """Let the memory of the tables go with the first of their blocks."""
+            _tables.pop(key, None)
+
+        kept = _tables[key] = [ref(block, forget) for block in blocks], made
     return kept[1].reduce(blocks, numbers, leaves, kernel, parameters)
 
 
@@ -124,6 +134,7 @@ def of_one(block: Any, kernel: Any, parameters: Parameters) -> Any:
         sums = kernel.launch(DeviceRows((block,), here), (block,), parameters.host)
         if isinstance(sums, Evaluation):
             sums = sums.totals()
+            here.stream.synchronize()  # the parameters lie in memory of the host that is used anew from here on
         return sums[0] if on_device(sums) else None if sums is None else next(iter(sums))
 
 

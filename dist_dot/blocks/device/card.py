@@ -5,9 +5,10 @@ CuPy is imported in functions only: the rest of dist_dot runs without it.
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
-from threading import RLock
+from threading import Lock, RLock
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -30,6 +31,7 @@ PARTS = {
     "labels": ("common", "labels"),
 }
 NUMBER = {"float32": "float", "float64": "double"}
+_making = Lock()
 
 
 def source(name: str, own_loss: str = "") -> str:
@@ -39,9 +41,14 @@ def source(name: str, own_loss: str = "") -> str:
     return defined + "".join((folder / f"{part}.cuh").read_text(encoding="utf-8") for part in PARTS[name])
 
 
-@lru_cache
 def card(number: int) -> "Card":
-    """Return the card of this number."""
+    """Return the card of this number, the same to every thread: its lock and its stream are there once."""
+    with _making:
+        return _card(number)
+
+
+@lru_cache
+def _card(number: int) -> "Card":
     return Card(number)
 
 
@@ -66,16 +73,25 @@ class Card:
 
     def __enter__(self) -> "Card":
         self._lock.acquire()
-        self.device.__enter__()
-        self.stream.__enter__()
+        try:
+            self.device.__enter__()
+            self.stream.__enter__()
+        except BaseException:  # of a card that has failed: the other threads are to see the error, and not to wait
+            self._lock.release()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stream.__exit__(kind, error, trace)
-        self.device.__exit__(kind, error, trace)
-        self._lock.release()
+        try:
+            if kind is not None:  # what is under way still uses memory that goes back to CuPy with the error
+                with suppress(Exception):  # of a card that has failed
+                    self.stream.synchronize()
+            self.stream.__exit__(kind, error, trace)
+            self.device.__exit__(kind, error, trace)
+        finally:
+            self._lock.release()
 
     def function(self, part: str, expression: str, own_loss: str = "") -> Any:
         """Return a kernel by its C++ name: the first time in a process compiled, or read from CuPy's cache."""
@@ -150,6 +166,7 @@ class Card:
         array = np.ascontiguousarray(array)
         there = self.cupy.empty(array.shape, array.dtype)
         self.write(there, array)
+        self.stream.synchronize()  # the caller's array may be gone before the copy is done
         return there
 
     def write(self, there: Any, array: Array) -> None:

@@ -36,7 +36,7 @@ def classes_of(y: Any) -> Array | None:
     kind = LABELS.get(y.dtype.name)
     if kind is None or not y.size:
         return None
-    settled()
+    settled(y)
     with card(y.device.id) as here:
         grid = min(-(-y.size // THREADS), 4 * here.processors)
         ends = here.empty((grid, 3))
@@ -59,7 +59,7 @@ def codes_of(y: Any, classes: Array) -> Any:
     if y.dtype.kind == "b":
         y, classes = y.view(np.uint8), classes.view(np.uint8)
     y = _contiguous(y)
-    settled()
+    settled(y)
     with card(y.device.id) as here:
         codes = here.empty(y.shape, np.float32)
         grid = max(1, min(-(-y.size // THREADS), 8 * here.processors))

@@ -1,4 +1,4 @@
-"""One pass over device rows: its kernel, its buffers, which are kept from round to round, and its launch."""
+"""One pass over device rows: its kernel, its parameters, which are kept from round to round, and its launch."""
 
 from typing import Any
 
@@ -31,7 +31,9 @@ class Pass:
         self._loss = np.int32(code[0]), np.float64(code[1])
         self._shared = plan.shared_bytes(p, dtype.itemsize)
         self._kernel = card.function("passes", plan.expression(number, aligned), own)
-        self._kernel.max_dynamic_shared_size_bytes = self._shared
+        # Passes over rows of other widths share the kernel, and may ask for more.
+        if self._kernel.max_dynamic_shared_size_bytes < self._shared:
+            self._kernel.max_dynamic_shared_size_bytes = self._shared
         resident = card.cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
             self._kernel.kernel.ptr, plan.threads, self._shared
         )
@@ -43,13 +45,13 @@ class Pass:
         self._folds = NONE if folds is None else card.upload(folds.astype(dtype))
         self.columns: Array = card.pinned((self.k, p + 1), dtype)
         self._W = card.empty((self.k, p + 1), dtype)
-        self._sums = self._gradients = card.empty(0)
 
-    def add_up(self, chunks: Any, y_width: int) -> None:
-        """Ask for the sums of all chunks."""
-        if self._sums.shape[0] < chunks.count:
-            self._sums = self.card.empty((chunks.count, self.k, 2))
-            self._gradients = self.card.empty((chunks.count, self.k, self.p), self._W.dtype)
+    def room(self, chunks: Any) -> tuple[int, int]:
+        """Return how many numbers the sums of all chunks are: float64, and those of the dtype of the rows."""
+        return chunks.count * self.k * 2, chunks.count * self.k * self.p
+
+    def add_up(self, chunks: Any, y_width: int, sums: Any, gradients: Any) -> None:
+        """Ask for the sums of all chunks, in memory that has room for them."""
         self.card.write(self._W, self.columns)
         if chunks.count:
             self._kernel(
@@ -65,17 +67,19 @@ class Pass:
                     self._targets,
                     self._folds,
                     *self._loss,
-                    self._sums,
-                    self._gradients,
+                    sums,
+                    gradients,
                 ),
                 shared_mem=self._shared,
             )
 
-    def fold(self, chunks: Any, place: tuple[int, int, int], totals: Any, losses: Any) -> None:
+    def fold(
+        self, chunks: Any, place: tuple[int, int, int], sums: Any, gradients: Any, totals: Any, losses: Any
+    ) -> None:
         """Put the sums of the blocks in their places: (first column, all columns, columns of a point)."""
         grid, block = (-(-self.k * (self.p + 2) // 32), totals.shape[0]), (32, self._fold_parts)
         places = (np.int32(number) for number in place)
-        arguments = *self._sizes(chunks), *places, self._sums, self._gradients, losses, totals
+        arguments = *self._sizes(chunks), *places, sums, gradients, losses, totals
         self._fold(grid, block, (chunks.pieces, *arguments))
 
     def _sizes(self, chunks: Any) -> tuple[Any, Any, Any]:

@@ -42,7 +42,7 @@ class Plan:
         """Return the C++ name of the kernel for rows of `number`, float or double."""
         lanes = (self.lanes,) if self.kernel == "by_warps" else ()
         sizes = (self.loads, *lanes, self.rows, self.stages, self.warps, self.ctas)
-        aligned_word = "true" if aligned else "false"
+        aligned_word = "true" if aligned and self.numbers > 1 else "false"  # single numbers are loaded as they are
         return f"{self.kernel}<{number}, {self.columns}, {self.numbers}, {aligned_word}, {', '.join(map(str, sizes))}>"
 
     @property
@@ -59,6 +59,14 @@ class Plan:
         rows = self.warps * self.stages * (_stage(step * p * itemsize) + 3 * places * itemsize)
         of_w = self.loads * self.columns * self.lanes * self.numbers * itemsize if self.columns >= 4 else 0
         return rows + 8 * (self.columns * p + 1) + of_w
+
+    def static_bytes(self, itemsize: int) -> int:
+        """Return the bytes of shared memory that a CTA has beside those: barriers, and the sums of its warps."""
+        if self.kernel == "by_block":
+            nbytes = 8 * self.stages + 2 * self.warps * self.rows * self.columns * itemsize
+        else:
+            nbytes = 8 * self.warps * self.stages + 16 * self.columns
+        return -(-nbytes // 128) * 128
 
 
 def _stage(nbytes: int) -> int:

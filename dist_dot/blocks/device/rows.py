@@ -52,7 +52,9 @@ class DeviceRows:
         ]
         self._table = np.array(addresses, np.int64)
         self._number = NUMBER[self.dtype.name]
-        self._most_columns = most_columns(self.p, self.dtype.itemsize)
+        self._most_columns, most = 0, most_columns(self.p, self.dtype.itemsize)
+        while self._most_columns < most and self._plan(self._most_columns + 1) is not None:
+            self._most_columns += 1
         self._chunks: dict[Any, Chunks] = {}
         self._evaluations: dict[Any, Evaluation] = {}
 
@@ -61,8 +63,7 @@ class DeviceRows:
 
     def has_pass(self, loss: Loss) -> bool:
         """Whether `value_and_gradient` takes this loss, for rows of this width on this card."""
-        together = loss.outputs if loss.outputs <= self._most_columns else 0
-        return code_of(loss) is not None and bool(together) and self._plan(together) is not None
+        return code_of(loss) is not None and loss.outputs <= self._most_columns
 
     def has_sums(self, loss: Loss) -> bool:
         """Whether `target_sums` takes this loss."""
@@ -100,7 +101,7 @@ class DeviceRows:
             one = Pass(self.card, found, loss, self.p, self.dtype, aligned, targets[part], of_folds)
             passes.append((part, one))
         chunks = [self._pieces(one.plan.chunk_rows, y=y) for _, one in passes]
-        return Evaluation(self.card, passes, chunks, len(self), self.y_width, self.p, k, outputs)
+        return Evaluation(self.card, passes, chunks, len(self), self.y_width, self.p, self.dtype, k, outputs)
 
     def value_gradient_and_curvature(self, loss: Loss, columns: Array, curvature: Sequence[Any]) -> Any:
         """As above for one column, at once; set the arrays (rows,) of the blocks to s d2 loss / dz2."""
@@ -110,9 +111,12 @@ class DeviceRows:
         return evaluation.totals([self._pieces(found.chunk_rows, curvature)])
 
     def _plan(self, columns: int) -> Plan | None:
-        found = plan(self.p, self.dtype.itemsize, columns)
-        fits = found is not None and found.shared_bytes(self.p, self.dtype.itemsize) <= self.card.shared_bytes
-        return found if fits else None
+        itemsize = self.dtype.itemsize
+        found = plan(self.p, itemsize, columns)
+        if found is None:
+            return None
+        taken = found.shared_bytes(self.p, itemsize) + found.static_bytes(itemsize)
+        return found if taken <= self.card.shared_bytes else None
 
     def _pieces(
         self, chunk_rows: int, curvature: Sequence[Any] | None = None, y: bool = True, of_y: bool = False
@@ -147,7 +151,7 @@ class DeviceRows:
     def _moments(self, totals: Any, centre: Array, p: int, of_y: bool, first: int, second: int) -> None:
         row = p * self.dtype.itemsize
         numbers = 16 // self.dtype.itemsize if row % 16 == 0 else 1
-        aligned = "false" if np.any(self._table[:, int(of_y)] % 16) else "true"
+        aligned = "false" if numbers == 1 or np.any(self._table[:, int(of_y)] % 16) else "true"
         vectors = -(-p // numbers)
         across = min(256, power_of_two(vectors))
         chunks = self._pieces(32 * -(-max(256, CHUNK // row) // 32), of_y=of_y)
@@ -266,7 +270,10 @@ class DeviceRows:
         return self.card.cupy.concatenate(parts)
 
     def outside(self, low: float, high: float, whole: bool) -> list[int]:
-        """Return the row of the first y of each block that is outside of [low, high], or not whole; -1 for none."""
+        """Return the place of the first y of each block that is outside of [low, high], or not whole; -1 for none.
+
+        Places are counted row by row, target by target.
+        """
         places = self.card.unset(len(self))
         chunks = self._pieces(1 << 14)
         if chunks.count:
@@ -276,7 +283,7 @@ class DeviceRows:
             arguments = chunks.pieces, chunks.piece_of, *sizes, *ends, np.int32(whole), places
             kernel((chunks.count,), (256,), arguments)
         found: list[int] = self.card.to_host(places).view(np.int64).tolist()
-        return [place if place < 0 else place // self.y_width for place in found]
+        return found
 
 
 def _within(dtype: Any, low: float, high: float) -> tuple[Any, Any]:

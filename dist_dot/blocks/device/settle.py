@@ -155,11 +155,12 @@ def settle(array: Any, wish: str, dtype: str) -> Any:
     return array
 
 
-def settled() -> None:
-    """Wait for what this thread has asked of its GPU, so that any thread and stream may read the rows."""
+def settled(rows: Any) -> None:
+    """Wait for what this thread has asked of the GPU of these rows, so that any thread and stream may read them."""
     import cupy
 
-    cupy.cuda.get_current_stream().synchronize()
+    with cupy.cuda.Device(rows.device.id):
+        cupy.cuda.get_current_stream().synchronize()
 
 
 def to_device(array: Any, dtype: str) -> Any:
