@@ -8,6 +8,7 @@ import pytest
 from problems import categories, columns, optimum, problems
 
 from dist_dot import Checkpoints, Objective, SolverError, Status, lay_out, losses, minimise
+from dist_dot.blocks.block import cut
 from dist_dot.errors import InputError
 from dist_dot.solvers import LBFGS, Exact, GradientDescent, Newton, choose
 from dist_dot.solvers.conjugate import conjugate_gradients
@@ -245,6 +246,26 @@ def test_large_hessians_are_not_chosen():
     objective = Objective(lay_out(np.ones((1, 1500)), np.ones(1)), losses.Logistic())
     object.__setattr__(objective.blocks.cuts, "n_samples", 10**7)
     assert choose("auto", objective).solver == LBFGS(30)
+
+
+@pytest.mark.parametrize(
+    ("n", "p", "loss", "kind"),
+    [
+        (10_500_000, 128, losses.Squared(), Exact),
+        (10_500_000, 128, losses.Logistic(), LBFGS),
+        (84_000_000, 16, losses.Poisson(), LBFGS),
+        (84_000_000, 16, losses.Softmax(3), LBFGS),
+        (1_000_000, 4, losses.Logistic(), LBFGS),
+        (10_000, 4, losses.Logistic(), Newton),
+    ],
+)
+def test_what_is_chosen_on_a_gpu(n, p, loss, kind):
+    """There reading is cheap, and Hessians are bound by what each block costs."""
+    objective = Objective(lay_out(np.ones((1, p), "float32"), np.ones(1)), loss)
+    object.__setattr__(objective.blocks, "on_device", True)
+    object.__setattr__(objective.blocks, "cuts", cut(n, p, "float32"))
+    choice = choose("auto", objective)
+    assert isinstance(choice.solver, kind) and ("on a GPU" in choice.why) == (kind is not Exact)
 
 
 def test_the_fit_says_which_solver():
