@@ -188,18 +188,22 @@ class Loop:
             if found is not None:
                 return found
         state = self.solver.init(objective, self.start)
-        fresh = self._scored(objective, Checkpoint(mark, state, Reference(state.gradient, 0.0, 0.0), 0, 0, 0.0, ()))
         reference = self.solver.reference(objective, state)
-        return replace(fresh, reference=reference) if reference.gradient.any() else fresh
+        if not reference.gradient.any():
+            reference = Reference(state.gradient, 0.0, 0.0)
+        reference = replace(reference, norm=self.solver.norm(state, reference.gradient))
+        return self._scored(objective, Checkpoint(mark, state, reference, 0, 0, 0.0, ()))
 
     def _relative(self, state: Any, reference: Reference) -> float:
         """Return the larger of two ratios: of the largest entries, and of the norms in the solver's coordinates.
 
-        A ratio that is rounding alone counts as 0. The coordinates are those of now, for both norms.
+        A ratio that is rounding alone counts as 0. Coordinates that change, as those of Newton's method do, count as
+        they are now for both norms, unless those of the start are stricter: where probabilities come close to 0 and 1,
+        they are.
         """
         unit = _largest(reference.gradient)
         sizes = _largest(state.gradient), self.solver.norm(state, state.gradient)
-        units = unit, self.solver.norm(state, reference.gradient)
+        units = unit, min(self.solver.norm(state, reference.gradient), reference.norm)
         ratios = [size / beside if beside else 0.0 for size, beside in zip(sizes, units, strict=True)]
         floors = [rounding / unit if unit else 0.0 for rounding in (reference.rounding, reference.centred)]
         return max(ratio if not ratio <= floor else 0.0 for ratio, floor in zip(ratios, floors, strict=True))
