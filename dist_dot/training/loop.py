@@ -22,6 +22,9 @@ from dist_dot.typing import Array
 
 # A run has diverged where F and its gradient are both this many times what they were at the start.
 GROWTH = 1e3
+# A run is at its rounding where so many steps have brought neither a smaller gradient nor a smaller F.
+# Fifty were too few for momentum, whose gradient swings that long.
+STEPS = 200
 
 
 def minimise(
@@ -42,7 +45,8 @@ def minimise(
     that the solver moves in, where columns that are rare or small count as much as others. So neither the unit of y nor
     the start decides. What the sums of a gradient may be by rounding alone counts as small enough; where the gradient
     at the best constant is 0, the one at the start takes its place. Stops too after max_iter steps (all of them with
-    tol = 0), or when a callback returns True, or when the solver can come no closer.
+    tol = 0), or when a callback returns True, or when the solver can come no closer: it finds no lower F, or 200 steps
+    have brought neither a smaller gradient nor a lower F.
 
     `start` is the flat vector to begin at, 0 where none is given. The gradient at the best constant costs two rounds:
     one reads y alone, and takes the place of the check of y where the loss has one; the other reads X twice. Solvers
@@ -218,6 +222,8 @@ class Loop:
         # "The coefficients hardly changed" stops too early on ill-conditioned columns; the gradient does not.
         if self.tol > 0 and progress.relative <= self.tol:
             return Status.CONVERGED
+        if self.tol > 0 and progress.iteration % STEPS == 0 and _stands(history):
+            return Status.AT_ROUNDING
         if progress.iteration >= self.max_iter:
             return Status.MAX_ITER
         return Status.STOPPED if stop else None
@@ -226,3 +232,12 @@ class Loop:
 def _largest(gradient: Array) -> float:
     """Return max |gradient|."""
     return float(np.max(np.abs(gradient), initial=0.0))
+
+
+def _stands(history: list[Progress]) -> bool:
+    """Whether the last steps have brought nothing: no gradient is smaller than all before, and no F."""
+    before, late = history[:-STEPS], history[-STEPS:]
+    return bool(before) and all(
+        min(getattr(each, name) for each in late) >= min(getattr(each, name) for each in before)
+        for name in ("relative", "value")
+    )
