@@ -60,12 +60,13 @@ class Reference:
     """What a gradient of F is small beside: the gradient (n_parameters,) at W = 0 and the best constant z.
 
     An entry of a gradient cannot be told from 0 below `rounding`, and in centred columns, which are more exact where
-    columns are far from 0, below `centred`.
+    columns are far from 0, below `centred`. `norm` is that of the gradient in the coordinates that a solver starts in.
     """
 
     gradient: Array
     rounding: float
     centred: float
+    norm: float = np.inf
 
     @classmethod
     def of(cls, gradient: Array, sizes: Sizes, cuts: Cuts) -> "Reference":

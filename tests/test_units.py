@@ -254,3 +254,16 @@ def test_objectives_do_not_wait_for_each_other():
     folds = np.arange(300) % 3
     model = LogisticRegressionCV(Cs=3, cv=folds).fit(X, LABELS)
     assert model.fit_.status is Status.CONVERGED
+
+
+@pytest.mark.parametrize("solver", ITERATIVE)
+def test_small_rates_without_an_intercept_end(solver):
+    """No w predicts them all, and the rows' slopes are known to 1e-16, where those of the best constant are 1e-12."""
+    y = COUNTS * 1e-12
+    fit = minimise(Objective(lay_out(X, y), losses.Poisson(), 1.0, False), ITERATIVE[solver], tol=1e-6)
+    assert fit.status in (Status.CONVERGED, Status.AT_ROUNDING) and fit.n_iter <= 800
+    w = np.zeros(4)
+    for _ in range(30):
+        mean = np.exp(X @ w)
+        w = w - np.linalg.solve(X.T @ (mean[:, None] * X) + np.eye(4), X.T @ (mean - y) + w)
+    np.testing.assert_allclose(fit.w, w, rtol=0, atol=1e-9)

@@ -184,7 +184,7 @@ def _encode(checkpoint: Checkpoint) -> bytes:
     header = {
         "fingerprint": checkpoint.fingerprint,
         "iteration": checkpoint.iteration,
-        "rounding": [checkpoint.reference.rounding, checkpoint.reference.centred],
+        "reference": [checkpoint.reference.rounding, checkpoint.reference.centred, checkpoint.reference.norm],
         "rounds": checkpoint.rounds,
         "seconds": checkpoint.seconds,
         "validation": {"latest": course.latest, "lowest": course.lowest, "iteration": course.iteration},
@@ -206,7 +206,7 @@ def _decode(content: bytes, state: type[Any]) -> Checkpoint:
     return Checkpoint(
         header["fingerprint"],
         state(**values, **header["state"]),
-        Reference(arrays["reference"], *header["rounding"]),
+        Reference(arrays["reference"], *header["reference"]),
         header["iteration"],
         header["rounds"],
         header["seconds"],

@@ -21,6 +21,9 @@ from dist_dot.typing import Array
 
 # A run has diverged where F and its gradient are both this many times what they were at the start.
 GROWTH = 1e3
+# A run is at its rounding where so many steps have brought neither a smaller gradient nor a smaller F.
+# Fifty were too few for momentum, whose gradient swings that long.
+STEPS = 200
 
 
 def minimise(
@@ -41,7 +44,8 @@ def minimise(
     that the solver moves in, where columns that are rare or small count as much as others. So neither the unit of y nor
     the start decides. What the sums of a gradient may be by rounding alone counts as small enough; where the gradient
     at the best constant is 0, the one at the start takes its place. Stops too after max_iter steps (all of them with
-    tol = 0), or when a callback returns True, or when the solver can come no closer.
+    tol = 0), or when a callback returns True, or when the solver can come no closer: it finds no lower F, or 200 steps
+    have brought neither a smaller gradient nor a lower F.
 
     `start` is the flat vector to begin at, 0 where none is given. The gradient at the best constant costs two rounds:
     one reads y alone, and takes the place of the check of y where the loss has one; the other reads X twice. Solvers
@@ -189,18 +193,22 @@ class Loop:
             if found is not None:
                 return found
         state = self.solver.init(objective, self.start)
-        fresh = self._scored(objective, Checkpoint(mark, state, Reference(state.gradient, 0.0, 0.0), 0, 0, 0.0, ()))
         reference = self.solver.reference(objective, state)
-        return replace(fresh, reference=reference) if reference.gradient.any() else fresh
+        if not reference.gradient.any():
+            reference = Reference(state.gradient, 0.0, 0.0)
+        reference = replace(reference, norm=self.solver.norm(state, reference.gradient))
+        return self._scored(objective, Checkpoint(mark, state, reference, 0, 0, 0.0, ()))
 
     def _relative(self, state: Any, reference: Reference) -> float:
         """Return the larger of two ratios: of the largest entries, and of the norms in the solver's coordinates.
 
-        A ratio that is rounding alone counts as 0. The coordinates are those of now, for both norms.
+        A ratio that is rounding alone counts as 0. Coordinates that change, as those of Newton's method do, count as
+        they are now for both norms, unless those of the start are stricter: where probabilities come close to 0 and 1,
+        they are.
         """
         unit = _largest(reference.gradient)
         sizes = _largest(state.gradient), self.solver.norm(state, state.gradient)
-        units = unit, self.solver.norm(state, reference.gradient)
+        units = unit, min(self.solver.norm(state, reference.gradient), reference.norm)
         ratios = [size / beside if beside else 0.0 for size, beside in zip(sizes, units, strict=True)]
         floors = [rounding / unit if unit else 0.0 for rounding in (reference.rounding, reference.centred)]
         return max(ratio if not ratio <= floor else 0.0 for ratio, floor in zip(ratios, floors, strict=True))
@@ -215,6 +223,8 @@ class Loop:
         # "The coefficients hardly changed" stops too early on ill-conditioned columns; the gradient does not.
         if self.tol > 0 and progress.relative <= self.tol:
             return Status.CONVERGED
+        if self.tol > 0 and progress.iteration % STEPS == 0 and _stands(history):
+            return Status.AT_ROUNDING
         if progress.iteration >= self.max_iter:
             return Status.MAX_ITER
         return Status.STOPPED if stop else None
@@ -223,3 +233,12 @@ class Loop:
 def _largest(gradient: Array) -> float:
     """Return max |gradient|."""
     return float(np.max(np.abs(gradient), initial=0.0))
+
+
+def _stands(history: list[Progress]) -> bool:
+    """Whether the last steps have brought nothing: no gradient is smaller than all before, and no F."""
+    before, late = history[:-STEPS], history[-STEPS:]
+    return bool(before) and all(
+        min(getattr(each, name) for each in late) >= min(getattr(each, name) for each in before)
+        for name in ("relative", "value")
+    )
