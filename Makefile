@@ -1,11 +1,11 @@
 # make demo: train on real data. make test, make lint: what the checks run. make test-kubernetes: the same on real pods.
-# make bench: the tables of figures. Each makes what it needs. make wheels-gpu, test-gpu, bench-gpu: see there.
+# make bench: the tables of figures. make fuzz: random fits, for hours. Each makes what it needs. make wheels-gpu, test-gpu, bench-gpu: see there.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-kubernetes wheels-gpu test-gpu bench bench-gpu chaos lint format clean
+.PHONY: demo test test-kubernetes wheels-gpu test-gpu bench bench-gpu chaos fuzz lint format clean
 
 demo: $(VENV)/demo examples/flights.parquet
 	$(BIN)/dist-dot train examples/flights.toml
@@ -53,6 +53,13 @@ bench: $(VENV)/bench examples/flights.parquet
 chaos: $(VENV)/bench examples/flights.parquet
 	$(BIN)/python -m benchmarks.chaos
 	$(BIN)/python -m benchmarks.report
+
+# MINUTES=60 SEED=1 COUNT=1000000: whichever ends first. FUZZ="--case 17" does one case again.
+MINUTES ?= 60
+SEED ?= 1
+COUNT ?= 1000000
+fuzz: $(VENV)/dev
+	PYTHONPATH=tests:. $(BIN)/python -m fuzz --seed $(SEED) --minutes $(MINUTES) --count $(COUNT) --workers 2 $(FUZZ)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -43,14 +43,16 @@ class ColumnMoments:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the numbers are that a gradient is the sum of: sums over the rows, the largest of all columns.
+    """How large the numbers are that a gradient is the sum of: sums over the rows.
 
-    `raw` is of s x^2, `centred` the same about the mean where there is an intercept. `slopes` is of s r^2, where r is a
-    row's slope, and `parts` of s m^2, where m is the size of the numbers whose difference r is.
+    `raw` (p,) is of s x^2, column by column, and `centred` the same about the mean where there is an intercept, for
+    which both have one entry more, the sum of s. `mean` (p,) is of the columns, 0 without an intercept. `slopes` is of
+    s r^2, where r is a row's slope, and `parts` of s m^2, where m is the size of the numbers whose difference r is.
     """
 
-    raw: float
-    centred: float
+    raw: Array
+    centred: Array
+    mean: Array
     slopes: float
     parts: float
 
@@ -59,8 +61,9 @@ class Sizes:
 class Reference:
     """What a gradient of F is small beside: the gradient (n_parameters,) at W = 0 and the best constant z.
 
-    An entry of a gradient cannot be told from 0 below `rounding`, and in centred columns, which are more exact where
-    columns are far from 0, below `centred`. `norm` is that of the gradient in the coordinates that a solver starts in.
+    An entry of a gradient cannot be told from 0 below `rounding`. Where columns are centred and scaled, its norm cannot
+    be below `centred` times that of this one: so the unit of no column decides. `norm` is that of the gradient in the
+    coordinates that a solver starts in.
     """
 
     gradient: Array
@@ -76,16 +79,27 @@ class Reference:
         gradient to be small beside, and what can be told from 0 takes its place.
         """
         eps = float(np.finfo(cuts.dtype).eps)
-        raw, centred, slopes, parts = np.sqrt([sizes.raw, sizes.centred, sizes.slopes, sizes.parts])
-        if not np.isfinite(raw * parts + raw * slopes):
+        raw, slopes, parts = np.sqrt(sizes.raw), float(np.sqrt(sizes.slopes)), float(np.sqrt(sizes.parts))
+        largest = float(raw.max(initial=0.0))
+        if not np.isfinite(largest * parts + largest * slopes):
             return cls(gradient, 0.0, 0.0)
         unit = ROUNDING * eps / float(np.sqrt(cuts.n_samples))
-        rounding = unit * float(raw * parts)
-        size = float(np.max(np.abs(gradient), initial=0.0))
-        if size <= eps * raw * parts:
-            rounding = max(rounding, size)
-            return cls(np.full_like(gradient, rounding), rounding, rounding)
-        return cls(gradient, rounding, min(rounding, unit * float(centred * parts + raw * slopes)))
+        rounding = unit * largest * parts
+        # A constant column has a spread too, that of its own rounding.
+        own = sizes.raw * float(np.finfo(np.float64).eps)
+        clear = sizes.centred > 16.0 * own
+        deviation = np.sqrt(np.where(sizes.centred > own, sizes.centred, np.where(own > 0, own, 1.0)))
+        each = gradient.reshape(raw.size, -1).copy()
+        p = sizes.mean.size
+        if raw.size > p:
+            each[:p] -= sizes.mean[:, None] * each[p]
+        size = float(np.max(np.abs(each) / deviation[:, None], initial=0.0))
+        if size <= eps * parts:
+            rounding = max(rounding, float(np.max(np.abs(gradient), initial=0.0)))
+            return cls(np.full_like(gradient, rounding), rounding, 1.0)
+        far = (raw / deviation)[clear]
+        most = float(np.minimum(parts + far * slopes, far * parts).max(initial=0.0))
+        return cls(gradient, rounding, unit * most / size)
 
 
 @dataclass(frozen=True)
@@ -269,9 +283,8 @@ class Objective:
         p, weight = self.n_features, float(self._target_sums[0])
         gradient, first, raw, of_targets = np.split(sums[1:], null.size + np.array([0, p, 2 * p]))
         slopes, parts = of_targets.reshape(2, -1).max(axis=1)
-        one = weight * int(self.fit_intercept)
-        centred = raw - first * first / weight if self.fit_intercept else raw
-        sizes = Sizes(max(raw.max(), one), max(centred.max(), one), slopes, parts)
+        one, mean = [weight] * int(self.fit_intercept), first / weight if self.fit_intercept else np.zeros(p)
+        sizes = Sizes(np.append(raw, one), np.append(raw - first * mean, one), mean, slopes, parts)
         return Reference.of(self._strip(gradient), sizes, self.blocks.cuts)
 
     def explained(self, parameters: Array) -> float:

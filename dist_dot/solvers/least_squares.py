@@ -184,11 +184,13 @@ def reference_of(objective: Objective, weight: float, mean: Array, spread: Array
     """
     p = len(xy)
     raw = spread + weight * mean * mean
-    one = weight * int(objective.fit_intercept)
     # The parts of z - y are z and y, by the sums of their squares.
     parts = np.sqrt(spread[p:]) + np.sqrt(raw[p:]) + np.sqrt(weight) * np.abs(mean[p:])
-    centred = (spread if objective.fit_intercept else raw)[:p]
-    sizes = Sizes(max(raw[:p].max(), one), max(centred.max(), one), spread[p:].max(), (parts * parts).max())
+    largest = spread[p:].max(), (parts * parts).max()
+    if objective.fit_intercept:
+        sizes = Sizes(np.append(raw[:p], weight), np.append(spread[:p], weight), mean[:p], *largest)
+    else:
+        sizes = Sizes(raw[:p], raw[:p], np.zeros(p), *largest)
     return Reference.of(objective.join(-xy, np.zeros(xy.shape[1])), sizes, objective.blocks.cuts)
 
 

@@ -210,7 +210,7 @@ class Loop:
         sizes = _largest(state.gradient), self.solver.norm(state, state.gradient)
         units = unit, min(self.solver.norm(state, reference.gradient), reference.norm)
         ratios = [size / beside if beside else 0.0 for size, beside in zip(sizes, units, strict=True)]
-        floors = [rounding / unit if unit else 0.0 for rounding in (reference.rounding, reference.centred)]
+        floors = reference.rounding / unit if unit else 0.0, reference.centred
         return max(ratio if not ratio <= floor else 0.0 for ratio, floor in zip(ratios, floors, strict=True))
 
     def _status(self, history: list[Progress], stop: bool) -> Status | None:
