@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 FAMILIES = ("squared", "logistic", "softmax", "poisson", "gamma", "huber")
-# What each field of a case is drawn from, the plainest first: hypothesis shrinks towards it. What stands twice is
-# drawn twice as often.
+# What each field of a case is drawn from, the plainest first. What stands twice is drawn twice as often.
 SPACE: dict[str, tuple[Any, ...]] = {
     "family": ("squared", *FAMILIES),
     "n": (60, 200, 60, 200, 20, 700, 7, 3, 2, 1),
@@ -32,9 +31,9 @@ SPACE: dict[str, tuple[Any, ...]] = {
         *("none", "unit_x", "unit_y", "columns", "rows", "blocks", "dask", "strict", "solver"),
         *("without", "twice", "cluster"),
     ),
-    "block_rows": ("auto", 1, 7, 32, 64, 1000),
+    "block_rows": ("auto", 7, 32, 64, 1000),
 }
-# What the short form draws from: numbers as they are in practice.
+# What --ordinary draws from: numbers as they are in practice.
 ORDINARY = SPACE | {
     "n": (60, 200, 20, 700, 7, 3, 2, 1),
     "p": (3, 2, 5, 8, 1, 20),
