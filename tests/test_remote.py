@@ -189,6 +189,7 @@ def test_the_run_of_an_estimator_is_left_to_its_client(cluster):
 
 def test_a_busy_scheduler_ends_the_run_of_a_client_that_has_given_up(cluster, monkeypatch):
     """Its blocks stay pinned for ever otherwise: nobody knows of the run any more."""
+    monkeypatch.setattr(remote_runs, "PARTING", 0.5)
     threads = []
     with (
         Client(cluster.address, set_as_default=False) as client,

@@ -72,7 +72,10 @@ class RemoteRun:
     def _let_go(self) -> None:
         """Forget the run. A scheduler that is busy does it when it comes to it, and one that is gone has no runs."""
         with suppress(ClusterError):
-            _ask(self.client, "dist_dot_forget", PARTING, run=self.name)
+            try:
+                _ask(self.client, "dist_dot_forget", PARTING, run=self.name)
+            except DeadlineError:  # the question may have had no connection yet; the client's own one is open
+                self.client._send_to_scheduler({"op": "dist_dot_forget", "run": self.name})
 
     def _follow(self, report: Report) -> bytes:
         seen, stopping = 0, False

@@ -67,6 +67,7 @@ class Service(SchedulerPlugin):
             "dist_dot_sees": self.sees,
         }
         scheduler.handlers |= self.handlers
+        scheduler.stream_handlers["dist_dot_forget"] = self.hear_forget
         self._spawn(self._watch())
 
     async def before_close(self) -> None:
@@ -156,6 +157,10 @@ class Service(SchedulerPlugin):
             known.cancel()
         known.stopping = not cancel
 
+    def hear_forget(self, run: str, **rest: Any) -> None:
+        """Forget a run by the word of a client that waits for no answer."""
+        self._spawn(self.forget_run(run=run))
+
     async def forget_run(self, run: str) -> None:
         """Drop the result of a run; cancel it if it has not ended, and wait until it has left its checkpoint."""
         known = self.runs.pop(run, None)
@@ -227,6 +232,7 @@ class Service(SchedulerPlugin):
                 await self._broadcast({"op": "plugin-remove", "name": NAME})
             for handler in self.handlers:
                 self.scheduler.handlers.pop(handler, None)
+            self.scheduler.stream_handlers.pop("dist_dot_forget", None)
             self.scheduler.remove_plugin(NAME)
 
     def _spawn(self, coroutine: Any) -> None:
