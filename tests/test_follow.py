@@ -1,10 +1,25 @@
 """What becomes of a run when its client fails, and of a client when its scheduler does: with no cluster, at once."""
 
 import pytest
+from distributed.client import ClosedClientError
 from distributed.protocol.pickle import dumps
 
 from dist_dot.blocks import remote
 from dist_dot.errors import ClusterError, DeadlineError, RunDetached
+
+FORGET = {"op": "dist_dot_forget", "run": "run"}
+
+
+class Stream:
+    """A client: what it says without waiting for an answer."""
+
+    def __init__(self, closed=False):
+        self.closed, self.sent = closed, []
+
+    def _send_to_scheduler(self, message):
+        if self.closed:
+            raise ClosedClientError("the client is closed")
+        self.sent.append(message)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, ClusterError, DeadlineError, RunDetached])
@@ -23,9 +38,11 @@ def test_what_goes_wrong_in_the_client_cancels_the_run(monkeypatch, error, answe
         raise error("of the callback")
 
     monkeypatch.setattr(remote, "_ask", ask)
+    stream = Stream()
     with pytest.raises(error, match="of the callback"):
-        remote.RemoteRun(None, "run").follow(interrupted)
+        remote.RemoteRun(stream, "run").follow(interrupted)
     assert asked == ["dist_dot_follow", "dist_dot_forget"][: 1 if error is RunDetached else 2]
+    assert stream.sent == ([] if answers or error is RunDetached else [FORGET])
 
 
 @pytest.mark.parametrize("error", [DeadlineError, remote.SchedulerGone])
@@ -37,9 +54,20 @@ def test_a_scheduler_that_does_not_answer_is_told_and_one_that_is_gone_is_not(mo
         raise error(handler)
 
     monkeypatch.setattr(remote, "_ask", ask)
+    stream = Stream()
     with pytest.raises(error, match="dist_dot_follow"):
-        remote.RemoteRun(None, "run").follow(print)
+        remote.RemoteRun(stream, "run").follow(print)
+    assert stream.sent == ([FORGET] if error is DeadlineError else [])
     assert asked == ["dist_dot_follow", "dist_dot_forget"][: 2 if error is DeadlineError else 1]
+
+
+def test_a_client_that_is_closed_meanwhile_hides_no_error(monkeypatch):
+    def ask(client, handler, *deadline, **message):
+        raise DeadlineError(handler)
+
+    monkeypatch.setattr(remote, "_ask", ask)
+    with pytest.raises(DeadlineError, match="dist_dot_follow"):
+        remote.RemoteRun(Stream(closed=True), "run").follow(print)
 
 
 def test_an_outcome_that_has_arrived_is_not_lost_with_its_scheduler(monkeypatch):

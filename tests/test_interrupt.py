@@ -188,15 +188,21 @@ def test_the_stop_button_of_a_notebook_stops_a_fit_and_no_worker(tmp_path):
 
 
 CLEANING = """
-import multiprocessing, threading, time
+import multiprocessing, signal, threading, time
 from dist_dot.jobs.interrupt import interrupt
+
+def deaf(queue):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    queue.put(None)
+    time.sleep(3600)
 
 if __name__ == "__main__":
     interrupt.listen()
     interrupt.idle, interrupt.limit, interrupt.words = False, {}, lambda: "words"
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    context.Process(target=time.sleep, args=(3600,)).start()
+    context.Process(target=deaf, args=(queue,)).start()
+    queue.get()  # its imports are done: a Ctrl-C there would write a traceback
     try:
         print("ready", flush=True)
         threading.Event().wait()

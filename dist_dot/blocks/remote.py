@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from distributed import Client
+from distributed.client import ClosedClientError
 from distributed.protocol.pickle import dumps, loads
 
 from dist_dot.blocks.block import Report, log
@@ -71,7 +72,7 @@ class RemoteRun:
 
     def _let_go(self) -> None:
         """Forget the run. A scheduler that is busy does it when it comes to it, and one that is gone has no runs."""
-        with suppress(ClusterError):
+        with suppress(ClusterError, ClosedClientError):
             try:
                 _ask(self.client, "dist_dot_forget", PARTING, run=self.name)
             except DeadlineError:  # the question may have had no connection yet; the client's own one is open

@@ -327,6 +327,8 @@ def _detach_or_cancel(line: ProgressLine) -> Callable[[int], bool]:
 def _mistakes_named() -> Iterator[None]:
     """Log the warnings of runs, and end with one line and the right status where something is raised."""
     logs = [logging.getLogger(name) for name in ("dist_dot", "cluster")]
+    for dask in logging.getLogger("distributed").handlers:  # what goes wrong is raised; Dask logs stack traces too
+        dask.setLevel(logging.CRITICAL)  # for good: connections that close log it when the cluster is gone
     handler = RichHandler(show_path=False, show_level=False, markup=False)
     for log in logs:
         log.addHandler(handler)
