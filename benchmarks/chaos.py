@@ -24,7 +24,10 @@ from dist_dot.jobs.job import Job, read_job
 from dist_dot.jobs.run import run_job
 
 FLIGHTS = Path(__file__).parent.parent / "examples" / "flights.toml"
-WORKERS, FILES, LIFE = 4, 8, 3.0
+WORKERS, FILES = 4, 8
+# Seconds that a worker lives on average, where starting all of them takes START or less. Where it takes longer, they
+# live longer: workers that mostly start never get to a round.
+LIFE, START = 3.0, 1.5
 MODES = ("segfault", "sys.exit")
 
 
@@ -56,8 +59,10 @@ def flights_job(folder: Path, steps: int) -> Job:
 
 
 @contextmanager
-def cluster(mode: str | None) -> Iterator[tuple[Client, Deaths]]:
+def cluster(mode: str | None) -> Iterator[tuple[Client, Deaths, float]]:
     """Yield a client of four workers that die of `mode` after some seconds each, None for workers that live.
+
+    Beside it are the count of deaths, and the seconds that a worker lives on average.
 
     A nanny replaces what dies of a segmentation fault. After a sys.exit it goes too, so new ones are started here.
     """
@@ -67,6 +72,7 @@ def cluster(mode: str | None) -> Iterator[tuple[Client, Deaths]]:
         while not ended.wait(0.5):
             local.scale(WORKERS + deaths.count)
 
+    begin = perf_counter()
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"}),
         LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=":0", silence_logs=60) as local,
@@ -74,19 +80,20 @@ def cluster(mode: str | None) -> Iterator[tuple[Client, Deaths]]:
     ):
         client.register_plugin(Deaths())
         deaths = local.scheduler.plugins[Deaths.name]  # the copy that was sent there, in this process
+        life = LIFE * max(1.0, (perf_counter() - begin) / START)
         if mode is not None:
-            client.register_plugin(KillWorker(delay=LIFE, mode=mode))
+            client.register_plugin(KillWorker(delay=life, mode=mode))
         if mode == "sys.exit":
             Thread(target=replace_workers, args=(local, deaths), daemon=True).start()
         try:
-            yield client, deaths
+            yield client, deaths, life
         finally:
             ended.set()
 
 
 def fit(job: Job, mode: str | None) -> dict[str, Any]:
     """Return a record of one fit under `mode`."""
-    with cluster(mode) as (client, deaths):
+    with cluster(mode) as (client, deaths, life):
         begin = perf_counter()
         report = run_job(job, client, lambda progress: False, lambda run: None)
         seconds = perf_counter() - begin
@@ -94,6 +101,7 @@ def fit(job: Job, mode: str | None) -> dict[str, Any]:
     return {
         "benchmark": "chaos",
         "mode": mode,
+        "life": life,
         "seconds": seconds,
         "rounds": report.rounds,
         "deaths": count,
@@ -130,7 +138,7 @@ def main() -> None:
     parser.add_argument("--segfault", type=int, default=20, help="fits under segmentation faults")
     parser.add_argument("--sys-exit", type=int, default=3, help="fits under sys.exit, whose workers no nanny replaces")
     options = parser.parse_args()
-    here = environment() | {"workers": WORKERS, "threads": 1, "life": LIFE}
+    here = environment() | {"workers": WORKERS, "threads": 1}
     records = chaos(options.steps, dict(zip(MODES, (options.segfault, options.sys_exit), strict=True)))
     print(save("chaos", [here | record for record in records]))
     if not all(record["same"] for record in records):

@@ -1,6 +1,6 @@
 """The objective F, and what is known about it: each method call is one round, unless it says otherwise."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,12 +18,14 @@ from dist_dot.blocks.kernels import (
     coupled,
 )
 from dist_dot.errors import InputError, SolverError
-from dist_dot.losses import Loss
+from dist_dot.losses import Huber, Loss
 from dist_dot.typing import Array
 
 # How far a sum of a gradient may be off, in roundings of a row's product times the root of their number. On 150 fits of
 # float32 rows (six losses, n = 20 .. 20,000, p = 1 .. 160) it was 1 .. 10, the most with the most columns.
 ROUNDING = 8.0
+# Deviations from 0 at which the mean of a column is far: uncentred, the squares of float32 rows have three digits less.
+FAR = 32.0
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,31 @@ class Reference:
     An entry of a gradient cannot be told from 0 below `rounding`. Where columns are centred and scaled, its norm cannot
     be below `centred` times that of this one: so the unit of no column decides. `norm` is that of the gradient in the
     coordinates that a solver starts in.
+
+    Away from W = 0 z may be a difference of large numbers. A coefficient of 1 adds `reach` (p + 1, or p without an
+    intercept) to their size, and each unit of that adds `rounding_of_z` and `centred_of_z` to the two above.
     """
 
     gradient: Array
     rounding: float
     centred: float
     norm: float = np.inf
+    rounding_of_z: float = 0.0
+    centred_of_z: float = 0.0
+    reach: Array = field(default_factory=lambda: np.zeros(0))
+
+    def floors(self, parameters: Array) -> tuple[float, float]:
+        """Return what `rounding` and `centred` are at a flat vector."""
+        if not self.reach.size:
+            return self.rounding, self.centred
+        size = float((self.reach @ np.abs(parameters.reshape(self.reach.size, -1))).max(initial=0.0))
+        return self.rounding + size * self.rounding_of_z, self.centred + size * self.centred_of_z
 
     @classmethod
-    def of(cls, gradient: Array, sizes: Sizes, cuts: Cuts) -> "Reference":
-        """Return it. Roundings are taken to be independent, row by row. Sizes that overflow say nothing.
+    def of(cls, gradient: Array, sizes: Sizes, cuts: Cuts, curvature: float) -> "Reference":
+        """Return it, for a typical curvature in z. Sizes that overflow say nothing.
+
+        Roundings are taken to be independent, row by row.
 
         Where y is constant, the gradient is 0 but for the rounding of the mean, the same in all rows. Then there is no
         gradient to be small beside, and what can be told from 0 takes its place.
@@ -99,7 +116,14 @@ class Reference:
             return cls(np.full_like(gradient, rounding), rounding, 1.0)
         far = (raw / deviation)[clear]
         most = float(np.minimum(parts + far * slopes, far * parts).max(initial=0.0))
-        return cls(gradient, rounding, unit * most / size)
+        return cls(
+            gradient,
+            rounding,
+            unit * most / size,
+            rounding_of_z=unit * largest,
+            centred_of_z=unit / size,
+            reach=curvature * raw,
+        )
 
 
 @dataclass(frozen=True)
@@ -214,16 +238,17 @@ class Objective:
         both = [self._penalised(of_point, point) for of_point, point in zip(sums, points, strict=True)]
         return np.array([value for value, _ in both]), np.array([gradient for _, gradient in both])
 
-    def hessian(self, parameters: Array) -> Array:
+    def hessian(self, parameters: Array, centre: Array | None = None) -> Array:
         """Return the Hessian of F (n_parameters, n_parameters). One round; n p^2 operations for each pair of outputs.
 
-        That is one pair for one output, k (k + 1) / 2 for softmax.
+        That is one pair for one output, k (k + 1) / 2 for softmax. With a centre (p,) it is that of F as a function of
+        W and b + centre @ W: the same but for a change of coordinates, in which columns far from 0 cancel nothing.
         """
-        return self._hessian(self.blocks.reduce(Curvature(self.loss), self.padded(parameters)))
+        return self._hessian(self.blocks.reduce(Curvature(self.loss, _tuple(centre)), self.padded(parameters)))
 
-    def expansion(self, parameters: Array) -> tuple[float, Array, Array]:
-        """Return F, its gradient and its Hessian. One round; costs little more than the Hessian alone."""
-        sums = self.blocks.reduce(Expansion(self.loss), self.padded(parameters))
+    def expansion(self, parameters: Array, centre: Array | None = None) -> tuple[float, Array, Array]:
+        """Return F, its gradient, and its Hessian as above. One round; costs little more than the Hessian alone."""
+        sums = self.blocks.reduce(Expansion(self.loss, _tuple(centre)), self.padded(parameters))
         split = 1 + self.n_outputs * (self.n_features + 1)
         return (*self._penalised(sums[:split], parameters), self._hessian(sums[split:]))
 
@@ -262,6 +287,15 @@ class Objective:
         mean = centre + correction / weight
         return ColumnMoments(weight, mean[:p], spread[:p], mean[p:], spread[p:])
 
+    def start(self) -> Array:
+        """Return the flat vector where a run begins that is given no other: 0, for the Huber loss the `null_model`.
+
+        Far from y the Huber loss has no curvature, and nothing says how far to go. No round but that of `check_target`.
+        """
+        if isinstance(self.loss, Huber):
+            return self.null_model()[1]
+        return np.zeros(self.n_parameters)
+
     def null_model(self) -> tuple[float, Array]:
         """Return the sum of the weights, and the flat vector of W = 0 and the b that predicts the mean of y. One round.
 
@@ -278,14 +312,52 @@ class Objective:
         alone, and is not made again after `check_target`; the other reads X twice. Raises InputError if the weights sum
         to zero.
         """
-        null = self._best_constant()
-        sums = self.blocks.reduce(ReferenceSums(self.loss), null)
-        p, weight = self.n_features, float(self._target_sums[0])
-        gradient, first, raw, of_targets = np.split(sums[1:], null.size + np.array([0, p, 2 * p]))
+        weight = float(self._target_sums[0])
+        gradient, first, raw, of_targets = self._reference_sums
+        p = self.n_features
         slopes, parts = of_targets.reshape(2, -1).max(axis=1)
         one, mean = [weight] * int(self.fit_intercept), first / weight if self.fit_intercept else np.zeros(p)
         sizes = Sizes(np.append(raw, one), np.append(raw - first * mean, one), mean, slopes, parts)
-        return Reference.of(self._strip(gradient), sizes, self.blocks.cuts)
+        return Reference.of(self._strip(gradient), sizes, self.blocks.cuts, self._curvature)
+
+    def far_columns(self) -> tuple[Array, Array]:
+        """Return the means (p,) of columns far from 0, as numbers of the rows' dtype, and sum_i s_i (x_ij - mean_j)^2.
+
+        The means are 0 for other columns, and for all of them without an intercept; the sums (p,) are 0 where a column
+        is constant but for rounding. No round where `reference` was asked, or will be, and no column is far; else one
+        more.
+        """
+        p, weight = self.n_features, float(self._target_sums[0])
+        mean = np.zeros(p)
+        _, first, raw, _ = self._reference_sums
+        if not self.fit_intercept:
+            return mean, raw
+        spread = raw - first * first / weight
+        far = spread < raw / FAR**2
+        if far.any():
+            mean = np.where(far, first / weight, 0.0).astype(self.blocks.cuts.dtype).astype(np.float64)
+            sums = self.blocks.reduce(Moments(), np.append(mean, np.zeros(self.n_targets)))
+            left, squares = sums[1 : 1 + p] / weight, sums[1 + p + self.n_targets :][:p] / weight
+            exact = weight * deviations(mean, np.maximum(squares - left * left, 0.0)) ** 2
+            spread = np.where(far, exact, spread)
+        return mean, np.maximum(spread, 0.0)
+
+    @property
+    def least_curvature(self) -> float:
+        """The curvature in z that is rounding beside the typical one. No round but that of `check_target`."""
+        return float(np.finfo(np.float64).eps) * self._curvature
+
+    def rounding(self, parameters: Array) -> float:
+        """Return what F may be off by the rounding of z alone, where z is the difference of large numbers.
+
+        Roundings are independent, row by row, and the slopes are those of the best constant. No round but those of
+        `reference`.
+        """
+        _, _, raw, of_targets = self._reference_sums
+        weight, (W, b) = float(self._target_sums[0]), self.split(parameters)
+        parts = np.sqrt(raw / weight) @ np.abs(W) + np.abs(b)
+        slopes = float(of_targets.reshape(2, -1)[0].max()) * weight / self.blocks.cuts.n_samples
+        return ROUNDING * float(np.finfo(self.blocks.cuts.dtype).eps) * float(parts.max()) * float(np.sqrt(slopes))
 
     def explained(self, parameters: Array) -> float:
         """Return D2 = 1 - deviance(model) / deviance(best constant): R2 for the squared loss. Three rounds.
@@ -313,6 +385,21 @@ class Objective:
             known = self.blocks.reduce(TargetSums(self.loss), np.zeros(0))
             _require_weight(known[0])
             self.__dict__["target_sums"] = known
+        return known
+
+    @property
+    def _curvature(self) -> float:
+        return typical_curvature(self.loss, self._target_sums[2:] / self._target_sums[0])
+
+    @property
+    def _reference_sums(self) -> list[Array]:
+        """The gradient, and the other sums of `ReferenceSums`, asked for once: of x, of x^2, and of the targets."""
+        known: list[Array] | None = self.__dict__.get("reference_sums")
+        if known is None:
+            null, p = self._best_constant(), self.n_features
+            sums = self.blocks.reduce(ReferenceSums(self.loss), null)
+            known = np.split(sums[1:], null.size + np.array([0, p, 2 * p]))
+            self.__dict__["reference_sums"] = known
         return known
 
     def _best_constant(self) -> Array:
@@ -357,6 +444,14 @@ class Objective:
         return rows.T.ravel()
 
 
+def typical_curvature(loss: Loss, mean_y: Array) -> float:
+    """Return the supremum of d2 loss / dz2; where there is none, that at the constant which predicts the mean of y."""
+    if loss.curvature is not None:
+        return loss.curvature
+    mean = float(np.mean(mean_y))
+    return float(loss.second(np.array(mean), np.array(loss.link(mean))))
+
+
 def deviations(mean: Array, variance: Array) -> Array:
     """Return the standard deviations (p,) of columns, 0 for those that do not vary.
 
@@ -364,6 +459,10 @@ def deviations(mean: Array, variance: Array) -> Array:
     """
     varies = variance > (10 * np.finfo(np.float64).eps * np.abs(mean)) ** 2
     return np.where(varies, np.sqrt(variance), 0.0)
+
+
+def _tuple(centre: Array | None) -> tuple[float, ...]:
+    return () if centre is None or not centre.any() else tuple(map(float, centre))
 
 
 def _require_weight(total: float) -> None:

@@ -417,3 +417,51 @@ def test_the_bits_of_a_refined_solution_do_not_depend_on_the_cluster(clients):
             there = minimise(Objective(lay_out(*lazy, block_rows=500), losses.Squared()), Exact())
         assert there.w.tobytes() == here.w.tobytes() and there.rounds == here.rounds
         assert there.inference().standard_error.tobytes() == here.inference().standard_error.tobytes()
+
+
+@pytest.mark.parametrize("method", ["auto", "gram", "qr"])
+@pytest.mark.parametrize("spread", [4, 8, 12])
+def test_the_smallest_w_of_columns_of_any_units(spread, method):
+    """Fewer rows than columns meet y; a column twice, or of zeros, changes no prediction."""
+    random = np.random.default_rng(0)
+    units = 10.0 ** np.linspace(-spread, spread, 8)
+    few, y = random.standard_normal((3, 8)) * random.permutation(units), random.standard_normal(3)
+    model = LinearRegression(fit_intercept=False, solver=Exact(method)).fit(few, y)
+    np.testing.assert_allclose(few @ model.coef_, y, rtol=0, atol=1e-12)
+    many, y = random.standard_normal((200, 8)) * units, random.standard_normal(200)
+    expected = LinearRegression(solver=Exact(method)).fit(many, y).predict(many)
+    for column in (many[:, 0], np.zeros(200)):
+        more = np.column_stack([column, many])
+        predicted = LinearRegression(solver=Exact(method)).fit(more, y).predict(more)
+        np.testing.assert_allclose(predicted, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", ["auto", "gram", "qr"])
+def test_columns_far_from_zero_are_combinations_to_their_own_rounding(method):
+    """A number that is added to columns changes the intercept, and not which columns depend on each other."""
+    random = np.random.default_rng(0)
+    hot = np.column_stack([np.eye(4)[random.integers(0, 4, 200)], random.standard_normal(200)])
+    y = hot @ [1.0, 2.0, -1.0, 0.5, 3.0] + random.standard_normal(200)
+    near, far = (LinearRegression(solver=Exact(method)).fit(X, y) for X in (hot, hot + [0.1e5, 0.3e5, 0.7e5, 0, 0]))
+    np.testing.assert_allclose(far.coef_, near.coef_, rtol=0, atol=1e-8)
+    assert far.fit_.state.rank == 4
+
+
+def test_the_smallest_w_has_nothing_along_a_column_of_zeros():
+    random = np.random.default_rng(0)
+    units = 10.0 ** random.uniform(-18, -10, 60)
+    X, y = random.standard_normal((20, 60)) * units, random.standard_normal(20)
+    X[:, [7, 30]] = 0.0
+    model = LinearRegression(solver=Exact("qr")).fit(X, y)
+    assert np.abs(model.coef_[[7, 30]]).max() < 1e-12 * np.linalg.norm(model.coef_)
+    centred = (X - X.mean(axis=0)) / 1e-10
+    outside = model.coef_ - np.linalg.pinv(centred, rcond=1e-12) @ (centred @ model.coef_)
+    assert np.linalg.norm(outside) < 1e-6 * np.linalg.norm(model.coef_)
+
+
+def test_gram_says_where_it_loses_digits():
+    random = np.random.default_rng(0)
+    X = random.standard_normal((100, 3))
+    X[:, 2] = X[:, 0] + 1e-5 * X[:, 2]
+    fit = minimise(Objective(lay_out(X, X.sum(axis=1)), losses.Squared()), Exact("gram"))
+    assert "gram is good up to 1e+03: use 'auto' or 'qr'" in fit.note

@@ -103,6 +103,93 @@ def test_y_far_from_zero_has_the_same_coefficients(loss, offset, solver):
     np.testing.assert_allclose(other.intercept - offset, one.intercept, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("solver", ["newton", "cg", "lbfgs"])
+@pytest.mark.parametrize(("dtype", "far"), [("float32", 1e3), ("float64", 1e6), ("float64", 1e8)])
+@pytest.mark.parametrize("kind", [GammaRegressor, PoissonRegressor])
+def test_columns_far_from_zero_have_the_coefficients_of_the_same_ones_centred(kind, dtype, far, solver):
+    rows = (X + far * np.array([1.0, 0.0, -1.0, 2.0])).astype(dtype)
+    y = AMOUNTS.astype(dtype)
+    centred = rows.astype(float) - far * np.array([1.0, 0.0, -1.0, 2.0])
+    best = kind(alpha=0.1, solver=Newton(), tol=1e-12).fit(centred, y.astype(float))
+    model = kind(alpha=0.1, solver=ITERATIVE[solver], tol=1e-10).fit(rows, y)
+    assert model.n_iter_ < (500 if solver == "lbfgs" else 40) and model.fit_.status in (
+        Status.CONVERGED,
+        Status.AT_ROUNDING,
+    )
+    # z is the difference of numbers of this size; its error is divided by the root of the number of rows.
+    atol = 40 * np.finfo(dtype).eps * far
+    np.testing.assert_allclose(model.coef_, best.coef_, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("solver", ITERATIVE)
+@pytest.mark.parametrize("alpha", [0.0, 1e-9, 1.0])
+@pytest.mark.parametrize("constant", [1e-9, 0.1, 1.0, 1e6, 1e12])
+def test_a_constant_column_changes_nothing_beside_an_intercept(constant, alpha, solver):
+    """Its coefficient is 0 with a penalty, and without one in the smallest w."""
+    rows = np.column_stack([X, np.full(300, constant)])
+    for y, loss in ((LABELS, losses.Logistic()), (AMOUNTS, losses.Squared()), (COUNTS, losses.Poisson())):
+        with_it, without = (
+            minimise(Objective(lay_out(each, y), loss, alpha), ITERATIVE[solver], tol=1e-10) for each in (rows, X)
+        )
+        assert with_it.status in (Status.CONVERGED, Status.AT_ROUNDING) and with_it.w[4] * constant == 0.0
+        np.testing.assert_allclose(with_it.parameters[[0, 1, 2, 3, 5]], without.parameters, rtol=0, atol=1e-8)
+        if solver == "newton" and not alpha:
+            assert "column 4" in with_it.note
+
+
+@pytest.mark.parametrize("solver", ITERATIVE)
+def test_a_constant_column_that_a_start_is_not_zero_for(solver):
+    rows = np.column_stack([X, np.ones(300)])
+    start = np.full(6, 0.5)
+    fit = minimise(Objective(lay_out(rows, LABELS), losses.Logistic(), 1.0), ITERATIVE[solver], tol=1e-10, start=start)
+    best = minimise(Objective(lay_out(X, LABELS), losses.Logistic(), 1.0), Newton(), tol=1e-12)
+    np.testing.assert_allclose(fit.w, [*best.w, 0.0], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", [GammaRegressor, PoissonRegressor])
+def test_first_order_steps_are_judged_beyond_the_rounding_of_z(kind):
+    """Columns of 1e10 with deviations of 1e6: z is known to 1e-10 at best, and F to what 700 such z make of it."""
+    rows, y = 1e6 * (np.tile(X, (2, 1)) + 1e4), np.tile(COUNTS, 2) + 0.5
+    model = kind(alpha=1e-3, solver="lbfgs", tol=1e-12).fit(rows, y)
+    best = kind(alpha=1e-3 / 1e12, solver=Newton(), tol=1e-12).fit(np.tile(X, (2, 1)), y)
+    np.testing.assert_allclose(1e6 * model.coef_, best.coef_, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("loss", [losses.Logistic(), losses.Poisson(), losses.Softmax(3)])
+def test_newton_converges_where_columns_are_copies(loss):
+    """Along what changes no prediction a gradient is rounding, and no step goes there."""
+    y = np.clip(COUNTS, 0, 2) if loss == losses.Softmax(3) else LABELS
+    for rows in (np.column_stack([X, X[:, 0]]), np.column_stack([X, np.eye(3)[np.arange(300) % 3]])):
+        fit = minimise(Objective(lay_out(rows, y), loss), Newton(), tol=1e-12)
+        assert fit.status is Status.CONVERGED and np.abs(fit.parameters).max() < 10
+        assert "combinations of other columns" in fit.note
+
+
+@pytest.mark.parametrize("solver", ITERATIVE)
+def test_a_start_where_the_loss_has_no_curvature(solver):
+    """All rows are further than delta from a start at 0, and the penalty does not hold the intercept."""
+    y = z + random.standard_normal(300) + 1e3
+    objective = Objective(lay_out(X, y), losses.Huber(1.0), 1.0)
+    near, far = (
+        minimise(objective, ITERATIVE[solver], tol=1e-9, max_iter=2000, start=start) for start in (None, np.zeros(5))
+    )
+    for fit in (near, far):
+        r = np.clip(X @ fit.w + fit.intercept - y, -1, 1)
+        assert fit.status in (Status.CONVERGED, Status.AT_ROUNDING)
+        np.testing.assert_allclose(np.append(X.T @ r + fit.w, r.sum()), 0.0, atol=1e-6)
+    assert near.rounds < far.rounds and near.n_iter < 60
+
+
+@pytest.mark.parametrize("solver", ["newton", "cg"])
+@pytest.mark.parametrize("kind", [GammaRegressor, PoissonRegressor])
+def test_newton_ends_where_its_steps_are_rounding(kind, solver):
+    """z is the difference of numbers of 1e4: no gradient gets to 1e-12 of the first one, and no step helps."""
+    model = kind(alpha=1e-4, solver=ITERATIVE[solver], tol=1e-12).fit(X[:60] + 1e4, AMOUNTS[:60])
+    assert model.fit_.status in (Status.CONVERGED, Status.AT_ROUNDING) and model.n_iter_ < 30
+    near = kind(alpha=1e-4, solver=Newton(), tol=1e-12).fit(X[:60], AMOUNTS[:60])
+    np.testing.assert_allclose(model.coef_, near.coef_, rtol=0, atol=1e-8)
+
+
 def test_ridge_of_many_columns_far_from_zero():
     """By default: within some tol of the exact one, as it is for a y about 0."""
     wide, noise = np.random.default_rng(1).standard_normal((2, 1300, 1100))

@@ -20,7 +20,7 @@ import array_api_compat
 import numpy as np
 
 from dist_dot.blocks import compiled, device
-from dist_dot.blocks.arrays import Parameters, dtype_name, is_other, itemsize, namespace
+from dist_dot.blocks.arrays import Parameters, cast, dtype_name, is_other, itemsize, namespace
 from dist_dot.blocks.block import Block
 from dist_dot.blocks.columns import column_sums
 from dist_dot.blocks.elementwise import code_of
@@ -111,9 +111,11 @@ class Curvature:
     Flat: the rows of the symmetric matrix, each up to the diagonal, (p + 1) (p + 2) / 2 numbers. With several outputs
     that of each pair of outputs that the loss couples, in the order of `coupled`. n p^2 operations for each, in BLAS.
     float32 rows are multiplied in float32, and in float64 on a GPU and where the squares of a column are out of range.
+    With a centre x0 (p) it is [X - x0, 1].T D [X - x0, 1]: the Hessian in w and the z at x0, b + <x0, w>.
     """
 
     loss: Loss
+    centre: tuple[float, ...] = ()
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
@@ -121,7 +123,7 @@ class Curvature:
         with np.errstate(over="ignore", invalid="ignore"):
             triangles = self._triangles(block, parameters, name)
             own = [triangle for (c, other), triangle in triangles.items() if c == other]
-            if name == "float32" and not all(_in_range(block, triangle) for triangle in own):
+            if name == "float32" and not all(self._in_range(block, triangle) for triangle in own):
                 triangles = self._triangles(block, parameters, "float64")
         each = list(triangles.values())
         flat: Array = each[0] if len(each) == 1 else namespace(block.X).concat(each)
@@ -134,6 +136,7 @@ class Curvature:
         W, b = at[:, :p].T, at[:, p]
         pairs = coupled(self.loss, at.shape[0])
         none = xp.astype(block.X[:0, :], getattr(xp, dtype))
+        centre = cast(np.array(self.centre), dtype, block.X) if self.centre else None
         grams = [GramSum(p, none, symmetric=c == other) for c, other in pairs]
         linear = [TileSums(block, p + 1) for _ in pairs]
         several = self.loss.outputs > 1
@@ -141,6 +144,7 @@ class Curvature:
         for x, y, s in tiles(block, tile_rows(p, itemsize(block.X)), at.shape[0] * self.loss.outputs):
             x = xp.astype(x, none.dtype, copy=False)
             second = None if plain else self.loss.second(y if several else column(y), x @ W + b)
+            x = x if centre is None else x - centre
             for (c, other), gram, sums in zip(pairs, grams, linear, strict=True):
                 if second is None:
                     d = xp.ones_like(x[:, 0])
@@ -152,26 +156,28 @@ class Curvature:
         triangles = [gram.triangle(sums.total) for gram, sums in zip(grams, linear, strict=True)]
         return dict(zip(pairs, triangles, strict=True))
 
+    def _in_range(self, block: Block, triangle: Array) -> bool:
+        """Whether sums are finite, and those of squares large enough to have their digits, but for columns of zeros."""
+        xp, p = namespace(block.X), block.X.shape[1]
+        i = xp.arange(p, device=array_api_compat.device(block.X))
+        squares = xp.take(triangle, i * (i + 3) // 2)
+        lost = (squares != 0) & (squares < len(block) * LEAST)
+        if bool(xp.any(lost)) or not bool(xp.all(xp.isfinite(triangle))):
+            return False
+        none = xp.nonzero(squares == 0)[0]
+        if not none.shape[0]:
+            return True
+        zero = xp.take(cast(np.array(self.centre), dtype_name(block.X), block.X), none) if self.centre else 0.0
+        return not bool(xp.any(xp.take(block.X, none, axis=1) != zero))
+
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
         """Read X once for the weights, and once more for the products."""
         columns = parameters.reshape(-1, rows.p + 1)
-        if len(columns) > 1 or not rows.has_pass(self.loss):
+        if self.centre or len(columns) > 1 or not rows.has_pass(self.loss):
             return None
         weights = rows.empty_weights()
         rows.value_gradient_and_curvature(self.loss, columns, weights)
         return rows.curvatures(blocks, weights)
-
-
-def _in_range(block: Block, triangle: Array) -> bool:
-    """Whether sums are finite, and those of squares large enough to have their digits, but for columns of zeros."""
-    xp, p = namespace(block.X), block.X.shape[1]
-    i = xp.arange(p, device=array_api_compat.device(block.X))
-    squares = xp.take(triangle, i * (i + 3) // 2)
-    lost = (squares != 0) & (squares < len(block) * LEAST)
-    if bool(xp.any(lost)) or not bool(xp.all(xp.isfinite(triangle))):
-        return False
-    none = xp.nonzero(squares == 0)[0]
-    return not (none.shape[0] and bool(xp.any(xp.take(block.X, none, axis=1) != 0)))
 
 
 @dataclass(frozen=True)
@@ -179,18 +185,21 @@ class Expansion:
     """Parameters -> the sums of `ValueAndGradient`, then those of `Curvature`: all of F up to second order."""
 
     loss: Loss
+    centre: tuple[float, ...] = ()
     points: ClassVar[int] = 1
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X twice: the second time costs little beside the curvature, and the first has the bits of a pass."""
-        parts = (kernel(block, parameters) for kernel in (ValueAndGradient(self.loss), Curvature(self.loss)))
+        parts = (
+            kernel(block, parameters) for kernel in (ValueAndGradient(self.loss), Curvature(self.loss, self.centre))
+        )
         sums: Array = namespace(block.X).concat(list(parts))
         return sums
 
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
         """Read X once for F, its gradient and the weights, and once more for the products."""
         columns = parameters.reshape(-1, rows.p + 1)
-        if len(columns) > 1 or not rows.has_pass(self.loss):
+        if self.centre or len(columns) > 1 or not rows.has_pass(self.loss):
             return None
         weights = rows.empty_weights()
         sums = rows.value_gradient_and_curvature(self.loss, columns, weights)

@@ -161,7 +161,7 @@ def run_job(
         job.solver.tol,
         job.solver.max_iter,
         checkpoints,
-        np.zeros(objective.n_parameters),
+        None,
         early_stopping=None if job.solver.early_stopping is None else EarlyStopping(job.solver.early_stopping),
     )
     if client is None:

@@ -7,10 +7,13 @@ import numpy as np
 from dist_dot.typing import Array
 
 LIMIT = 250
+EPS = float(np.finfo(np.float64).eps)
 
 
 def conjugate_gradients(product: Callable[[Array], Array], target: Array, tolerance: float) -> Array:
     """Return d with |H d - target| <= tolerance * |target| for a symmetric positive semi-definite H.
+
+    The coordinates are such that the largest curvature is about 1.
 
     Nocedal and Wright, Numerical optimization (2006), algorithm 5.2 from d = 0, at most 250 products (rounds). A
     direction without curvature ends it early, with what it has: for an F that is bounded below, that is rounding.
@@ -22,7 +25,7 @@ def conjugate_gradients(product: Callable[[Array], Array], target: Array, tolera
     for _ in range(LIMIT):
         image = product(direction)
         curvature = float(direction @ image)
-        if not curvature > 0.0:
+        if not curvature > EPS * np.linalg.norm(direction) * max(np.linalg.norm(image), np.linalg.norm(direction)):
             return d if d.any() else target
         step = size / curvature
         d = d + step * direction

@@ -114,7 +114,9 @@ class Exact:
         if self.method == "auto" and (factor.condition > CONDITION or factor.dropped):
             summary = _summarise(objective, "qr")
             factor = summary.factor(penalty)
-            note = f"gram -> qr: the condition is {factor.condition:.1e}, gram is good up to {CONDITION:.0e}"
+            note = f"gram -> qr: {_loses(factor)}"
+        elif self.method == "gram" and factor.condition > CONDITION:
+            note = f"{_loses(factor)}: use 'auto' or 'qr'"
         if factor.dropped:
             note = _shortfall(factor)
         rows = summary.quadratic()
@@ -163,6 +165,11 @@ class Exact:
         else:
             value, gradient = _at(objective, rows, parameters)
         return replace(state, parameters=parameters, value=value, gradient=gradient, solved=True)
+
+
+def _loses(factor: Factor) -> str:
+    """Return in words that second moments lose too many digits."""
+    return f"the condition is {factor.condition:.1e}, gram is good up to {CONDITION:.0e}"
 
 
 def by_rows(cuts: Cuts) -> bool:

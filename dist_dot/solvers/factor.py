@@ -13,6 +13,7 @@ from dist_dot.typing import Array
 
 # Second moments lose twice the digits of the condition: up to here ten of the sixteen are left.
 CONDITION = 1e3
+EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Factor:
 
 def rank_tolerance(n: int, p: int) -> float:
     """Return what counts as 0 beside 1 in a sum over n rows: some ten times its rounding."""
-    return 10.0 * float(np.finfo(np.float64).eps) * float(np.sqrt(max(n, p)))
+    return 10.0 * EPS * float(np.sqrt(max(n, p)))
 
 
 def factor_moments(xx: Array, penalty: Array, n: int) -> Factor:
@@ -79,34 +80,63 @@ def factor_moments(xx: Array, penalty: Array, n: int) -> Factor:
     if reciprocal > tolerance:
         return Factor(scale, root, None, float(np.sqrt(1.0 / reciprocal)), ())
     values, vectors = eigh(G)
-    return _smallest(scale, np.sqrt(np.maximum(values, 0.0)), vectors, np.sqrt(tolerance))
+    values = np.sqrt(np.maximum(values, 0.0))
+    return _smallest(scale, values, vectors, np.sqrt(tolerance) * values.max(initial=0.0))
 
 
-def factor_triangle(R: Array, penalty: Array, n: int) -> Factor:
-    """Factor by the R (p, p) of n rows: itself with the penalty, or its singular vectors where the rank is short."""
-    if penalty.any():
+def factor_triangle(R: Array, penalty: Array, n: int, about: Array | None = None) -> Factor:
+    """Factor by the R (p, p) of n rows: itself with the penalty, or its singular vectors where the rank is short.
+
+    about (p,) is the norm of what was taken from each column to centre it: the numbers of X are rounded beside that.
+    """
+    penalised = penalty.any()
+    if penalised:
         R = triangle(np.vstack([R, np.diag(np.sqrt(penalty))]))
     scale = _unit(np.linalg.norm(R, axis=0))
     root = np.asfortranarray(R * scale)
     tolerance = rank_tolerance(n, len(R))
     reciprocal = float(dtrcon(root)[0])
-    if reciprocal > tolerance:
+    rounding = np.zeros(len(R)) if about is None or penalised else tolerance * np.abs(about) * scale
+    if reciprocal > max(tolerance, rounding.max(initial=0.0)):
         return Factor(scale, root, None, 1.0 / reciprocal, ())
     _, values, vectors = svd(root)
-    return _smallest(scale, values, vectors.T, tolerance)
+    least = np.maximum(tolerance * values.max(initial=0.0), np.linalg.norm(vectors * rounding, axis=1))
+    if reciprocal > tolerance and np.all(values > least):
+        return Factor(scale, root, None, 1.0 / reciprocal, ())
+    return _smallest(scale, values, vectors.T, least)
 
 
-def _smallest(scale: Array, values: Array, vectors: Array, tolerance: float) -> Factor:
-    """Return the factor that gives the smallest w, from the singular values and vectors of the scaled X."""
-    kept = values > tolerance * values.max(initial=0.0)
+def _smallest(scale: Array, values: Array, vectors: Array, least: Array | float) -> Factor:
+    """Return the factor that gives the smallest w, from the singular values and vectors of the scaled X.
+
+    Values up to `least` are rounding.
+    """
+    kept = values > least
     dense = scale[:, None] * vectors[:, kept] / values[kept]
-    null = np.linalg.qr(scale[:, None] * vectors[:, ~kept])[0]  # in the columns as they are
-    dense = dense - null @ (null.T @ dense)
+    null = _basis(scale, vectors[:, ~kept])
+    for _ in range(2):  # in columns of small units what is left is as small as the first rounding: twice is enough
+        dense = dense - null @ (null.T @ dense)
     free: Sequence[Any] = qr(null.T, pivoting=True, mode="r")[1][: null.shape[1]] if null.size else ()
     condition = float(values[kept].max() / values[kept].min()) if kept.any() else 1.0
     return Factor(scale, None, dense, condition, tuple(sorted(int(j) for j in free)))
 
 
+def _basis(scale: Array, vectors: Array) -> Array:
+    """Return an orthonormal basis of unit vectors of the scaled X, in the columns as they are.
+
+    Their entries are then of as many sizes as the units of the columns. Each is exact beside its own size where the
+    largest rows come first and columns are exchanged (Cox and Higham, Stability of Householder QR factorization for
+    weighted least squares problems (1998)); an entry that is rounding would be multiplied, and is 0.
+    """
+    rounding = len(scale) * EPS
+    clean = np.where(np.abs(vectors) > rounding, vectors, 0.0)
+    order = np.argsort(-scale, kind="stable")
+    basis = np.empty_like(clean)
+    basis[order] = qr((scale[:, None] * clean)[order], mode="economic", pivoting=True)[0]
+    return basis
+
+
 def _unit(norms: Array) -> Array:
-    """Return the factors that scale columns of these norms to 1; 1 for a column of zeros."""
-    return 1.0 / np.where(norms > 0, norms, 1.0)
+    """Return the factors that scale columns of these norms to 1; for a column of zeros that of the smallest other."""
+    some = norms[norms > 0]
+    return 1.0 / np.where(norms > 0, norms, some.min() if some.size else 1.0)

@@ -94,7 +94,7 @@ class GradientDescent:
             require_squared(objective, "reuse='gram'")
             summary = objective.blocks.reduce(CentredMoments(), np.zeros(0))
             objective = answered_from(summary, objective)
-        scale, mean = (column_scaling if self.preconditioner == "diagonal" else identity)(objective)
+        scale, mean = (column_scaling if self.preconditioner == "diagonal" else identity)(objective, parameters)
         if self.learning_rate == "auto":
 
             def product(direction: Array) -> Array:

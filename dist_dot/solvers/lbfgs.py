@@ -74,7 +74,7 @@ class LBFGS:
 
     def init(self, objective: Objective, parameters: Array) -> LBFGSState:
         """Evaluate F at the start, and measure the columns."""
-        scale, mean = SCALINGS[self.preconditioner](objective)
+        scale, mean = SCALINGS[self.preconditioner](objective, parameters)
         empty = np.zeros((self.memory, objective.n_parameters))
         value, gradient = objective.value_and_gradient(parameters)
         return LBFGSState(parameters, value, gradient, empty, empty, 0, scale, mean)
@@ -96,6 +96,10 @@ class LBFGS:
         trial = line.one(1.0) if line.slope < 0 else None
         if trial is not None and not line.accepts(trial):
             trial = search(line, trial)
+        if trial is not None and not line.surely_no_higher(trial):
+            # F says nothing any more. The gradient does as long as it shrinks.
+            after = to_scaled_gradient(trial.gradient, state.scale, state.mean)
+            trial = trial if np.linalg.norm(after) < np.linalg.norm(g) else None
         if trial is None:  # forget what misled, if anything did
             return replace(state, count=0) if state.count else state
         moved = replace(state, parameters=line.point(trial.step), value=trial.value, gradient=trial.gradient)

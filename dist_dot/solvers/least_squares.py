@@ -92,7 +92,8 @@ class Summary:
         """Return the inverse of X.T X with this penalty (p,) on the diagonal."""
         if self.triangular:
             p = self.n_features
-            return factor_triangle(self._matrix()[:p, :p], penalty, self.n_samples)
+            about = self._mean()[:p] * np.sqrt(float(self.flat[0])) if self.fit_intercept else np.zeros(p)
+            return factor_triangle(self._matrix()[:p, :p], penalty, self.n_samples, about)
         return factor_moments(self.quadratic().xx, penalty, self.n_samples)
 
     def decomposed(self) -> tuple[Array, Array, Array, Array]:
@@ -191,7 +192,7 @@ def reference_of(objective: Objective, weight: float, mean: Array, spread: Array
         sizes = Sizes(np.append(raw[:p], weight), np.append(spread[:p], weight), mean[:p], *largest)
     else:
         sizes = Sizes(raw[:p], raw[:p], np.zeros(p), *largest)
-    return Reference.of(objective.join(-xy, np.zeros(xy.shape[1])), sizes, objective.blocks.cuts)
+    return Reference.of(objective.join(-xy, np.zeros(xy.shape[1])), sizes, objective.blocks.cuts, 1.0)
 
 
 def answered_from(flat: Array, objective: Objective) -> QuadraticObjective:

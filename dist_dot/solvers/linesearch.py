@@ -11,6 +11,8 @@ from dist_dot.typing import Array
 DECREASE, CURVATURE = 1e-4, 0.9
 # Of decrease by the slope alone (delta of Hager and Zhang).
 SLOPE = 0.1
+# Of F: what is rounded more than that says nothing.
+HOPELESS = 1e-2
 # Steps in one round, and rounds.
 STEPS, ROUNDS = 4, 7
 
@@ -41,7 +43,8 @@ class Line:
 
     def trial(self, step: float, value: float, gradient: Array) -> Trial:
         """Return the trial of a step at which F is known."""
-        return Trial(step, value, gradient, float(gradient @ self.direction))
+        with np.errstate(invalid="ignore", over="ignore"):  # where F is not finite, its slope is not
+            return Trial(step, value, gradient, float(gradient @ self.direction))
 
     def one(self, step: float) -> Trial:
         """Evaluate F at one step. One round; reads X once."""
@@ -63,8 +66,19 @@ class Line:
             return False
         if trial.value <= self.value + DECREASE * trial.step * self.slope:
             return True
+        return trial.slope <= (2.0 * SLOPE - 1.0) * self.slope and self.no_higher(trial)
+
+    def no_higher(self, trial: Trial) -> bool:
+        """Whether F has not grown by more than rounding, that of z included."""
+        if self.surely_no_higher(trial) or not np.isfinite(trial.value):
+            return self.surely_no_higher(trial)
+        rounding = min(self.objective.rounding(self.start), HOPELESS * abs(self.value))
+        return trial.value <= self.value + rounding
+
+    def surely_no_higher(self, trial: Trial) -> bool:
+        """Whether F has not grown by more than the rounding of its own sum."""
         rounding = max(8.0 * float(np.finfo(self.objective.blocks.cuts.dtype).eps), 1e-12) * abs(self.value)
-        return trial.slope <= (2.0 * SLOPE - 1.0) * self.slope and trial.value <= self.value + rounding
+        return trial.value <= self.value + rounding
 
 
 def search(line: Line, tried: Trial) -> Trial | None:
@@ -76,13 +90,15 @@ def search(line: Line, tried: Trial) -> Trial | None:
     """
     low, high = 0.0, np.inf
     trials, best = [tried], None
-    for round_ in range(ROUNDS):
+    for round_ in range(ROUNDS + 1):
         for trial in trials:
-            if np.isfinite(trial.value) and trial.slope < 0 and trial.value <= line.value:
+            if np.isfinite(trial.value) and trial.slope < 0 and line.no_higher(trial):
                 low = max(low, trial.step)
                 best = trial if best is None or trial.value < best.value else best
             else:
                 high = min(high, trial.step)
+        if round_ == ROUNDS:
+            break
         trials = line.several(_between(low, high, 2.0**2**round_))
         good = [trial for trial in trials if line.accepts(trial)]
         if good:

@@ -9,8 +9,8 @@ from scipy.linalg import cho_solve, solve_triangular
 from dist_dot.errors import SolverError
 from dist_dot.objective import Objective, Reference
 from dist_dot.solvers.conjugate import conjugate_gradients
-from dist_dot.solvers.linesearch import Line, search
-from dist_dot.solvers.scaling import column_scaling, to_parameters, to_scaled_gradient
+from dist_dot.solvers.linesearch import Line, Trial, search
+from dist_dot.solvers.scaling import column_scaling, far_scaling, to_parameters, to_scaled_gradient
 from dist_dot.typing import Array
 
 # Up to so many parameters the curvature is factorised: 32 MB of it travel, and 3 Gflop factorise it.
@@ -24,10 +24,12 @@ KEEP = 0.15
 class NewtonState:
     """What Newton's method remembers.
 
-    `factor` is L with L @ L.T the Hessian at `parameters`. It is (0, 0) for conjugate gradients, which have the scaled
-    coordinates of `scale` and `mean` instead (see `dist_dot.solvers.scaling`; empty beside a factor), and the norm
-    `first` of the first gradient there. `contraction` is by how much the last step shrank the gradient.
-    `note` names the columns that are combinations of others.
+    `factor` is L with L @ L.T the Hessian at `parameters`, in the coordinates of `scale` and `mean` (see
+    `dist_dot.solvers.scaling`): those of the parameters themselves, but for columns far from 0, which are centred. For
+    conjugate gradients it is (0, 0), all columns are centred and scaled, and `first` is the norm of the first gradient
+    there. `least` (n_parameters,), empty for conjugate gradients, is the curvature below which a coordinate has none.
+    `contraction` is by how much the last step shrank the gradient. `note` names the columns that are combinations of
+    others.
     """
 
     parameters: Array
@@ -36,6 +38,7 @@ class NewtonState:
     factor: Array
     scale: Array
     mean: Array
+    least: Array
     first: float
     contraction: float
     note: str = ""
@@ -70,22 +73,23 @@ class Newton:
 
     def init(self, objective: Objective, parameters: Array) -> NewtonState:
         """Evaluate F at the start, and its Hessian or the columns."""
-        none = np.zeros(0)
         if self.method == "cholesky" or (self.method == "auto" and objective.n_parameters <= LARGEST):
-            value, gradient, hessian = objective.expansion(parameters)
-            factor = factorise(anchored(hessian, objective), objective)
-            note = combinations(factor, objective)
-            return NewtonState(parameters, value, gradient, factor, none, none, 0.0, 1.0, note)
-        scale, mean = column_scaling(objective)
+            scale, mean, least = far_scaling(objective, parameters)
+            value, gradient, hessian = objective.expansion(parameters, mean)
+            factor, dependent = factorise(curved(anchored(hessian, objective), scale, least), objective)
+            note = combinations(dependent, scale, objective)
+            return NewtonState(parameters, value, gradient, factor, scale, mean, least, 0.0, 1.0, note)
+        scale, mean = column_scaling(objective, parameters)
         value, gradient = objective.value_and_gradient(parameters)
         first = float(np.linalg.norm(to_scaled_gradient(gradient, scale, mean)))
-        return NewtonState(parameters, value, gradient, np.zeros((0, 0)), scale, mean, first, 1.0)
+        return NewtonState(parameters, value, gradient, np.zeros((0, 0)), scale, mean, np.zeros(0), first, 1.0)
 
     def norm(self, state: NewtonState, gradient: Array) -> float:
         """Return the Newton decrement sqrt(g.T H^-1 g), the size of a gradient in every coordinates; else as L-BFGS."""
+        scaled = to_scaled_gradient(gradient, state.scale, state.mean)
         if state.factor.size:
-            return float(np.linalg.norm(solve_triangular(state.factor, gradient, lower=True, check_finite=False)))
-        return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
+            scaled = solve_triangular(state.factor, scaled, lower=True, check_finite=False)
+        return float(np.linalg.norm(scaled))
 
     def reference(self, objective: Objective, state: NewtonState) -> Reference:
         """Return what a gradient is small beside. Two rounds."""
@@ -98,29 +102,37 @@ class Newton:
 
     def _factorised(self, objective: Objective, state: NewtonState) -> NewtonState:
         """One round where the whole step is accepted, three where several shorter ones are tried."""
-        direction = -cho_solve((state.factor, True), state.gradient, check_finite=False)
-        direction = apart(direction, objective, state.parameters)
-        line = Line(objective, state.parameters, direction, state.value, float(direction @ state.gradient))
+        g = to_scaled_gradient(state.gradient, state.scale, state.mean)
+        d = -cho_solve((state.factor, True), g, check_finite=False)
+        direction = apart(to_parameters(d, state.scale, state.mean), objective, state.parameters)
+        slope = float(d @ g) if objective.loss.outputs == 1 else float(direction @ state.gradient)
+        line = Line(objective, state.parameters, direction, state.value, slope)
         if not line.slope < 0:
             return state
         if state.contraction <= KEEP:
             trial, hessian = line.one(1.0), None
         else:
-            value, gradient, hessian = objective.expansion(line.point(1.0))
+            value, gradient, hessian = objective.expansion(line.point(1.0), state.mean)
             trial = line.trial(1.0, value, gradient)
         if not line.accepts(trial):
             found = search(line, trial)
             if found is None:
                 return state
-            trial, hessian = found, objective.hessian(line.point(found.step))
-        factor = state.factor if hessian is None else factorise(anchored(hessian, objective), objective)
+            trial, hessian = found, objective.hessian(line.point(found.step), state.mean)
+        if self._only_rounds(line, state, trial):
+            return state
+        factor, note = state.factor, state.note
+        if hessian is not None:
+            hessian = curved(anchored(hessian, objective), state.scale, state.least)
+            factor, dependent = factorise(hessian, objective)
+            note = combinations(dependent, state.scale, objective)
         return replace(
             state,
             parameters=line.point(trial.step),
             value=trial.value,
             gradient=trial.gradient,
             factor=factor,
-            note=combinations(factor, objective),
+            note=note,
             contraction=self.norm(state, trial.gradient) / self.norm(state, state.gradient),
         )
 
@@ -141,9 +153,18 @@ class Newton:
         trial = line.one(1.0) if line.slope < 0 else None
         if trial is not None and not line.accepts(trial):
             trial = search(line, trial)
-        if trial is None:
+        if trial is None or self._only_rounds(line, state, trial):
             return state
         return replace(state, parameters=line.point(trial.step), value=trial.value, gradient=trial.gradient)
+
+    def _only_rounds(self, line: Line, state: NewtonState, trial: Trial) -> bool:
+        """Whether a step may have gained the rounding of F alone, and its gradient is no smaller."""
+        eps = float(np.finfo(line.objective.blocks.cuts.dtype).eps)
+        rounding = max(8.0 * eps * abs(state.value), line.objective.rounding(state.parameters))
+        if trial.value < state.value - rounding or (line.surely_no_higher(trial) and -line.slope > rounding):
+            return False
+        largest = np.abs(trial.gradient).max(initial=0.0) >= np.abs(state.gradient).max(initial=0.0)
+        return bool(largest and self.norm(state, trial.gradient) >= self.norm(state, state.gradient))
 
 
 def apart(direction: Array, objective: Objective, parameters: Array | None = None) -> Array:
@@ -158,6 +179,15 @@ def apart(direction: Array, objective: Objective, parameters: Array | None = Non
     now = each if parameters is None else each + parameters.reshape(each.shape)
     result: Array = (each - now.mean(axis=1, keepdims=True)).ravel()
     return result
+
+
+def curved(hessian: Array, scale: Array, least: Array) -> Array:
+    """Return the Hessian without the coordinates of scale 0, and with the least curvature where others have less."""
+    if not scale.all():
+        each = np.repeat(scale, len(hessian) // scale.size)
+        hessian = hessian * each * each[:, None]
+    missing = np.maximum(least - np.diag(hessian), 0.0)
+    return hessian + np.diag(missing) if missing.any() else hessian
 
 
 def anchored(hessian: Array, objective: Objective) -> Array:
@@ -177,12 +207,14 @@ def anchored(hessian: Array, objective: Objective) -> Array:
     return result
 
 
-def factorise(hessian: Array, objective: Objective) -> Array:
-    """Return the lower L with L @ L.T = H, for columns of any scale.
+def factorise(hessian: Array, objective: Objective) -> tuple[Array, Array]:
+    """Return the lower L with L @ L.T = H for columns of any scale, and the coordinates that depend on earlier ones.
 
     H is scaled to a diagonal of 1 first, and gets as little more on it as rounding asks for: a direction along which F
-    does not change (one-hot columns beside an intercept) has a singular H. Raises
-    SolverError for an H that is not finite.
+    does not change (one-hot columns beside an intercept) has a singular H. What is left of a column beside those before
+    it is the square of its entry on the diagonal of L; the columns with nothing left but that little depend on the
+    others. A gradient along such a direction is rounding, and H gets a curvature of 1 there, so that no step goes
+    along it. Raises SolverError for an H that is not finite.
     """
     if not np.isfinite(hessian).all():
         raise SolverError(f"the curvature of the {objective.loss.name} loss is not finite here: use the solver 'lbfgs'")
@@ -196,18 +228,33 @@ def factorise(hessian: Array, objective: Objective) -> Array:
         except np.linalg.LinAlgError:
             more *= 100.0
         else:
-            return root[:, None] * lower
+            break
+    # The roundings of the Hessian and of the factor add to what was put there: 2 .. 5 times it were seen.
+    dependent = np.flatnonzero(np.diag(lower) ** 2 <= 8.0 * more * np.diag(unit))
+    if dependent.size:
+        flat = _flat(lower, dependent)
+        lower = np.linalg.cholesky(unit + flat @ flat.T + more * np.eye(len(hessian)))
+    return root[:, None] * lower, dependent
 
 
-def combinations(factor: Array, objective: Objective) -> str:
-    """Return in words which columns are combinations of others, to the rounding of a Hessian with this factor.
+def _flat(lower: Array, dependent: Array) -> Array:
+    """Return an orthonormal basis of the directions along which lower @ lower.T is next to nothing: inverse iteration.
 
-    What is left of a column beside those before it is the square of its entry on the diagonal; `factorise` has put a
-    rounding there, to which those of the Hessian and of the factor add: 2 .. 5 in all were seen.
+    There are as many as columns that depend on others.
     """
-    left = np.diag(factor) ** 2 / np.sum(factor * factor, axis=1)
-    none = np.flatnonzero(left <= 8.0 * len(factor) * float(np.finfo(objective.blocks.cuts.dtype).eps))
-    numbers = sorted({int(number) // objective.n_outputs for number in none})
+    basis = np.eye(len(lower))[:, dependent]
+    for _ in range(2):
+        basis = np.linalg.qr(cho_solve((lower, True), basis, check_finite=False))[0]
+    return basis
+
+
+def combinations(dependent: Array, scale: Array, objective: Objective) -> str:
+    """Return in words which columns are combinations of others: those that depend on them, and constant ones.
+
+    A constant column is held by a scale of 0; it is a combination where it has no penalty.
+    """
+    held = np.flatnonzero((scale == 0) & (objective.penalty[:: objective.n_outputs] == 0))
+    numbers = sorted({int(number) // objective.n_outputs for number in dependent} | set(map(int, held)))
     if not numbers:
         return ""
     names = [f"column {j}" if j < objective.n_features else "the intercept" for j in numbers]

@@ -12,55 +12,81 @@ Neither X nor F changes. Flat vectors are those of `dist_dot.Objective`.
 
 import numpy as np
 
-from dist_dot.objective import Objective
+from dist_dot.objective import Objective, deviations, typical_curvature
 from dist_dot.typing import Array
 
 
-def identity(objective: Objective) -> tuple[Array, Array]:
+def identity(objective: Objective, start: Array) -> tuple[Array, Array]:
     """Return the scale and the mean of the coordinates of W themselves. No round."""
     return np.ones(objective.n_features + int(objective.fit_intercept)), np.zeros(objective.n_features)
 
 
-def column_scaling(objective: Objective) -> tuple[Array, Array]:
+def far_scaling(objective: Objective, start: Array) -> tuple[Array, Array, Array]:
+    """Return the same, but that columns far from 0 are centred, and the curvature below which coordinates have none.
+
+    A column far from 0 that is constant is held where the start is 0, as below. No round beyond the reference where
+    none is far.
+    """
+    scale, _ = identity(objective, start)
+    mean, spread = objective.far_columns()
+    constant = (mean != 0) & (spread == 0)
+    held = constant & ~_moved(objective, start)
+    scale[: mean.size][held] = 0.0
+    weight = [objective.null_model()[0]] * int(objective.fit_intercept)
+    least = objective.least_curvature * np.append(spread, weight)
+    return scale, np.where(constant & ~held, 0.0, mean), np.repeat(least, objective.n_outputs)
+
+
+def column_scaling(objective: Objective, start: Array) -> tuple[Array, Array]:
     """Return the scale of each coordinate and `mean`, see above. Two rounds.
 
     In the scaled coordinates the diagonal of the curvature bound is 1: 1 / scale^2 = c * spread + alpha, for the
-    intercept c * sum s. Where no bound exists c is the curvature of the best constant. A column that is constant and
-    not penalised keeps its own scale.
+    intercept c * sum s. Where no bound exists c is the curvature of the best constant. A column of zeros that is not
+    penalised keeps its own scale. The coefficients of a constant column stay at a start of 0: beside an intercept they
+    are 0 at the minimum, and the gradient there would be rounding alone.
     """
-    scale, mean, weight = _measured(objective)
+    scale, mean, weight = _measured(objective, start)
     return scale, mean if objective.fit_intercept else np.sqrt(weight) * scale * mean
 
 
-def _measured(objective: Objective) -> tuple[Array, Array, float]:
+def _measured(objective: Objective, start: Array) -> tuple[Array, Array, float]:
     """Return the scale of each coordinate, the mean of each column, and c * sum s. Two rounds."""
     moments = objective.moments()
-    bound = objective.loss.curvature
-    if bound is None:
-        mean_y = float(np.mean(moments.mean_y))
-        bound = float(objective.loss.second(np.array(mean_y), np.array(objective.loss.link(mean_y))))
+    mean, bound = moments.mean, typical_curvature(objective.loss, moments.mean_y)
     penalty = objective.penalty[: objective.n_features * objective.n_outputs : objective.n_outputs]
-    diagonal = bound * moments.spread + penalty
+    spread, constant = moments.spread, (mean != 0) & (deviations(mean, moments.spread / moments.weight) == 0)
+    if not objective.fit_intercept:  # nothing takes its place
+        spread = np.where(constant, moments.weight * mean * mean, spread)
+    diagonal = bound * spread + penalty
     if objective.fit_intercept:
         diagonal = np.append(diagonal, bound * moments.weight)
-    return 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), moments.mean, bound * moments.weight
+    scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    if objective.fit_intercept:
+        scale[: mean.size][constant & ~_moved(objective, start)] = 0.0
+    return scale, mean, bound * moments.weight
 
 
-def row_space_scaling(objective: Objective) -> tuple[Array, Array]:
+def _moved(objective: Objective, start: Array) -> Array:
+    """Return whether a start is not 0 for each column."""
+    return np.asarray(objective.split(start)[0].any(axis=1))
+
+
+def row_space_scaling(objective: Objective, start: Array) -> tuple[Array, Array]:
     """Return the scale and the mean of coordinates in which no step leaves the space of the rows. Two rounds.
 
     Columns are centred, and all scaled by one number over `objective.scale`, where that is penalised. Gradients of the
     losses are then combinations of rows, and so is every point that a first-order method reaches from 0: where columns
     depend on each other it ends at the smallest w, and a small penalty need not take back what other coordinates add.
     """
-    scale, mean, weight = _measured(objective)
+    scale, mean, weight = _measured(objective, start)
     p = mean.size
     own = np.ones(p)
     if objective.alpha and objective.scale is not None:
         own = 1.0 / np.where(objective.scale > 0, objective.scale, 1.0)
     # The mean of the curvatures in the space of the rows, which has no more dimensions than there are rows.
-    total = float(np.sum((own / scale[:p]) ** 2))
-    scale[:p] = own * np.sqrt(min(p, objective.blocks.cuts.n_samples) / total)
+    held = scale[:p] == 0
+    total = float(np.sum((own / np.where(held, np.inf, scale[:p])) ** 2)) or 1.0
+    scale[:p] = np.where(held, 0.0, own) * np.sqrt(min(p, objective.blocks.cuts.n_samples) / total)
     return scale, mean if objective.fit_intercept else np.sqrt(weight) * scale * mean
 
 
@@ -77,6 +103,7 @@ def to_parameters(v: Array, scale: Array, mean: Array) -> Array:
 def to_scaled(parameters: Array, scale: Array, mean: Array) -> Array:
     """Return the scaled point of a flat vector: the inverse of `to_parameters`."""
     point = parameters.reshape(scale.size, -1)
+    scale = np.where(scale > 0, scale, np.inf)
     if scale.size == mean.size:
         return _stretched(point / scale[:, None], mean, 0.5).ravel()
     centred = point.copy()

@@ -178,13 +178,16 @@ def _encode(checkpoint: Checkpoint) -> bytes:
     arrays = {f"state.{name}": np.asarray(value) for name, value in state.items() if isinstance(value, np.ndarray)}
     history = [list(asdict(progress).values()) for progress in checkpoint.history]
     arrays["history"] = np.array(history, np.float64).reshape(len(history), len(fields(Progress)))  # None is NaN
-    arrays["reference"] = checkpoint.reference.gradient
+    reference = checkpoint.reference
+    arrays |= {"reference": reference.gradient, "reach": reference.reach}
     course = checkpoint.validation
     arrays["validation"] = course.parameters
     header = {
         "fingerprint": checkpoint.fingerprint,
         "iteration": checkpoint.iteration,
-        "reference": [checkpoint.reference.rounding, checkpoint.reference.centred, checkpoint.reference.norm],
+        "reference": {
+            field.name: getattr(reference, field.name) for field in fields(reference) if field.type in (float, "float")
+        },
         "rounds": checkpoint.rounds,
         "seconds": checkpoint.seconds,
         "validation": {"latest": course.latest, "lowest": course.lowest, "iteration": course.iteration},
@@ -206,7 +209,7 @@ def _decode(content: bytes, state: type[Any]) -> Checkpoint:
     return Checkpoint(
         header["fingerprint"],
         state(**values, **header["state"]),
-        Reference(arrays["reference"], *header["reference"]),
+        Reference(arrays["reference"], reach=arrays["reach"], **header["reference"]),
         header["iteration"],
         header["rounds"],
         header["seconds"],

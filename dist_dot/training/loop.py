@@ -24,6 +24,7 @@ GROWTH = 1e3
 # A run is at its rounding where so many steps have brought neither a smaller gradient nor a smaller F.
 # Fifty were too few for momentum, whose gradient swings that long.
 STEPS = 200
+ROUNDING = 1e-12  # of F
 
 
 def minimise(
@@ -47,18 +48,18 @@ def minimise(
     tol = 0), or when a callback returns True, or when the solver can come no closer: it finds no lower F, or 200 steps
     have brought neither a smaller gradient nor a lower F.
 
-    `start` is the flat vector to begin at, 0 where none is given. The gradient at the best constant costs two rounds:
-    one reads y alone, and takes the place of the check of y where the loss has one; the other reads X twice. Solvers
-    that have summed up the rows need none. With `checkpoint` the state is saved every so many steps and at the end, by
-    the process that hosts the loop, and a run may go on from there with the same bits. With `early_stopping` F is that
-    of the rows which are not held out, with the whole alpha.
+    `start` is the flat vector to begin at, `objective.start()` where none is given. The gradient at the best constant
+    costs two rounds: one reads y alone, and takes the place of the check of y where the loss has one; the other reads X
+    twice. Solvers that have summed up the rows need none. With `checkpoint` the state is saved every so many steps and
+    at the end, by the process that hosts the loop, and a run may go on from there with the same bits. With
+    `early_stopping` F is that of the rows which are not held out, with the whole alpha.
 
     The loop runs in this process for blocks of this process, and beside the scheduler for those of a cluster.
 
     Raises InputError for a tol or max_iter that is negative, SolverError where the solver cannot minimise this F or
     end early, ClusterError where the cluster fails for longer than it may.
     """
-    begin = np.zeros(objective.n_parameters) if start is None else np.asarray(start, np.float64)
+    begin = None if start is None else np.asarray(start, np.float64)
     chosen = choose(solver, objective)
     of_f = objective.loss, objective.alpha, objective.fit_intercept
     loop = Loop(*of_f, chosen.solver, tol, max_iter, checkpoint, begin, objective.scale, early_stopping)
@@ -81,7 +82,7 @@ class Loop:
     tol: float
     max_iter: int
     checkpoints: Checkpoints | None
-    start: Array
+    start: Array | None
     scale: Array | None = None
     early_stopping: EarlyStopping | None = None
     standardize: bool = False
@@ -192,7 +193,7 @@ class Loop:
             found = self.checkpoints.newest(mark, self.solver.state, objective.blocks.notice)
             if found is not None:
                 return found
-        state = self.solver.init(objective, self.start)
+        state = self.solver.init(objective, objective.start() if self.start is None else self.start)
         reference = self.solver.reference(objective, state)
         if not reference.gradient.any():
             reference = Reference(state.gradient, 0.0, 0.0)
@@ -210,7 +211,8 @@ class Loop:
         sizes = _largest(state.gradient), self.solver.norm(state, state.gradient)
         units = unit, min(self.solver.norm(state, reference.gradient), reference.norm)
         ratios = [size / beside if beside else 0.0 for size, beside in zip(sizes, units, strict=True)]
-        floors = reference.rounding / unit if unit else 0.0, reference.centred
+        rounding, centred = reference.floors(state.parameters)
+        floors = rounding / unit if unit else 0.0, centred
         return max(ratio if not ratio <= floor else 0.0 for ratio, floor in zip(ratios, floors, strict=True))
 
     def _status(self, history: list[Progress], stop: bool) -> Status | None:
@@ -236,9 +238,9 @@ def _largest(gradient: Array) -> float:
 
 
 def _stands(history: list[Progress]) -> bool:
-    """Whether the last steps have brought nothing: no gradient is smaller than all before, and no F."""
+    """Whether the last steps have brought nothing: no smaller gradient, and no lower F but for rounding."""
     before, late = history[:-STEPS], history[-STEPS:]
-    return bool(before) and all(
-        min(getattr(each, name) for each in late) >= min(getattr(each, name) for each in before)
-        for name in ("relative", "value")
-    )
+    if not before or min(each.relative for each in late) < min(each.relative for each in before):
+        return False
+    lowest = min(each.value for each in before)
+    return min(each.value for each in late) >= lowest - ROUNDING * abs(lowest)

@@ -85,7 +85,7 @@ def minimise_path(
     """
     if not len(alphas):
         raise InputError("alphas is empty: give the L2 strengths to try")
-    begin = np.zeros(objective.n_parameters) if start is None else np.asarray(start, np.float64)
+    begin = None if start is None else np.asarray(start, np.float64)
     chosen = choose(solver, objective, shared=True)
     loops = tuple(
         Loop(each.loss, each.alpha, each.fit_intercept, chosen.solver, tol, max_iter, None, begin, each.scale)

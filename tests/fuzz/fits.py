@@ -27,6 +27,7 @@ from fuzz.case import Case, Rows
 from fuzz.reference import Point
 
 TOL = 1e-12
+BLOCKS = 30  # at most: more of them are only slow
 SOLVERS: dict[str, Any] = {
     "auto": "auto",
     "gram": Exact("gram"),
@@ -49,17 +50,20 @@ LOSSES = {
 
 @dataclass
 class Outcome:
-    """What a fit has come to: the point, the alpha that it is the minimum for, how it ended, and a score."""
+    """What a fit has come to: the point, the alpha that it is the minimum for, how it ended, a score, and a note."""
 
     point: Point
     alpha: float
     status: str
     score: float | None = None
     warned: tuple[str, ...] = ()
+    note: str = ""
 
 
 def solver_of(case: Case) -> str:
-    """Return the word of a solver that this family has: Exact is for the squared loss."""
+    """Return the word of a solver that this family has: Exact is for the squared loss, and many fits are by L-BFGS."""
+    if case.route == "cv" and case.family in ("logistic", "softmax"):
+        return "lbfgs"
     return "newton" if case.family != "squared" and case.solver in ("gram", "qr") else case.solver
 
 
@@ -79,10 +83,11 @@ def fit(case: Case, rows: Rows) -> Outcome:
 
 
 def _minimised(case: Case, rows: Rows, word: str) -> Outcome:
-    blocks = lay_out(rows.X, rows.y, rows.s, block_rows=case.block_rows)
+    size = case.block_rows if case.block_rows == "auto" else max(case.block_rows, rows.X.shape[0] // BLOCKS)
+    blocks = lay_out(rows.X, rows.y, rows.s, block_rows=size)
     objective = Objective(blocks, LOSSES[rows.family], rows.alpha, rows.intercept)
     found = minimise(objective, SOLVERS[word], tol=TOL, max_iter=STEPS.get(word, 200))
-    return Outcome(_point(found.w, found.intercept, rows), rows.alpha, found.status.name)
+    return Outcome(_point(found.w, found.intercept, rows), rows.alpha, found.status.name, note=found.note)
 
 
 def _point(W: Any, b: Any, rows: Rows) -> Point:
@@ -101,7 +106,8 @@ def _estimated(rows: Rows, solver: Any, steps: int) -> Outcome:
         total = float(rows.X.shape[0] if rows.s is None else np.sum(_host(rows.s).astype(np.float64)))
         model = {"poisson": PoissonRegressor, "gamma": GammaRegressor}[family](alpha=alpha / total, **options)
     model.fit(rows.X, rows.y, rows.s)
-    return Outcome(_point(np.atleast_2d(model.coef_).T, model.intercept_, rows), alpha, model.fit_.status.name)
+    point = _point(np.atleast_2d(model.coef_).T, model.intercept_, rows)
+    return Outcome(point, alpha, model.fit_.status.name, note=model.fit_.note)
 
 
 def _cross_validated(case: Case, rows: Rows) -> Outcome:

@@ -84,8 +84,9 @@ class Reference:
                 return 1 - q, q, np.ones_like(q)
             r = Z - self.Y
             if self.family == "huber":
-                return np.clip(r, -1, 1), np.ones_like(r), np.zeros_like(r)
-            return r, np.ones_like(r), np.zeros_like(r)
+                inside = np.abs(r) <= 1
+                return np.clip(r, -1, 1), np.ones_like(r), np.where(inside, np.abs(self.Y), 0)
+            return r, np.ones_like(r), np.abs(self.Y)
 
     def gradient(self, Z, W):
         """Return the gradient (p + 1, k) in centred columns, and that of the columns as they are, without intercept."""
@@ -173,17 +174,24 @@ class Reference:
     def dependence(self, point: Point) -> float:
         """Return how far the smallest w is from this one, as a share of it: the part outside of the rows' space.
 
-        NaN where the rank is not clear.
+        NaN where the rank is not clear, or another one in columns of norm 1.
         """
         rows = ((self.A - self.m)[self.s > 0]).astype(float)
-        size = np.abs(rows).max(initial=0)
+        norms = np.linalg.norm(rows, axis=0)
+        size = norms.max(initial=0)
         if not size:
             return float(np.abs(point.W).max(initial=0) > 0)
-        sizes, V = np.linalg.svd(rows / size)[1:]
-        sizes = np.append(sizes, np.zeros(max(0, self.p - sizes.size)))
-        kept = sizes > 1e-6 * sizes[0]
-        if np.any(sizes[~kept] > 1e-15 * np.sqrt(self.n) * sizes[0]):
+        V, kept = self._rank(rows / size)
+        own = self._rank(rows / np.where(norms > 0, norms, 1.0))[1]
+        if kept is None or own is None or kept.sum() != own.sum():
             return np.nan
         W = point.W.astype(float)
         outside = V[~kept] @ W
         return float(np.linalg.norm(outside) / max(np.linalg.norm(W), 1e-300))
+
+    def _rank(self, rows):
+        """Return the right singular vectors, and which singular values are not 0; None where that is not clear."""
+        sizes, V = np.linalg.svd(rows)[1:]
+        sizes = np.append(sizes, np.zeros(max(0, self.p - sizes.size)))
+        kept = sizes > 1e-6 * sizes[0]
+        return V, None if np.any(sizes[~kept] > 1e-15 * np.sqrt(self.n) * sizes[0]) else kept

@@ -1,0 +1,19 @@
+"""Some of the cases of the fuzzer, the same ones each time: `make fuzz` is the long form."""
+
+from dataclasses import replace
+
+import pytest
+from fuzz.case import drawn
+from fuzz.check import check
+from fuzz.fits import VARIANTS
+
+
+@pytest.mark.parametrize("number", range(120))
+def test_fits_are_minima_and_the_same_ones_in_other_words(number):
+    assert not check(drawn(3, number, ordinary=True))
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_each_way_to_say_the_same_is_tried(variant):
+    plain = replace(drawn(1, 0, ordinary=True), family="squared", n=60, p=3, variant=variant, route="objective")
+    assert check(plain) == []
