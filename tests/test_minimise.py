@@ -12,7 +12,7 @@ import pytest
 
 from dist_dot import Checkpoints, Objective, SolverError, Status, lay_out, losses, minimise
 from dist_dot.errors import ClusterError, InputError
-from dist_dot.objective import Reference
+from dist_dot.reference import Reference
 from dist_dot.solvers import GradientDescent
 from dist_dot.solvers.curvature import largest_curvature
 from dist_dot.training.callbacks import TimeLimit

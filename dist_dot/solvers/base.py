@@ -2,7 +2,8 @@
 
 from typing import Protocol, TypeVar
 
-from dist_dot.objective import Objective, Reference
+from dist_dot.objective import Objective
+from dist_dot.reference import Reference
 from dist_dot.typing import Array
 
 

@@ -10,7 +10,8 @@ from dist_dot.blocks.extended import ResidualProducts, add, two_product
 from dist_dot.blocks.gathered import Rows
 from dist_dot.blocks.moments import CentredMoments, CentredTriangle
 from dist_dot.errors import SolverError
-from dist_dot.objective import Objective, Reference
+from dist_dot.objective import Objective
+from dist_dot.reference import Reference
 from dist_dot.solvers.factor import CONDITION, Factor
 from dist_dot.solvers.least_squares import Quadratic, Summary, reference_of, require_squared
 from dist_dot.solvers.row_space import Gathered, RowSpace, few_rows

@@ -7,7 +7,8 @@ import numpy as np
 
 from dist_dot.blocks.moments import CentredMoments
 from dist_dot.errors import SolverError
-from dist_dot.objective import Objective, Reference
+from dist_dot.objective import Objective
+from dist_dot.reference import Reference
 from dist_dot.solvers.curvature import largest_curvature
 from dist_dot.solvers.least_squares import answered_from, require_squared
 from dist_dot.solvers.scaling import column_scaling, identity, to_parameters, to_scaled, to_scaled_gradient

@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from dist_dot.errors import SolverError
-from dist_dot.objective import Objective, Reference
+from dist_dot.objective import Objective
+from dist_dot.reference import Reference
 from dist_dot.solvers.linesearch import Line, search
 from dist_dot.solvers.scaling import (
     column_scaling,

@@ -7,7 +7,8 @@ import numpy as np
 from dist_dot.blocks.moments import columns, triangle
 from dist_dot.errors import InputError, SolverError
 from dist_dot.losses import Squared
-from dist_dot.objective import ColumnMoments, Objective, Reference, Sizes
+from dist_dot.objective import ColumnMoments, Objective
+from dist_dot.reference import Reference, Sizes
 from dist_dot.solvers.factor import Factor, factor_moments, factor_triangle
 from dist_dot.typing import Array
 

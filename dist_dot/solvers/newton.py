@@ -7,7 +7,8 @@ import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
 from dist_dot.errors import SolverError
-from dist_dot.objective import Objective, Reference
+from dist_dot.objective import Objective
+from dist_dot.reference import Reference
 from dist_dot.solvers.conjugate import conjugate_gradients
 from dist_dot.solvers.linesearch import Line, Trial, search
 from dist_dot.solvers.scaling import column_scaling, far_scaling, to_parameters, to_scaled_gradient
@@ -55,7 +56,8 @@ class Newton:
         "cholesky" up to 2,000 parameters.
 
     Cost: with "cholesky" one round to start and one per step, n p^2 operations each; three for a step that is too long
-    as it is. With "cg" three rounds to start, and for each step one and as many as there are products.
+    as it is; one more to start where columns are far from 0, which are centred. With "cg" three rounds to start, and
+    for each step one and as many as there are products.
 
     F must be convex. Where columns without a penalty are combinations of others, w is one of many with the same
     predictions, and a note of the state says so; what the classes of softmax have in common is 0. Raises SolverError

@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from dist_dot.errors import InputError
-from dist_dot.objective import Objective, Reference
+from dist_dot.objective import Objective
+from dist_dot.reference import Reference
 from dist_dot.training.early_stopping import EarlyStopping, Validation
 from dist_dot.training.fit import Progress
 from dist_dot.typing import Array

@@ -10,7 +10,8 @@ from dist_dot.blocks.block import Blocks, Report
 from dist_dot.blocks.held_out import HeldOut
 from dist_dot.errors import ClusterError, InputError, SolverError
 from dist_dot.losses import Loss
-from dist_dot.objective import Objective, Reference
+from dist_dot.objective import Objective
+from dist_dot.reference import Reference
 from dist_dot.solvers.base import Solver
 from dist_dot.solvers.choice import choose
 from dist_dot.solvers.exact import Exact
