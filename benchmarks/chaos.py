@@ -59,10 +59,10 @@ def flights_job(folder: Path, steps: int) -> Job:
 
 
 @contextmanager
-def cluster(mode: str | None) -> Iterator[tuple[Client, Deaths, float]]:
-    """Yield a client of four workers that die of `mode` after some seconds each, None for workers that live.
+def cluster(mode: str | None, life: float) -> Iterator[tuple[Client, Deaths, float]]:
+    """Yield a client of four workers that die of `mode` after `life` seconds on average, None for workers that live.
 
-    Beside it are the count of deaths, and the seconds that a worker lives on average.
+    Beside it are the count of deaths, and the seconds that it took to start.
 
     A nanny replaces what dies of a segmentation fault. After a sys.exit it goes too, so new ones are started here.
     """
@@ -80,20 +80,20 @@ def cluster(mode: str | None) -> Iterator[tuple[Client, Deaths, float]]:
     ):
         client.register_plugin(Deaths())
         deaths = local.scheduler.plugins[Deaths.name]  # the copy that was sent there, in this process
-        life = LIFE * max(1.0, (perf_counter() - begin) / START)
+        start = perf_counter() - begin
         if mode is not None:
             client.register_plugin(KillWorker(delay=life, mode=mode))
         if mode == "sys.exit":
             Thread(target=replace_workers, args=(local, deaths), daemon=True).start()
         try:
-            yield client, deaths, life
+            yield client, deaths, start
         finally:
             ended.set()
 
 
-def fit(job: Job, mode: str | None) -> dict[str, Any]:
-    """Return a record of one fit under `mode`."""
-    with cluster(mode) as (client, deaths, life):
+def fit(job: Job, mode: str | None, life: float = LIFE) -> dict[str, Any]:
+    """Return a record of one fit under `mode`; one under None says how long workers shall live under others."""
+    with cluster(mode, life) as (client, deaths, start):
         begin = perf_counter()
         report = run_job(job, client, lambda progress: False, lambda run: None)
         seconds = perf_counter() - begin
@@ -101,7 +101,7 @@ def fit(job: Job, mode: str | None) -> dict[str, Any]:
     return {
         "benchmark": "chaos",
         "mode": mode,
-        "life": life,
+        "life": life if mode else LIFE * max(1.0, start / START),
         "seconds": seconds,
         "rounds": report.rounds,
         "deaths": count,
@@ -119,7 +119,7 @@ def chaos(steps: int, counts: Mapping[str, int]) -> list[dict[str, Any]]:
         records = [straight]
         for mode, count in counts.items():
             for number in range(count):
-                record = fit(job, mode)
+                record = fit(job, mode, straight["life"])
                 records.append(record)
                 print(
                     f"{mode} {number + 1} of {count}: {record['seconds']:.0f} s, {record['deaths']} deaths, "

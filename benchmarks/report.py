@@ -199,7 +199,8 @@ def chaos(records: list[dict[str, Any]]) -> str:
 {straight["workers"]} workers of {straight["threads"]} thread, {made(straight)}.
 
 The flights from Parquet files, {straight["rounds"]} rounds, while Dask's own KillWorker ends each worker after
-{straight["life"]:g} s on average, from the first task to the last round; {straight["seconds"]:.0f} s when nobody dies.
+{straight["life"]:.1f} s on average, from the first task to the last round; {straight["seconds"]:.0f} s when nobody
+dies.
 A death costs what a fit takes longer, over its deaths: most of it is the start of a new process.
 
 {deaths(records)}

@@ -153,17 +153,21 @@ class Objective:
         both = [self._penalised(of_point, point) for of_point, point in zip(sums, points, strict=True)]
         return np.array([value for value, _ in both]), np.array([gradient for _, gradient in both])
 
-    def hessian(self, parameters: Array, centre: Array | None = None) -> Array:
+    def hessian(self, parameters: Array, centre: Array | None = None, precise: bool = False) -> Array:
         """Return the Hessian of F (n_parameters, n_parameters). One round; n p^2 operations for each pair of outputs.
 
         That is one pair for one output, k (k + 1) / 2 for softmax. With a centre (p,) it is that of F as a function of
         W and b + centre @ W: the same but for a change of coordinates, in which columns far from 0 cancel nothing.
+        `precise` multiplies float32 rows in float64.
         """
-        return self._hessian(self.blocks.reduce(Curvature(self.loss, _tuple(centre)), self.padded(parameters)))
+        kernel = Curvature(self.loss, _tuple(centre), precise)
+        return self._hessian(self.blocks.reduce(kernel, self.padded(parameters)))
 
-    def expansion(self, parameters: Array, centre: Array | None = None) -> tuple[float, Array, Array]:
+    def expansion(
+        self, parameters: Array, centre: Array | None = None, precise: bool = False
+    ) -> tuple[float, Array, Array]:
         """Return F, its gradient, and its Hessian as above. One round; costs little more than the Hessian alone."""
-        sums = self.blocks.reduce(Expansion(self.loss, _tuple(centre)), self.padded(parameters))
+        sums = self.blocks.reduce(Expansion(self.loss, _tuple(centre), precise), self.padded(parameters))
         split = 1 + self.n_outputs * (self.n_features + 1)
         return (*self._penalised(sums[:split], parameters), self._hessian(sums[split:]))
 
@@ -203,13 +207,18 @@ class Objective:
         return ColumnMoments(weight, mean[:p], spread[:p], mean[p:], spread[p:])
 
     def start(self) -> Array:
-        """Return the flat vector where a run begins that is given no other: 0, for the Huber loss the `null_model`.
+        """Return the flat vector where a run begins that is given no other: 0.
 
-        Far from y the Huber loss has no curvature, and nothing says how far to go. No round but that of `check_target`.
+        For the Huber loss it is the `null_model` where F is lower there: far from y the loss has no curvature, and
+        nothing says how far to go. That costs a round, and one of y alone which `reference` does not make again.
         """
-        if isinstance(self.loss, Huber):
-            return self.null_model()[1]
-        return np.zeros(self.n_parameters)
+        zero = np.zeros(self.n_parameters)
+        if not isinstance(self.loss, Huber):
+            return zero
+        points = np.array([zero, self.null_model()[1]])
+        values, _ = self.values_and_gradients(points)
+        best: Array = points[int(values[1] < values[0])]
+        return best
 
     def null_model(self) -> tuple[float, Array]:
         """Return the sum of the weights, and the flat vector of W = 0 and the b that predicts the mean of y. One round.
@@ -232,8 +241,9 @@ class Objective:
         p = self.n_features
         slopes, parts = of_targets.reshape(2, -1).max(axis=1)
         one, mean = [weight] * int(self.fit_intercept), first / weight if self.fit_intercept else np.zeros(p)
-        sizes = Sizes(np.append(raw, one), np.append(raw - first * mean, one), mean, slopes, parts)
-        return Reference.of(self._strip(gradient), sizes, self.blocks.cuts, self._curvature)
+        with np.errstate(over="ignore", invalid="ignore"):
+            sizes = Sizes(np.append(raw, one), np.append(raw - first * mean, one), mean, slopes, parts)
+        return Reference.of(self._strip(gradient), sizes, self.blocks.cuts, float(self._curvatures.max()))
 
     def far_columns(self) -> tuple[Array, Array]:
         """Return the means (p,) of columns far from 0, as numbers of the rows' dtype, and sum_i s_i (x_ij - mean_j)^2.
@@ -247,8 +257,10 @@ class Objective:
         _, first, raw, _ = self._reference_sums
         if not self.fit_intercept:
             return mean, raw
-        spread = raw - first * first / weight
-        far = spread < raw / FAR**2
+        with np.errstate(over="ignore", invalid="ignore"):
+            spread = raw - first * first / weight
+        spread = np.where(np.isfinite(spread), spread, 0.0)
+        far = np.isfinite(raw) & (spread < raw / FAR**2)
         if far.any():
             mean = np.where(far, first / weight, 0.0).astype(self.blocks.cuts.dtype).astype(np.float64)
             sums = self.blocks.reduce(Moments(), np.append(mean, np.zeros(self.n_targets)))
@@ -258,21 +270,24 @@ class Objective:
         return mean, np.maximum(spread, 0.0)
 
     @property
-    def least_curvature(self) -> float:
-        """The curvature in z that is rounding beside the typical one. No round but that of `check_target`."""
-        return float(np.finfo(np.float64).eps) * self._curvature
+    def least_curvature(self) -> Array:
+        """The curvature in z (n_outputs,) that is rounding beside the typical one. No round beside `reference`."""
+        return float(np.finfo(np.float64).eps) * self._curvatures
 
     def rounding(self, parameters: Array) -> float:
         """Return what F may be off by the rounding of z alone, where z is the difference of large numbers.
 
         Roundings are independent, row by row, and the slopes are those of the best constant. No round but those of
-        `reference`.
+        `reference`. Sizes that overflow say nothing.
         """
         _, _, raw, of_targets = self._reference_sums
         weight, (W, b) = float(self._target_sums[0]), self.split(parameters)
-        parts = np.sqrt(raw / weight) @ np.abs(W) + np.abs(b)
-        slopes = float(of_targets.reshape(2, -1)[0].max()) * weight / self.blocks.cuts.n_samples
-        return ROUNDING * float(np.finfo(self.blocks.cuts.dtype).eps) * float(parts.max()) * float(np.sqrt(slopes))
+        slopes = of_targets.reshape(2, -1)[0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            parts = np.sqrt(raw / weight) @ np.abs(W) + np.abs(b)
+            squares = float(np.sum(parts**2 * slopes)) * weight / self.blocks.cuts.n_samples
+        size = ROUNDING * float(np.finfo(self.blocks.cuts.dtype).eps) * float(np.sqrt(squares))
+        return size if np.isfinite(size) else 0.0
 
     def explained(self, parameters: Array) -> float:
         """Return D2 = 1 - deviance(model) / deviance(best constant): R2 for the squared loss. Three rounds.
@@ -303,8 +318,11 @@ class Objective:
         return known
 
     @property
-    def _curvature(self) -> float:
-        return typical_curvature(self.loss, self._target_sums[2:] / self._target_sums[0])
+    def _curvatures(self) -> Array:
+        """The typical curvature in z of each output."""
+        means = [self._target_sums[2:]] if self.loss.outputs > 1 else self._target_sums[2:]
+        each = [typical_curvature(self.loss, np.asarray(mean) / self._target_sums[0]) for mean in means]
+        return np.broadcast_to(each, (self.n_outputs,)).astype(np.float64)
 
     @property
     def _reference_sums(self) -> list[Array]:

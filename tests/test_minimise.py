@@ -1,5 +1,6 @@
 """Solvers x problems with known optima and round counts; the loop; checkpoints."""
 
+import json
 import multiprocessing
 import os
 import time
@@ -9,14 +10,16 @@ from dataclasses import dataclass, replace
 import fsspec
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save
 
 from dist_dot import Checkpoints, Objective, SolverError, Status, lay_out, losses, minimise
 from dist_dot.errors import ClusterError, InputError
 from dist_dot.reference import Reference
-from dist_dot.solvers import GradientDescent
+from dist_dot.solvers import LBFGS, GradientDescent, Newton
 from dist_dot.solvers.curvature import largest_curvature
 from dist_dot.training.callbacks import TimeLimit
-from dist_dot.training.checkpoint import Checkpoint
+from dist_dot.training.checkpoint import Checkpoint, _digest
 
 
 def optimum(X, y, alpha, fit_intercept):
@@ -130,6 +133,18 @@ def test_resume_gives_the_bits_of_no_interruption(rows, tmp_path):
     assert resumed.rounds == straight.rounds
 
 
+@pytest.mark.parametrize("loss", [losses.Squared(), losses.Huber(1.0)])
+@pytest.mark.parametrize("solver", [Newton("cholesky"), Newton("cg"), LBFGS()])
+def test_resume_takes_the_rounds_of_no_interruption(rows, tmp_path, solver, loss):
+    objective = Objective(lay_out(*rows, block_rows=64), loss, 1.0)
+    straight = minimise(objective, solver, tol=1e-9)
+    checkpoints = Checkpoints(str(tmp_path), every=1)
+    minimise(objective, solver, tol=1e-9, max_iter=straight.n_iter - 1, checkpoint=checkpoints)
+    resumed = minimise(objective, solver, tol=1e-9, checkpoint=replace(checkpoints, resume=True))
+    assert resumed.parameters.tobytes() == straight.parameters.tobytes()
+    assert resumed.rounds == straight.rounds and resumed.status is straight.status
+
+
 def test_a_damaged_checkpoint_is_passed_over(rows, tmp_path):
     objective = Objective(lay_out(*rows), losses.Squared(), 1.0)
     checkpoints = Checkpoints(str(tmp_path), every=5, resume=True)
@@ -215,6 +230,28 @@ def test_a_damaged_file_is_reported(rows, tmp_path, notices):
     newest.write_bytes(newest.read_bytes()[:1000])
     minimise(objective, GradientDescent(), tol=0, max_iter=12, checkpoint=checkpoints)
     assert f"{newest} is damaged and passed over" in notices[0]
+
+
+def test_files_of_another_version_are_put_aside(rows, tmp_path, notices):
+    objective = Objective(lay_out(*rows), losses.Squared(), 1.0)
+    checkpoints = Checkpoints(str(tmp_path), every=5, resume=True)
+    minimise(objective, GradientDescent(), tol=0, max_iter=30, checkpoint=checkpoints)
+    for path in tmp_path.iterdir():
+        header, arrays = json.loads(safe_open(path, "numpy").metadata()["header"]), load_file(path)
+        del header["reference"]
+        text = json.dumps(header)
+        path.write_bytes(save(arrays, metadata={"header": text, "digest": _digest(text, arrays)}))
+    minimise(objective, GradientDescent(), tol=0, max_iter=12, checkpoint=checkpoints)
+    assert len(notices) == 2 and all("is of another version" in words for words in notices)
+    names = sorted(path.name.partition(".")[2] for path in tmp_path.iterdir())
+    assert names == ["safetensors", "safetensors", "safetensors.before", "safetensors.before"]
+
+
+@pytest.mark.parametrize("solver", [Newton(), Newton("cg"), LBFGS(), GradientDescent()])
+def test_a_start_of_another_length_is_refused(rows, solver):
+    objective = Objective(lay_out(*rows), losses.Squared(), 1.0)
+    with pytest.raises(InputError, match=r"parameters have shape \(3,\)"):
+        minimise(objective, solver, start=np.zeros(3))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ The expected values are what scaling y or a column does to a minimiser, in close
 long double finds.
 """
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from dist_dot import (
     Objective,
     PoissonRegressor,
     Ridge,
+    SolverError,
     Status,
     lay_out,
     losses,
@@ -155,6 +158,53 @@ def test_first_order_steps_are_judged_beyond_the_rounding_of_z(kind):
     np.testing.assert_allclose(1e6 * model.coef_, best.coef_, rtol=0, atol=1e-8)
 
 
+def one_hot(n, levels):
+    return np.eye(levels)[np.random.default_rng(1).integers(0, levels, n)]
+
+
+def near(n):
+    rows = np.random.default_rng(1).standard_normal((n, 50))
+    rows[:, 1] = rows[:, 0] + 0.005 * rows[:, 1]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "alpha", "fit_intercept"),
+    [
+        (np.random.default_rng(1).standard_normal((2000, 6)) + 500, 0.0, False),
+        (near(2000), 1e-3, True),
+        (one_hot(20000, 10), 1e-3, True),
+    ],
+    ids=["far", "near", "one-hot"],
+)
+@pytest.mark.parametrize("loss", [losses.Squared(), losses.Logistic()])
+def test_newton_on_float32_finds_what_it_finds_on_float64(loss, rows, alpha, fit_intercept):
+    """Its Hessian must not take for flat what float32 products cannot tell from it."""
+    rows = rows.astype(np.float32)
+    slopes = np.linspace(-1, 1, rows.shape[1])
+    values = (rows - rows.mean(axis=0)) @ slopes + np.random.default_rng(2).logistic(size=len(rows))
+    y = (values > 0).astype(np.float32) if loss == losses.Logistic() else values.astype(np.float32)
+    single, double = (
+        minimise(
+            Objective(lay_out(rows.astype(dtype), y.astype(dtype)), loss, alpha, fit_intercept), Newton(), tol=1e-6
+        )
+        for dtype in ("float32", "float64")
+    )
+    assert single.status in (Status.CONVERGED, Status.AT_ROUNDING)
+    assert single.rounds < 30
+    exact = Objective(lay_out(rows.astype(float), y.astype(float)), loss, alpha, fit_intercept)
+    lowest, reached = (exact.value_and_gradient(fit.parameters[: exact.n_parameters])[0] for fit in (double, single))
+    assert reached <= lowest * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("solver", ITERATIVE)
+def test_squares_that_overflow_warn_of_nothing(solver):
+    """Newton's method says what to do; the others have no use for them."""
+    objective = Objective(lay_out(1e160 * X, z), losses.Squared(), 1.0)
+    with pytest.raises(SolverError, match="use the solver 'lbfgs'") if solver == "newton" else nullcontext():
+        assert np.isfinite(minimise(objective, ITERATIVE[solver], max_iter=5).value)
+
+
 @pytest.mark.parametrize("loss", [losses.Logistic(), losses.Poisson(), losses.Softmax(3)])
 def test_newton_converges_where_columns_are_copies(loss):
     """Along what changes no prediction a gradient is rounding, and no step goes there."""
@@ -163,6 +213,18 @@ def test_newton_converges_where_columns_are_copies(loss):
         fit = minimise(Objective(lay_out(rows, y), loss), Newton(), tol=1e-12)
         assert fit.status is Status.CONVERGED and np.abs(fit.parameters).max() < 10
         assert "combinations of other columns" in fit.note
+
+
+@pytest.mark.parametrize("solver", ["newton", "cg", "lbfgs"])
+@pytest.mark.parametrize("outlier", [1e8, 1e12, 1e20])
+def test_one_row_far_away_costs_huber_nothing(solver, outlier):
+    """The mean of y says nothing then."""
+    y = z + random.standard_normal(300)
+    best = minimise(Objective(lay_out(X, y), losses.Huber(1.0), 1.0), Newton(), tol=1e-10)
+    y[7] = outlier
+    fit = minimise(Objective(lay_out(X, y), losses.Huber(1.0), 1.0), ITERATIVE[solver], tol=1e-9)
+    assert fit.rounds < 40
+    np.testing.assert_allclose(fit.parameters, best.parameters, rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("solver", ITERATIVE)

@@ -94,6 +94,21 @@ class GramSum:
             dgemm(1.0, scaled.T, x.T, 1.0, self._sum.T, trans_b=1, overwrite_c=1)
 
 
+class Shifted:
+    """Rows less a centre, in memory that is made once."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty((0, 0))
+
+    def from_tile(self, x: Array, centre: Array) -> Array:
+        """Return x - centre."""
+        if is_other(x):
+            return x - centre
+        if len(self._memory) < len(x):
+            self._memory = np.empty(x.shape, x.dtype)
+        return np.subtract(x, centre, out=self._memory[: len(x)])
+
+
 def unpacked(triangle: Array) -> Array:
     """Return the symmetric matrix (m, m) of m (m + 1) / 2 numbers: row by row, up to the diagonal."""
     m = (isqrt(8 * triangle.size + 1) - 1) // 2

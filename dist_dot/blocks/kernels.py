@@ -24,7 +24,7 @@ from dist_dot.blocks.arrays import Parameters, cast, dtype_name, is_other, items
 from dist_dot.blocks.block import Block
 from dist_dot.blocks.columns import column_sums
 from dist_dot.blocks.elementwise import code_of
-from dist_dot.blocks.gram import GramSum, tile_rows
+from dist_dot.blocks.gram import GramSum, Shifted, tile_rows
 from dist_dot.errors import DataError
 from dist_dot.losses import POSITIVE, Loss, Squared
 from dist_dot.typing import Array
@@ -111,15 +111,17 @@ class Curvature:
     Flat: the rows of the symmetric matrix, each up to the diagonal, (p + 1) (p + 2) / 2 numbers. With several outputs
     that of each pair of outputs that the loss couples, in the order of `coupled`. n p^2 operations for each, in BLAS.
     float32 rows are multiplied in float32, and in float64 on a GPU and where the squares of a column are out of range.
-    With a centre x0 (p) it is [X - x0, 1].T D [X - x0, 1]: the Hessian in w and the z at x0, b + <x0, w>.
+    With a centre x0 (p) it is [X - x0, 1].T D [X - x0, 1]: the Hessian in w and the z at x0, b + <x0, w>. `precise`
+    multiplies float32 rows in float64.
     """
 
     loss: Loss
     centre: tuple[float, ...] = ()
+    precise: bool = False
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
-        name = "float64" if device.on_device(block.X) else dtype_name(block.X)
+        name = "float64" if self.precise or device.on_device(block.X) else dtype_name(block.X)
         with np.errstate(over="ignore", invalid="ignore"):
             triangles = self._triangles(block, parameters, name)
             own = [triangle for (c, other), triangle in triangles.items() if c == other]
@@ -139,12 +141,13 @@ class Curvature:
         centre = cast(np.array(self.centre), dtype, block.X) if self.centre else None
         grams = [GramSum(p, none, symmetric=c == other) for c, other in pairs]
         linear = [TileSums(block, p + 1) for _ in pairs]
-        several = self.loss.outputs > 1
+        shifted, several = Shifted(), self.loss.outputs > 1
         plain = type(self.loss) is Squared and block.weight is None
         for x, y, s in tiles(block, tile_rows(p, itemsize(block.X)), at.shape[0] * self.loss.outputs):
             x = xp.astype(x, none.dtype, copy=False)
             second = None if plain else self.loss.second(y if several else column(y), x @ W + b)
-            x = x if centre is None else x - centre
+            if centre is not None:
+                x = shifted.from_tile(x, centre)
             for (c, other), gram, sums in zip(pairs, grams, linear, strict=True):
                 if second is None:
                     d = xp.ones_like(x[:, 0])
@@ -186,13 +189,13 @@ class Expansion:
 
     loss: Loss
     centre: tuple[float, ...] = ()
+    precise: bool = False
     points: ClassVar[int] = 1
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X twice: the second time costs little beside the curvature, and the first has the bits of a pass."""
-        parts = (
-            kernel(block, parameters) for kernel in (ValueAndGradient(self.loss), Curvature(self.loss, self.centre))
-        )
+        curvature = Curvature(self.loss, self.centre, self.precise)
+        parts = (kernel(block, parameters) for kernel in (ValueAndGradient(self.loss), curvature))
         sums: Array = namespace(block.X).concat(list(parts))
         return sums
 

@@ -13,10 +13,9 @@ EPS = float(np.finfo(np.float64).eps)
 def conjugate_gradients(product: Callable[[Array], Array], target: Array, tolerance: float) -> Array:
     """Return d with |H d - target| <= tolerance * |target| for a symmetric positive semi-definite H.
 
-    The coordinates are such that the largest curvature is about 1.
-
     Nocedal and Wright, Numerical optimization (2006), algorithm 5.2 from d = 0, at most 250 products (rounds). A
-    direction without curvature ends it early, with what it has: for an F that is bounded below, that is rounding.
+    direction whose curvature is rounding beside 1, which it is about in scaled coordinates, ends it early, with what it
+    has: for an F that is bounded below, that is rounding.
     """
     d = np.zeros_like(target)
     residual, direction = target, target

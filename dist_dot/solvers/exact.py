@@ -117,7 +117,7 @@ class Exact:
             factor = summary.factor(penalty)
             note = f"gram -> qr: {_loses(factor)}"
         elif self.method == "gram" and factor.condition > CONDITION:
-            note = f"{_loses(factor)}: use 'auto' or 'qr'"
+            note = _loses(factor)
         if factor.dropped:
             note = _shortfall(factor)
         rows = summary.quadratic()

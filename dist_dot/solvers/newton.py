@@ -29,7 +29,8 @@ class NewtonState:
     `dist_dot.solvers.scaling`): those of the parameters themselves, but for columns far from 0, which are centred. For
     conjugate gradients it is (0, 0), all columns are centred and scaled, and `first` is the norm of the first gradient
     there. `least` (n_parameters,), empty for conjugate gradients, is the curvature below which a coordinate has none.
-    `contraction` is by how much the last step shrank the gradient. `note` names the columns that are combinations of
+    `contraction` is by how much the last step shrank the gradient. `precise` says that float32 rows are multiplied in
+    float64, since some direction is flat to the rounding of float32. `note` names the columns that are combinations of
     others.
     """
 
@@ -42,6 +43,7 @@ class NewtonState:
     least: Array
     first: float
     contraction: float
+    precise: bool = False
     note: str = ""
 
 
@@ -55,9 +57,10 @@ class Newton:
         products with the Hessian, a round each, as exact as the gradient deserves (their algorithm 7.1). "auto":
         "cholesky" up to 2,000 parameters.
 
-    Cost: with "cholesky" one round to start and one per step, n p^2 operations each; three for a step that is too long
-    as it is; one more to start where columns are far from 0, which are centred. With "cg" three rounds to start, and
-    for each step one and as many as there are products.
+    Cost: with "cholesky" three rounds to start, two of which the stop needs anyway, and one per step, n p^2 operations
+    each; three for a step that is too long as it is. One more to start where columns are far from 0, which are centred,
+    and where float32 cannot tell whether columns depend on each other. With "cg" three rounds to start, and for each
+    step one and as many as there are products.
 
     F must be convex. Where columns without a penalty are combinations of others, w is one of many with the same
     predictions, and a note of the state says so; what the classes of softmax have in common is 0. Raises SolverError
@@ -78,9 +81,8 @@ class Newton:
         if self.method == "cholesky" or (self.method == "auto" and objective.n_parameters <= LARGEST):
             scale, mean, least = far_scaling(objective, parameters)
             value, gradient, hessian = objective.expansion(parameters, mean)
-            factor, dependent = factorise(curved(anchored(hessian, objective), scale, least), objective)
-            note = combinations(dependent, scale, objective)
-            return NewtonState(parameters, value, gradient, factor, scale, mean, least, 0.0, 1.0, note)
+            state = NewtonState(parameters, value, gradient, hessian, scale, mean, least, 0.0, 1.0)
+            return _with_factor(objective, state, hessian)
         scale, mean = column_scaling(objective, parameters)
         value, gradient = objective.value_and_gradient(parameters)
         first = float(np.linalg.norm(to_scaled_gradient(gradient, scale, mean)))
@@ -94,7 +96,7 @@ class Newton:
         return float(np.linalg.norm(scaled))
 
     def reference(self, objective: Objective, state: NewtonState) -> Reference:
-        """Return what a gradient is small beside. Two rounds."""
+        """Return what a gradient is small beside. Two rounds, which "cholesky" has made to start."""
         return objective.reference()
 
     def step(self, objective: Objective, state: NewtonState) -> NewtonState:
@@ -110,33 +112,30 @@ class Newton:
         slope = float(d @ g) if objective.loss.outputs == 1 else float(direction @ state.gradient)
         line = Line(objective, state.parameters, direction, state.value, slope)
         if not line.slope < 0:
-            return state
+            return _renewed(objective, state)
         if state.contraction <= KEEP:
             trial, hessian = line.one(1.0), None
         else:
-            value, gradient, hessian = objective.expansion(line.point(1.0), state.mean)
+            value, gradient, hessian = objective.expansion(line.point(1.0), state.mean, state.precise)
             trial = line.trial(1.0, value, gradient)
-        if not line.accepts(trial):
+        whole = line.accepts(trial)
+        if not whole:
             found = search(line, trial)
             if found is None:
-                return state
-            trial, hessian = found, objective.hessian(line.point(found.step), state.mean)
+                return _renewed(objective, state)
+            trial = found
         if self._only_rounds(line, state, trial):
-            return state
-        factor, note = state.factor, state.note
-        if hessian is not None:
-            hessian = curved(anchored(hessian, objective), state.scale, state.least)
-            factor, dependent = factorise(hessian, objective)
-            note = combinations(dependent, state.scale, objective)
-        return replace(
+            return _renewed(objective, state)
+        moved = replace(
             state,
             parameters=line.point(trial.step),
             value=trial.value,
             gradient=trial.gradient,
-            factor=factor,
-            note=note,
             contraction=self.norm(state, trial.gradient) / self.norm(state, state.gradient),
         )
+        if not whole:
+            hessian = objective.hessian(moved.parameters, state.mean, state.precise)
+        return moved if hessian is None else _with_factor(objective, moved, hessian)
 
     def _by_products(self, objective: Objective, state: NewtonState) -> NewtonState:
         """One round for each product and one for the step, where the whole of it is accepted."""
@@ -160,13 +159,36 @@ class Newton:
         return replace(state, parameters=line.point(trial.step), value=trial.value, gradient=trial.gradient)
 
     def _only_rounds(self, line: Line, state: NewtonState, trial: Trial) -> bool:
-        """Whether a step may have gained the rounding of F alone, and its gradient is no smaller."""
+        """Whether the gradient of a step is no smaller, and it may have gained the rounding of F alone."""
+        if np.abs(trial.gradient).max(initial=0.0) < np.abs(state.gradient).max(initial=0.0):
+            return False
+        if self.norm(state, trial.gradient) < self.norm(state, state.gradient):
+            return False
         eps = float(np.finfo(line.objective.blocks.cuts.dtype).eps)
         rounding = max(8.0 * eps * abs(state.value), line.objective.rounding(state.parameters))
-        if trial.value < state.value - rounding or (line.surely_no_higher(trial) and -line.slope > rounding):
-            return False
-        largest = np.abs(trial.gradient).max(initial=0.0) >= np.abs(state.gradient).max(initial=0.0)
-        return bool(largest and self.norm(state, trial.gradient) >= self.norm(state, state.gradient))
+        gained = trial.value < state.value - rounding or (line.surely_no_higher(trial) and -line.slope > rounding)
+        return not gained
+
+
+def _with_factor(objective: Objective, state: NewtonState, hessian: Array) -> NewtonState:
+    """Return the state with the factor of its Hessian. One round where some direction is flat to float32 rounding."""
+    dtype, precise = objective.blocks.cuts.dtype, state.precise
+    while True:
+        eps = float(np.finfo(np.float64 if precise else dtype).eps)
+        factor, dependent = factorise(curved(anchored(hessian, objective), state.scale, state.least), objective, eps)
+        if not dependent.size or precise or dtype == "float64":
+            break
+        precise, hessian = True, objective.hessian(state.parameters, state.mean, precise=True)
+    note = combinations(dependent, state.scale, objective)
+    return replace(state, factor=factor, precise=precise, note=note)
+
+
+def _renewed(objective: Objective, state: NewtonState) -> NewtonState:
+    """Return a state that cannot move with the factor of its own Hessian, if it may have kept another; else itself."""
+    if state.contraction > KEEP:
+        return state
+    hessian = objective.hessian(state.parameters, state.mean, state.precise)
+    return replace(_with_factor(objective, state, hessian), contraction=1.0)
 
 
 def apart(direction: Array, objective: Objective, parameters: Array | None = None) -> Array:
@@ -209,21 +231,21 @@ def anchored(hessian: Array, objective: Objective) -> Array:
     return result
 
 
-def factorise(hessian: Array, objective: Objective) -> tuple[Array, Array]:
+def factorise(hessian: Array, objective: Objective, eps: float) -> tuple[Array, Array]:
     """Return the lower L with L @ L.T = H for columns of any scale, and the coordinates that depend on earlier ones.
 
-    H is scaled to a diagonal of 1 first, and gets as little more on it as rounding asks for: a direction along which F
-    does not change (one-hot columns beside an intercept) has a singular H. What is left of a column beside those before
-    it is the square of its entry on the diagonal of L; the columns with nothing left but that little depend on the
-    others. A gradient along such a direction is rounding, and H gets a curvature of 1 there, so that no step goes
-    along it. Raises SolverError for an H that is not finite.
+    H is scaled to a diagonal of 1 first, and gets as little more on it as its rounding asks for: a direction along
+    which F does not change (one-hot columns beside an intercept) has a singular H. What is left of a column beside
+    those before it is the square of its entry on the diagonal of L; the columns with nothing left but that little
+    depend on the others. Where H is rounding alone along such a direction, so is a gradient, and H gets a curvature of
+    1, so that no step goes there. Raises SolverError for an H that is not finite.
     """
     if not np.isfinite(hessian).all():
         raise SolverError(f"the curvature of the {objective.loss.name} loss is not finite here: use the solver 'lbfgs'")
     diagonal = np.diag(hessian)
     root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     unit = hessian / root / root[:, None]
-    more = len(hessian) * float(np.finfo(objective.blocks.cuts.dtype).eps)
+    more = len(hessian) * eps
     while True:
         try:
             lower: Array = np.linalg.cholesky(unit + more * np.eye(len(hessian)))
@@ -234,20 +256,23 @@ def factorise(hessian: Array, objective: Objective) -> tuple[Array, Array]:
     # The roundings of the Hessian and of the factor add to what was put there: 2 .. 5 times it were seen.
     dependent = np.flatnonzero(np.diag(lower) ** 2 <= 8.0 * more * np.diag(unit))
     if dependent.size:
-        flat = _flat(lower, dependent)
+        flat = _flat(unit, lower, dependent)
         lower = np.linalg.cholesky(unit + flat @ flat.T + more * np.eye(len(hessian)))
     return root[:, None] * lower, dependent
 
 
-def _flat(lower: Array, dependent: Array) -> Array:
-    """Return an orthonormal basis of the directions along which lower @ lower.T is next to nothing: inverse iteration.
+def _flat(unit: Array, lower: Array, dependent: Array) -> Array:
+    """Return an orthonormal basis (n, m) of the directions along which a Hessian is its own rounding.
 
-    There are as many as columns that depend on others.
+    There are no more than columns that depend on others, and two inverse iterations find them.
     """
     basis = np.eye(len(lower))[:, dependent]
     for _ in range(2):
         basis = np.linalg.qr(cho_solve((lower, True), basis, check_finite=False))[0]
-    return basis
+    values, vectors = np.linalg.eigh(basis.T @ unit @ basis)
+    rounding = 8.0 * float(np.finfo(np.float64).eps) * np.sqrt(len(unit))
+    flat: Array = basis @ vectors[:, values <= rounding]
+    return flat
 
 
 def combinations(dependent: Array, scale: Array, objective: Objective) -> str:

@@ -22,10 +22,11 @@ def identity(objective: Objective, start: Array) -> tuple[Array, Array]:
 
 
 def far_scaling(objective: Objective, start: Array) -> tuple[Array, Array, Array]:
-    """Return the same, but that columns far from 0 are centred, and the curvature below which coordinates have none.
+    """Return the scale and the mean of W's own coordinates, but that columns far from 0 are centred.
 
-    A column far from 0 that is constant is held where the start is 0, as below. No round beyond the reference where
-    none is far.
+    The third (n_parameters,) is the curvature below which a coordinate has none. A column far from 0 that is constant
+    is held where the start is 0, see `column_scaling`. Two rounds, which `reference` does not make again, and one more
+    where a column is far.
     """
     scale, _ = identity(objective, start)
     mean, spread = objective.far_columns()
@@ -33,8 +34,8 @@ def far_scaling(objective: Objective, start: Array) -> tuple[Array, Array, Array
     held = constant & ~_moved(objective, start)
     scale[: mean.size][held] = 0.0
     weight = [objective.null_model()[0]] * int(objective.fit_intercept)
-    least = objective.least_curvature * np.append(spread, weight)
-    return scale, np.where(constant & ~held, 0.0, mean), np.repeat(least, objective.n_outputs)
+    least = np.outer(np.append(spread, weight), objective.least_curvature)
+    return scale, np.where(constant & ~held, 0.0, mean), least.ravel()
 
 
 def column_scaling(objective: Objective, start: Array) -> tuple[Array, Array]:
@@ -114,11 +115,12 @@ def to_scaled(parameters: Array, scale: Array, mean: Array) -> Array:
 def to_scaled_gradient(gradient: Array, scale: Array, mean: Array) -> Array:
     """Return the gradient in the scaled point: the transpose of `to_parameters` applied to that in [W, b]."""
     point = gradient.reshape(scale.size, -1)
-    if scale.size == mean.size:
-        return _stretched(scale[:, None] * point, mean, -0.5).ravel()
-    centred = point.copy()
-    centred[: mean.size] -= mean[:, None] * centred[-1]
-    return np.asarray(scale[:, None] * centred).ravel()
+    with np.errstate(invalid="ignore", over="ignore"):  # where F is not finite, its gradient is not
+        if scale.size == mean.size:
+            return _stretched(scale[:, None] * point, mean, -0.5).ravel()
+        centred = point.copy()
+        centred[: mean.size] -= mean[:, None] * centred[-1]
+        return np.asarray(scale[:, None] * centred).ravel()
 
 
 def _stretched(point: Array, u: Array, power: float) -> Array:

@@ -106,15 +106,18 @@ class Checkpoints:
     def newest(self, mark: str, state: type[Any], notice: Callable[[str], None]) -> Checkpoint | None:
         """Return the newest readable checkpoint with this fingerprint, None where there is none or none is wanted.
 
-        A file that is damaged is passed over for the one before, which `notice` is told. Raises InputError for the
-        checkpoint of another run, and says in what it differs.
+        A file that cannot be read is passed over for the one before, which `notice` is told; where none can, they are
+        put aside. Raises InputError for the checkpoint of another run, and says in what it differs.
         """
         self._clean()
         store, _ = self._store()
         for path in self._files() if self.resume else ():
             try:
                 found = _decode(store.cat_file(path), state)
-            except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            except (KeyError, TypeError) as error:
+                notice(f"checkpoint {path} is of another version and passed over for the one before: {error}")
+                continue
+            except (SafetensorError, OSError, ValueError) as error:
                 notice(f"checkpoint {path} is damaged and passed over for the one before: {error}")
                 continue
             if found.fingerprint != mark:
@@ -122,6 +125,7 @@ class Checkpoints:
                 other = ", ".join(key for key in ours if ours[key] != theirs.get(key))
                 raise InputError(f"{path} belongs to another run: its {other} differ; start anew, or elsewhere")
             return found
+        self._put_aside()
         return None
 
     def newest_step(self) -> int | None:
@@ -130,11 +134,15 @@ class Checkpoints:
         return int(found[0].rpartition("/")[2].removesuffix(SUFFIX)) if found else None
 
     def _clean(self) -> None:
-        """Remove what a writer that died has left; put aside the files of an earlier run, unless they are resumed."""
+        """Remove what a writer that died has left."""
         store, _ = self._store()
         for torn in self._files(f".[0-9]*{SUFFIX}.*"):
             store.rm_file(torn)
-        if self.resume or not self._files():
+
+    def _put_aside(self) -> None:
+        """Put aside what there is of an earlier run: `save` keeps the highest numbers."""
+        store, _ = self._store()
+        if not self._files():
             return
         for old in self._files(f"[0-9]*{SUFFIX}.before"):
             store.rm_file(old)
@@ -174,6 +182,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
+REFERENCE = ("rounding", "centred", "norm", "rounding_of_z", "centred_of_z")
+
+
 def _encode(checkpoint: Checkpoint) -> bytes:
     state = {field.name: getattr(checkpoint.state, field.name) for field in fields(checkpoint.state)}
     arrays = {f"state.{name}": np.asarray(value) for name, value in state.items() if isinstance(value, np.ndarray)}
@@ -186,9 +197,7 @@ def _encode(checkpoint: Checkpoint) -> bytes:
     header = {
         "fingerprint": checkpoint.fingerprint,
         "iteration": checkpoint.iteration,
-        "reference": {
-            field.name: getattr(reference, field.name) for field in fields(reference) if field.type in (float, "float")
-        },
+        "reference": {name: getattr(reference, name) for name in REFERENCE},
         "rounds": checkpoint.rounds,
         "seconds": checkpoint.seconds,
         "validation": {"latest": course.latest, "lowest": course.lowest, "iteration": course.iteration},

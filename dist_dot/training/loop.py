@@ -26,6 +26,8 @@ GROWTH = 1e3
 # Fifty were too few for momentum, whose gradient swings that long.
 STEPS = 200
 ROUNDING = 1e-12  # of F
+# The same where its gradient may be the rounding of z alone.
+FEW = 20
 
 
 def minimise(
@@ -131,7 +133,7 @@ class Loop:
                 history.append(progress)
                 reached = now
                 stop = report(progress)
-                status = self._status(history, stop)
+                status = self._status(history, stop, self._may_be_rounding(state, now.reference))
                 if self.early_stopping and status is None and self.early_stopping.ends(now.validation, now.iteration):
                     status = Status.EARLY_STOPPED
                 if status or self._due(now.iteration):
@@ -194,7 +196,9 @@ class Loop:
             found = self.checkpoints.newest(mark, self.solver.state, objective.blocks.notice)
             if found is not None:
                 return found
-        state = self.solver.init(objective, objective.start() if self.start is None else self.start)
+        start = objective.start() if self.start is None else self.start
+        objective.padded(start)  # of another length: an error, before the first round of the solver
+        state = self.solver.init(objective, start)
         reference = self.solver.reference(objective, state)
         if not reference.gradient.any():
             reference = Reference(state.gradient, 0.0, 0.0)
@@ -208,15 +212,22 @@ class Loop:
         they are now for both norms, unless those of the start are stricter: where probabilities come close to 0 and 1,
         they are.
         """
+        floors = reference.rounding, reference.centred
+        return max(r if not r <= floor else 0.0 for r, floor in self._ratios(state, reference, floors))
+
+    def _may_be_rounding(self, state: Any, reference: Reference) -> bool:
+        """Whether the gradient is no larger than what the rounding of z may make of it, here."""
+        return all(r <= floor for r, floor in self._ratios(state, reference, reference.floors(state.parameters)))
+
+    def _ratios(self, state: Any, reference: Reference, floors: tuple[float, float]) -> list[tuple[float, float]]:
+        """Return the two ratios, and for each the floor below which it is rounding."""
         unit = _largest(reference.gradient)
         sizes = _largest(state.gradient), self.solver.norm(state, state.gradient)
         units = unit, min(self.solver.norm(state, reference.gradient), reference.norm)
         ratios = [size / beside if beside else 0.0 for size, beside in zip(sizes, units, strict=True)]
-        rounding, centred = reference.floors(state.parameters)
-        floors = rounding / unit if unit else 0.0, centred
-        return max(ratio if not ratio <= floor else 0.0 for ratio, floor in zip(ratios, floors, strict=True))
+        return list(zip(ratios, (floors[0] / unit if unit else 0.0, floors[1]), strict=True))
 
-    def _status(self, history: list[Progress], stop: bool) -> Status | None:
+    def _status(self, history: list[Progress], stop: bool, rounding: bool) -> Status | None:
         first, progress = history[0], history[-1]
         if not (np.isfinite(progress.value) and np.isfinite(progress.gradient)):
             return Status.DIVERGED
@@ -228,6 +239,8 @@ class Loop:
             return Status.CONVERGED
         if self.tol > 0 and progress.iteration % STEPS == 0 and _stands(history):
             return Status.AT_ROUNDING
+        if self.tol > 0 and rounding and not _shrinks(history, FEW):
+            return Status.AT_ROUNDING
         if progress.iteration >= self.max_iter:
             return Status.MAX_ITER
         return Status.STOPPED if stop else None
@@ -238,10 +251,16 @@ def _largest(gradient: Array) -> float:
     return float(np.max(np.abs(gradient), initial=0.0))
 
 
+def _shrinks(history: list[Progress], steps: int) -> bool:
+    """Whether the last steps have brought a smaller gradient, or are not that many."""
+    before, late = history[:-steps], history[-steps:]
+    return not before or min(each.relative for each in late) < min(each.relative for each in before)
+
+
 def _stands(history: list[Progress]) -> bool:
     """Whether the last steps have brought nothing: no smaller gradient, and no lower F but for rounding."""
     before, late = history[:-STEPS], history[-STEPS:]
-    if not before or min(each.relative for each in late) < min(each.relative for each in before):
+    if _shrinks(history, STEPS):
         return False
     lowest = min(each.value for each in before)
     return min(each.value for each in late) >= lowest - ROUNDING * abs(lowest)

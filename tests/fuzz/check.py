@@ -126,7 +126,8 @@ def _minimum(case: Case, reference: Reference, found: fits.Outcome, where: str) 
     if word == "gram" and found.note and not worst <= 1:
         return []  # it loses the square of the condition, and says so
     if found.status == "AT_ROUNDING" and "combinations of other columns, to rounding" in found.note:
-        return []  # along these F falls by less than its rounding, however far a step goes
+        if reference.p * reference.k <= 100 and reference.clear_gradient(point, CLEAR) <= lax:
+            return []  # what is left is along combinations, where F falls by less than its rounding
     if not worst <= 1:
         return [Find(f"{what}, {found.status}: {where}{kind}", words)]
     if case.family == "squared" and not found.alpha and word in ("auto", "gram", "qr"):

@@ -166,6 +166,12 @@ class Reference:
         H = (unit[:, None] * (H + np.diag(penalty.ravel())) * unit).astype(float)
         return np.linalg.eigh(H)
 
+    def clear_gradient(self, point: Point, clear: float) -> float:
+        """Return the norm of the scaled gradient where the Hessian has more than this part of its largest value."""
+        sizes, V = self.hessian(point)
+        gradient = (self.gradient(self.z(point), point.W.astype(L))[0] / self.d).ravel().astype(float)
+        return float(np.linalg.norm(V[:, sizes > clear * sizes[-1]].T @ gradient))
+
     def scaled(self, point: Point):
         """Return the coefficients in the scaled coordinates, and the intercept of the centred columns."""
         W = point.W.astype(L)
