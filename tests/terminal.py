@@ -26,6 +26,8 @@ class Terminal:
             warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: this one only calls exec
             self.pid, self.file = pty.fork()
         if not self.pid:
+            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)  # whoever runs the tests in the background ignores them
             try:
                 os.execve(command[0], command, os.environ | dict(environment))
             finally:
