@@ -25,9 +25,7 @@ from dist_dot.jobs.run import run_job
 
 FLIGHTS = Path(__file__).parent.parent / "examples" / "flights.toml"
 WORKERS, FILES = 4, 8
-# Seconds that a worker lives on average, and at least this part of the undisturbed fit: on a machine where all takes
-# longer, workers that die as soon would mostly start.
-LIFE, PART = 3.0, 0.25
+LIFE = 3.0  # seconds
 MODES = ("segfault", "sys.exit")
 
 
@@ -87,8 +85,8 @@ def cluster(mode: str | None, life: float) -> Iterator[tuple[Client, Deaths]]:
             ended.set()
 
 
-def fit(job: Job, mode: str | None, life: float = LIFE) -> dict[str, Any]:
-    """Return a record of one fit under `mode`; one under None says how long workers shall live under others."""
+def fit(job: Job, mode: str | None, life: float) -> dict[str, Any]:
+    """Return a record of one fit under `mode`, whose workers live for `life` seconds on average."""
     with cluster(mode, life) as (client, deaths):
         begin = perf_counter()
         report = run_job(job, client, lambda progress: False, lambda run: None)
@@ -97,7 +95,7 @@ def fit(job: Job, mode: str | None, life: float = LIFE) -> dict[str, Any]:
     return {
         "benchmark": "chaos",
         "mode": mode,
-        "life": life if mode else max(LIFE, PART * seconds),
+        "life": life,
         "seconds": seconds,
         "rounds": report.rounds,
         "deaths": count,
@@ -107,15 +105,20 @@ def fit(job: Job, mode: str | None, life: float = LIFE) -> dict[str, Any]:
     }
 
 
-def chaos(steps: int, counts: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Return records: an undisturbed fit, and so many fits of each mode; `same` says whether they have its bits."""
+def chaos(steps: int, counts: Mapping[str, int], share: float = 0.0) -> list[dict[str, Any]]:
+    """Return records: an undisturbed fit, and so many fits of each mode; `same` says whether they have its bits.
+
+    Workers live for LIFE on average, and for this share of the undisturbed fit at least: on a slow machine those that
+    live no longer than they take to start would never get to a round.
+    """
     with TemporaryDirectory() as folder:
         job = flights_job(Path(folder), steps)
-        straight = fit(job, None)
+        straight = fit(job, None, LIFE)
+        life = max(LIFE, share * straight["seconds"])
         records = [straight]
         for mode, count in counts.items():
             for number in range(count):
-                record = fit(job, mode, straight["life"])
+                record = fit(job, mode, life)
                 records.append(record)
                 print(
                     f"{mode} {number + 1} of {count}: {record['seconds']:.0f} s, {record['deaths']} deaths, "

@@ -193,13 +193,13 @@ def _kept(soak: dict[str, Any]) -> list[list[str]]:
 
 def chaos(records: list[dict[str, Any]]) -> str:
     """Return the section on fits whose workers die."""
-    straight = records[0]
+    straight, *disturbed = records
     return f"""## Workers that die
 
 {straight["workers"]} workers of {straight["threads"]} thread, {made(straight)}.
 
 The flights from Parquet files, {straight["rounds"]} rounds, while Dask's own KillWorker ends each worker after
-{straight["life"]:.1f} s on average, from the first task to the last round; {straight["seconds"]:.0f} s when nobody
+{disturbed[0]["life"]:.1f} s on average, from the first task to the last round; {straight["seconds"]:.0f} s when nobody
 dies.
 A death costs what a fit takes longer, over its deaths: most of it is the start of a new process.
 

@@ -405,6 +405,6 @@ def test_answers_of_an_abandoned_attempt_are_none(straight, monkeypatch):
 @pytest.mark.timeout(900)  # each fit takes as long as its workers happen to live
 def test_chaos():
     """Dask's own KillWorker at work from the first task to the last round. `make chaos` has 23 longer fits."""
-    records = chaos(300, {"segfault": 2, "sys.exit": 1})
+    records = chaos(300, {"segfault": 2, "sys.exit": 1}, share=0.75)
     assert len(records) == 4 and all(record["same"] for record in records)
     assert all(record["deaths"] >= 2 for record in records[1:])
