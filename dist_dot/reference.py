@@ -48,12 +48,17 @@ class Reference:
     centred_of_z: float = 0.0
     reach: Array = field(default_factory=lambda: np.zeros(0))
 
-    def floors(self, parameters: Array) -> tuple[float, float]:
-        """Return what `rounding` and `centred` are at a flat vector."""
-        if not self.reach.size:
-            return self.rounding, self.centred
-        size = float((self.reach @ np.abs(parameters.reshape(self.reach.size, -1))).max(initial=0.0))
-        return self.rounding + size * self.rounding_of_z, self.centred + size * self.centred_of_z
+    def floors(self, parameters: Array | None = None) -> tuple[float, float]:
+        """Return below which part of the reference a gradient is rounding: its largest entry, and its norm.
+
+        At a flat vector that of z there is counted too.
+        """
+        rounding, centred = self.rounding, self.centred
+        if parameters is not None and self.reach.size:
+            size = float((self.reach @ np.abs(parameters.reshape(self.reach.size, -1))).max(initial=0.0))
+            rounding, centred = rounding + size * self.rounding_of_z, centred + size * self.centred_of_z
+        largest = float(np.abs(self.gradient).max(initial=0.0))
+        return rounding / largest if largest else 0.0, centred
 
     @classmethod
     def of(cls, gradient: Array, sizes: Sizes, cuts: Cuts, curvature: float) -> "Reference":

@@ -70,10 +70,11 @@ class Line:
 
     def no_higher(self, trial: Trial) -> bool:
         """Whether F has not grown by more than rounding, that of z included."""
-        if self.surely_no_higher(trial) or not np.isfinite(trial.value):
-            return self.surely_no_higher(trial)
-        rounding = min(self.objective.rounding(self.start), HOPELESS * abs(self.value))
-        return trial.value <= self.value + rounding
+        if self.surely_no_higher(trial):
+            return True
+        if not np.isfinite(trial.value):
+            return False
+        return trial.value <= self.value + min(self.objective.rounding(self.start), HOPELESS * abs(self.value))
 
     def surely_no_higher(self, trial: Trial) -> bool:
         """Whether F has not grown by more than the rounding of its own sum."""

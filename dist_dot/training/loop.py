@@ -48,8 +48,9 @@ def minimise(
     that the solver moves in, where columns that are rare or small count as much as others. So neither the unit of y nor
     the start decides. What the sums of a gradient may be by rounding alone counts as small enough; where the gradient
     at the best constant is 0, the one at the start takes its place. Stops too after max_iter steps (all of them with
-    tol = 0), or when a callback returns True, or when the solver can come no closer: it finds no lower F, or 200 steps
-    have brought neither a smaller gradient nor a lower F.
+    tol = 0), or when a callback returns True, or when the solver can come no closer: it finds no lower F; or 200 steps
+    have brought no smaller gradient, and no F that is lower by more than its rounding; or 20 have brought no smaller
+    gradient where the rounding of z may be all that is left of it.
 
     `start` is the flat vector to begin at, `objective.start()` where none is given. The gradient at the best constant
     costs two rounds: one reads y alone, and takes the place of the check of y where the loss has one; the other reads X
@@ -120,12 +121,13 @@ class Loop:
         try:
             while True:
                 state = now.state
+                ratios, floors = self._ratios(state, now.reference), now.reference.floors()
                 progress = Progress(
                     iteration=now.iteration,
                     rounds=blocks.rounds - before,
                     value=state.value,
                     gradient=_largest(state.gradient),
-                    relative=self._relative(state, now.reference),
+                    relative=max(r if not r <= floor else 0.0 for r, floor in zip(ratios, floors, strict=True)),
                     seconds=now.seconds + perf_counter() - begin,
                     nbytes=blocks.cuts.nbytes,
                     validation=now.validation.latest if self.early_stopping else None,
@@ -133,7 +135,8 @@ class Loop:
                 history.append(progress)
                 reached = now
                 stop = report(progress)
-                status = self._status(history, stop, self._may_be_rounding(state, now.reference))
+                rounding = all(r <= at for r, at in zip(ratios, now.reference.floors(state.parameters), strict=True))
+                status = self._status(history, stop, rounding)
                 if self.early_stopping and status is None and self.early_stopping.ends(now.validation, now.iteration):
                     status = Status.EARLY_STOPPED
                 if status or self._due(now.iteration):
@@ -205,27 +208,16 @@ class Loop:
         reference = replace(reference, norm=self.solver.norm(state, reference.gradient))
         return self._scored(objective, Checkpoint(mark, state, reference, 0, 0, 0.0, ()))
 
-    def _relative(self, state: Any, reference: Reference) -> float:
-        """Return the larger of two ratios: of the largest entries, and of the norms in the solver's coordinates.
+    def _ratios(self, state: Any, reference: Reference) -> tuple[float, float]:
+        """Return the gradient beside the reference: its largest entry, and its norm in the solver's coordinates.
 
-        A ratio that is rounding alone counts as 0. Coordinates that change, as those of Newton's method do, count as
-        they are now for both norms, unless those of the start are stricter: where probabilities come close to 0 and 1,
-        they are.
+        Coordinates that change, as those of Newton's method do, count as they are now for both norms, unless those of
+        the start are stricter: where probabilities come close to 0 and 1, they are.
         """
-        floors = reference.rounding, reference.centred
-        return max(r if not r <= floor else 0.0 for r, floor in self._ratios(state, reference, floors))
-
-    def _may_be_rounding(self, state: Any, reference: Reference) -> bool:
-        """Whether the gradient is no larger than what the rounding of z may make of it, here."""
-        return all(r <= floor for r, floor in self._ratios(state, reference, reference.floors(state.parameters)))
-
-    def _ratios(self, state: Any, reference: Reference, floors: tuple[float, float]) -> list[tuple[float, float]]:
-        """Return the two ratios, and for each the floor below which it is rounding."""
-        unit = _largest(reference.gradient)
         sizes = _largest(state.gradient), self.solver.norm(state, state.gradient)
-        units = unit, min(self.solver.norm(state, reference.gradient), reference.norm)
-        ratios = [size / beside if beside else 0.0 for size, beside in zip(sizes, units, strict=True)]
-        return list(zip(ratios, (floors[0] / unit if unit else 0.0, floors[1]), strict=True))
+        units = _largest(reference.gradient), min(self.solver.norm(state, reference.gradient), reference.norm)
+        entries, norms = (size / beside if beside else 0.0 for size, beside in zip(sizes, units, strict=True))
+        return entries, norms
 
     def _status(self, history: list[Progress], stop: bool, rounding: bool) -> Status | None:
         first, progress = history[0], history[-1]
