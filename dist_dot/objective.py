@@ -153,21 +153,17 @@ class Objective:
         both = [self._penalised(of_point, point) for of_point, point in zip(sums, points, strict=True)]
         return np.array([value for value, _ in both]), np.array([gradient for _, gradient in both])
 
-    def hessian(self, parameters: Array, centre: Array | None = None, precise: bool = False) -> Array:
+    def hessian(self, parameters: Array, centre: Array | None = None) -> Array:
         """Return the Hessian of F (n_parameters, n_parameters). One round; n p^2 operations for each pair of outputs.
 
         That is one pair for one output, k (k + 1) / 2 for softmax. With a centre (p,) it is that of F as a function of
         W and b + centre @ W: the same but for a change of coordinates, in which columns far from 0 cancel nothing.
-        `precise` multiplies float32 rows in float64.
         """
-        kernel = Curvature(self.loss, _tuple(centre), precise)
-        return self._hessian(self.blocks.reduce(kernel, self.padded(parameters)))
+        return self._hessian(self.blocks.reduce(Curvature(self.loss, _tuple(centre)), self.padded(parameters)))
 
-    def expansion(
-        self, parameters: Array, centre: Array | None = None, precise: bool = False
-    ) -> tuple[float, Array, Array]:
+    def expansion(self, parameters: Array, centre: Array | None = None) -> tuple[float, Array, Array]:
         """Return F, its gradient, and its Hessian as above. One round; costs little more than the Hessian alone."""
-        sums = self.blocks.reduce(Expansion(self.loss, _tuple(centre), precise), self.padded(parameters))
+        sums = self.blocks.reduce(Expansion(self.loss, _tuple(centre)), self.padded(parameters))
         split = 1 + self.n_outputs * (self.n_features + 1)
         return (*self._penalised(sums[:split], parameters), self._hessian(sums[split:]))
 

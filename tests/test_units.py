@@ -158,6 +158,17 @@ def test_first_order_steps_are_judged_beyond_the_rounding_of_z(kind):
     np.testing.assert_allclose(1e6 * model.coef_, best.coef_, rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("alpha", [1e-30, 1e-12, 1.0])
+def test_steps_are_no_longer_than_a_rounding_of_curvature_allows(alpha):
+    """From a start without curvature, in columns whose penalty alone has some: their gradient is rounding."""
+    rows = X * [1e-12, 1.0, 1e6, 1e9]
+    y = np.random.default_rng(0).standard_normal(300) + 1e3
+    objective = Objective(lay_out(rows, y), losses.Huber(1.0), alpha)
+    far, near = (minimise(objective, Newton(), tol=1e-9, start=start) for start in (np.zeros(5), None))
+    assert far.status is Status.CONVERGED and far.rounds < 70
+    np.testing.assert_allclose(far.value, near.value, rtol=1e-12)
+
+
 def one_hot(n, levels):
     return np.eye(levels)[np.random.default_rng(1).integers(0, levels, n)]
 

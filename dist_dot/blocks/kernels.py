@@ -111,17 +111,15 @@ class Curvature:
     Flat: the rows of the symmetric matrix, each up to the diagonal, (p + 1) (p + 2) / 2 numbers. With several outputs
     that of each pair of outputs that the loss couples, in the order of `coupled`. n p^2 operations for each, in BLAS.
     float32 rows are multiplied in float32, and in float64 on a GPU and where the squares of a column are out of range.
-    With a centre x0 (p) it is [X - x0, 1].T D [X - x0, 1]: the Hessian in w and the z at x0, b + <x0, w>. `precise`
-    multiplies float32 rows in float64.
+    With a centre x0 (p) it is [X - x0, 1].T D [X - x0, 1]: the Hessian in w and the z at x0, b + <x0, w>.
     """
 
     loss: Loss
     centre: tuple[float, ...] = ()
-    precise: bool = False
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
-        name = "float64" if self.precise or device.on_device(block.X) else dtype_name(block.X)
+        name = "float64" if device.on_device(block.X) else dtype_name(block.X)
         with np.errstate(over="ignore", invalid="ignore"):
             triangles = self._triangles(block, parameters, name)
             own = [triangle for (c, other), triangle in triangles.items() if c == other]
@@ -189,13 +187,12 @@ class Expansion:
 
     loss: Loss
     centre: tuple[float, ...] = ()
-    precise: bool = False
     points: ClassVar[int] = 1
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X twice: the second time costs little beside the curvature, and the first has the bits of a pass."""
-        curvature = Curvature(self.loss, self.centre, self.precise)
-        parts = (kernel(block, parameters) for kernel in (ValueAndGradient(self.loss), curvature))
+        kernels = ValueAndGradient(self.loss), Curvature(self.loss, self.centre)
+        parts = (kernel(block, parameters) for kernel in kernels)
         sums: Array = namespace(block.X).concat(list(parts))
         return sums
 

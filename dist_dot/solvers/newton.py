@@ -29,8 +29,7 @@ class NewtonState:
     `dist_dot.solvers.scaling`): those of the parameters themselves, but for columns far from 0, which are centred. For
     conjugate gradients it is (0, 0), all columns are centred and scaled, and `first` is the norm of the first gradient
     there. `least` (n_parameters,), empty for conjugate gradients, is the curvature below which a coordinate has none.
-    `contraction` is by how much the last step shrank the gradient. `precise` says that float32 rows are multiplied in
-    float64, since some direction is flat to the rounding of float32. `note` names the columns that are combinations of
+    `contraction` is by how much the last step shrank the gradient. `note` names the columns that are combinations of
     others.
     """
 
@@ -43,7 +42,6 @@ class NewtonState:
     least: Array
     first: float
     contraction: float
-    precise: bool = False
     note: str = ""
 
 
@@ -58,9 +56,8 @@ class Newton:
         "cholesky" up to 2,000 parameters.
 
     Cost: with "cholesky" three rounds to start, two of which the stop needs anyway, and one per step, n p^2 operations
-    each; three for a step that is too long as it is. One more to start where columns are far from 0, which are centred,
-    and where float32 cannot tell whether columns depend on each other. With "cg" three rounds to start, and for each
-    step one and as many as there are products.
+    each; three for a step that is too long as it is. One more to start where columns are far from 0, which are centred.
+    With "cg" three rounds to start, and for each step one and as many as there are products.
 
     F must be convex. Where columns without a penalty are combinations of others, w is one of many with the same
     predictions, and a note of the state says so; what the classes of softmax have in common is 0. Raises SolverError
@@ -116,7 +113,7 @@ class Newton:
         if state.contraction <= KEEP:
             trial, hessian = line.one(1.0), None
         else:
-            value, gradient, hessian = objective.expansion(line.point(1.0), state.mean, state.precise)
+            value, gradient, hessian = objective.expansion(line.point(1.0), state.mean)
             trial = line.trial(1.0, value, gradient)
         whole = line.accepts(trial)
         if not whole:
@@ -134,7 +131,7 @@ class Newton:
             contraction=self.norm(state, trial.gradient) / self.norm(state, state.gradient),
         )
         if not whole:
-            hessian = objective.hessian(moved.parameters, state.mean, state.precise)
+            hessian = objective.hessian(moved.parameters, state.mean)
         return moved if hessian is None else _with_factor(objective, moved, hessian)
 
     def _by_products(self, objective: Objective, state: NewtonState) -> NewtonState:
@@ -171,23 +168,16 @@ class Newton:
 
 
 def _with_factor(objective: Objective, state: NewtonState, hessian: Array) -> NewtonState:
-    """Return the state with the factor of its Hessian. One round where some direction is flat to float32 rounding."""
-    dtype, precise = objective.blocks.cuts.dtype, state.precise
-    while True:
-        eps = float(np.finfo(np.float64 if precise else dtype).eps)
-        factor, dependent = factorise(curved(anchored(hessian, objective), state.scale, state.least), objective, eps)
-        if not dependent.size or precise or dtype == "float64":
-            break
-        precise, hessian = True, objective.hessian(state.parameters, state.mean, precise=True)
-    note = combinations(dependent, state.scale, objective)
-    return replace(state, factor=factor, precise=precise, note=note)
+    """Return the state with the factor of its Hessian."""
+    factor, dependent = factorise(curved(anchored(hessian, objective), state.scale, state.least), objective)
+    return replace(state, factor=factor, note=combinations(dependent, state.scale, objective))
 
 
 def _renewed(objective: Objective, state: NewtonState) -> NewtonState:
     """Return a state that cannot move with the factor of its own Hessian, if it may have kept another; else itself."""
     if state.contraction > KEEP:
         return state
-    hessian = objective.hessian(state.parameters, state.mean, state.precise)
+    hessian = objective.hessian(state.parameters, state.mean)
     return replace(_with_factor(objective, state, hessian), contraction=1.0)
 
 
@@ -231,21 +221,22 @@ def anchored(hessian: Array, objective: Objective) -> Array:
     return result
 
 
-def factorise(hessian: Array, objective: Objective, eps: float) -> tuple[Array, Array]:
+def factorise(hessian: Array, objective: Objective) -> tuple[Array, Array]:
     """Return the lower L with L @ L.T = H for columns of any scale, and the coordinates that depend on earlier ones.
 
     H is scaled to a diagonal of 1 first, and gets as little more on it as its rounding asks for: a direction along
     which F does not change (one-hot columns beside an intercept) has a singular H. What is left of a column beside
     those before it is the square of its entry on the diagonal of L; the columns with nothing left but that little
-    depend on the others. Where H is rounding alone along such a direction, so is a gradient, and H gets a curvature of
-    1, so that no step goes there. Raises SolverError for an H that is not finite.
+    depend on the others. Where H is the rounding of float64 alone along such a direction, so is a gradient, and H gets
+    a curvature of 1, so that no step goes there; what float32 products cannot tell from flat may be real. Raises
+    SolverError for an H that is not finite.
     """
     if not np.isfinite(hessian).all():
         raise SolverError(f"the curvature of the {objective.loss.name} loss is not finite here: use the solver 'lbfgs'")
     diagonal = np.diag(hessian)
     root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     unit = hessian / root / root[:, None]
-    more = len(hessian) * eps
+    more = len(hessian) * float(np.finfo(objective.blocks.cuts.dtype).eps)
     while True:
         try:
             lower: Array = np.linalg.cholesky(unit + more * np.eye(len(hessian)))
@@ -262,7 +253,7 @@ def factorise(hessian: Array, objective: Objective, eps: float) -> tuple[Array, 
 
 
 def _flat(unit: Array, lower: Array, dependent: Array) -> Array:
-    """Return an orthonormal basis (n, m) of the directions along which a Hessian is its own rounding.
+    """Return an orthonormal basis (n, m) of the directions along which a Hessian is the rounding of float64.
 
     There are no more than columns that depend on others, and two inverse iterations find them.
     """
