@@ -203,6 +203,21 @@ def test_the_bits_do_not_depend_on_the_cluster(name, solver, clients):
     assert there.parameters.tobytes() == here.parameters.tobytes()
 
 
+def test_a_search_without_end_returns_the_lowest_of_all_its_trials(monkeypatch):
+    """The minimum of one row's Huber loss is far away, and too narrow for any trial to be accepted."""
+    tried = []
+    several = Line.several
+    monkeypatch.setattr(Line, "several", lambda line, steps: tried.append(several(line, steps)) or tried[-1])
+    objective = Objective(lay_out(np.ones((1, 1)), np.array([1e12 / 3])), losses.Huber(1e-9), fit_intercept=False)
+    start = np.zeros(1)
+    value, gradient = objective.value_and_gradient(start)
+    line = Line(objective, start, -1e9 * gradient, value, -1e9 * float(gradient @ gradient))
+    found = search(line, line.one(1.0))
+    before = [trial for trials in tried for trial in trials if trial.slope < 0]
+    assert len(tried) == 7 and found.value == min(trial.value for trial in before) < value
+    assert found.value in [trial.value for trial in tried[-1]]
+
+
 def test_conjugate_gradients():
     random = np.random.default_rng(0)
     A = random.standard_normal((20, 20))

@@ -109,7 +109,7 @@ class Newton:
         slope = float(d @ g) if objective.loss.outputs == 1 else float(direction @ state.gradient)
         line = Line(objective, state.parameters, direction, state.value, slope)
         if not line.slope < 0:
-            return _renewed(objective, state)
+            return state
         if state.contraction <= KEEP:
             trial, hessian = line.one(1.0), None
         else:
@@ -119,10 +119,10 @@ class Newton:
         if not whole:
             found = search(line, trial)
             if found is None:
-                return _renewed(objective, state)
+                return state
             trial = found
         if self._only_rounds(line, state, trial):
-            return _renewed(objective, state)
+            return state
         moved = replace(
             state,
             parameters=line.point(trial.step),
@@ -171,14 +171,6 @@ def _with_factor(objective: Objective, state: NewtonState, hessian: Array) -> Ne
     """Return the state with the factor of its Hessian."""
     factor, dependent = factorise(curved(anchored(hessian, objective), state.scale, state.least), objective)
     return replace(state, factor=factor, note=combinations(dependent, state.scale, objective))
-
-
-def _renewed(objective: Objective, state: NewtonState) -> NewtonState:
-    """Return a state that cannot move with the factor of its own Hessian, if it may have kept another; else itself."""
-    if state.contraction > KEEP:
-        return state
-    hessian = objective.hessian(state.parameters, state.mean)
-    return replace(_with_factor(objective, state, hessian), contraction=1.0)
 
 
 def apart(direction: Array, objective: Objective, parameters: Array | None = None) -> Array:

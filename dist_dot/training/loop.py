@@ -25,7 +25,6 @@ GROWTH = 1e3
 # A run is at its rounding where so many steps have brought neither a smaller gradient nor a smaller F.
 # Fifty were too few for momentum, whose gradient swings that long.
 STEPS = 200
-ROUNDING = 1e-12  # of F
 # The same where its gradient may be the rounding of z alone.
 FEW = 20
 
@@ -49,8 +48,8 @@ def minimise(
     the start decides. What the sums of a gradient may be by rounding alone counts as small enough; where the gradient
     at the best constant is 0, the one at the start takes its place. Stops too after max_iter steps (all of them with
     tol = 0), or when a callback returns True, or when the solver can come no closer: it finds no lower F; or 200 steps
-    have brought no smaller gradient, and no F that is lower by more than its rounding; or 20 have brought no smaller
-    gradient where the rounding of z may be all that is left of it.
+    have brought neither a smaller gradient nor a lower F; or 20 have brought no smaller gradient where the rounding of
+    z may be all that is left of it.
 
     `start` is the flat vector to begin at, `objective.start()` where none is given. The gradient at the best constant
     costs two rounds: one reads y alone, and takes the place of the check of y where the loss has one; the other reads X
@@ -250,9 +249,6 @@ def _shrinks(history: list[Progress], steps: int) -> bool:
 
 
 def _stands(history: list[Progress]) -> bool:
-    """Whether the last steps have brought nothing: no smaller gradient, and no lower F but for rounding."""
+    """Whether the last steps have brought nothing: no smaller gradient, and no lower F."""
     before, late = history[:-STEPS], history[-STEPS:]
-    if _shrinks(history, STEPS):
-        return False
-    lowest = min(each.value for each in before)
-    return min(each.value for each in late) >= lowest - ROUNDING * abs(lowest)
+    return not _shrinks(history, STEPS) and min(each.value for each in late) >= min(each.value for each in before)
