@@ -12,11 +12,10 @@ from dist_dot.blocks.kernels import (
     GramProduct,
     HessianProduct,
     Moments,
-    ReferenceSums,
-    TargetSums,
     ValueAndGradient,
     coupled,
 )
+from dist_dot.blocks.targets import ConstantValues, ReferenceSums, TargetSums
 from dist_dot.errors import InputError, SolverError
 from dist_dot.losses import Huber, Loss
 from dist_dot.reference import ROUNDING, Reference, Sizes
@@ -118,7 +117,7 @@ class Objective:
         return np.append(np.repeat(one, self.n_outputs), np.zeros(self.n_outputs * int(self.fit_intercept)))
 
     def standardized(self) -> "Objective":
-        """Return the objective whose penalty is that of standardised columns. Two rounds.
+        """Return the objective whose penalty is that of standardised columns. Three rounds, see `moments`.
 
         W and b of its minimiser are what a fit to (x - mean) / deviation finds, divided by the deviations, with the
         intercept that belongs to it: an exact minimiser, without another X. Without an intercept the columns are only
@@ -126,7 +125,10 @@ class Objective:
         """
         moments = self.moments()
         deviation = deviations(moments.mean, moments.spread / moments.weight)
-        return replace(self, scale=np.where(deviation > 0, deviation, 1.0))
+        scaled = replace(self, scale=np.where(deviation > 0, deviation, 1.0))
+        known = ("target_sums", "reference_sums")  # in which the penalty has no share
+        scaled.__dict__.update({name: self.__dict__[name] for name in known if name in self.__dict__})
+        return scaled
 
     def check_target(self) -> None:
         """Raise DataError if a y is outside of the loss's domain, InputError if the weights are all 0.
@@ -186,16 +188,13 @@ class Objective:
         return product
 
     def moments(self) -> ColumnMoments:
-        """Return the moments of the columns and of y. Two rounds: the second is centred, so that nothing cancels.
+        """Return the moments of the columns and of y. Three rounds, two of which are not made again by `reference`.
 
-        Raises InputError if the weights sum to zero.
+        The last one is centred, so that nothing cancels. Raises InputError if the weights sum to zero.
         """
-        p = self.n_features
-        first = self.blocks.reduce(Moments(), np.zeros(p + self.n_targets))
-        weight = float(first[0])
-        _require_weight(weight)
-        columns = p + self.n_targets
-        centre = first[1 : columns + 1] / weight
+        p, columns, of_y = self.n_features, self.n_features + self.n_targets, self._target_sums
+        weight = float(of_y[0])
+        centre = np.append(self._reference_sums[1], of_y[1:] if self.loss.outputs == 1 else 0.0) / weight
         second = self.blocks.reduce(Moments(), centre)
         correction = second[1 : columns + 1]  # what rounding left of the first moments: E[d^2] - E[d]^2
         spread = np.maximum(second[columns + 1 :] - correction * correction / weight, 0.0)
@@ -206,15 +205,15 @@ class Objective:
         """Return the flat vector where a run begins that is given no other: 0.
 
         For the Huber loss it is the `null_model` where F is lower there: far from y the loss has no curvature, and
-        nothing says how far to go. That costs a round, and one of y alone which `reference` does not make again.
+        nothing says how far to go. That costs two rounds of y alone, one of which `reference` does not make again.
         """
         zero = np.zeros(self.n_parameters)
-        if not isinstance(self.loss, Huber):
+        if not isinstance(self.loss, Huber) or not self.fit_intercept:
             return zero
-        points = np.array([zero, self.null_model()[1]])
-        values, _ = self.values_and_gradients(points)
-        best: Array = points[int(values[1] < values[0])]
-        return best
+        null = self.null_model()[1]
+        intercepts = np.append(np.zeros(self.n_outputs), self.split(null)[1])
+        values = self.blocks.reduce(ConstantValues(self.loss), intercepts)
+        return null if values[2] < values[1] else zero
 
     def null_model(self) -> tuple[float, Array]:
         """Return the sum of the weights, and the flat vector of W = 0 and the b that predicts the mean of y. One round.
@@ -229,7 +228,7 @@ class Objective:
 
         That z is the same without an intercept, and 0 where y is at an end of its domain throughout. The gradient is in
         the units of those near the minimum, whatever the unit of y and wherever a run starts. Two rounds: one reads y
-        alone, and is not made again after `check_target`; the other reads X twice. Raises InputError if the weights sum
+        alone, and is not made again after `check_target`; the other reads X once. Raises InputError if the weights sum
         to zero.
         """
         weight = float(self._target_sums[0])
@@ -289,12 +288,12 @@ class Objective:
         """Return D2 = 1 - deviance(model) / deviance(best constant): R2 for the squared loss. Three rounds.
 
         Without a penalty, on these blocks, which may hold other rows than the model was trained on. It is 1.0 for a
-        constant y that is met exactly and -inf for one that is not.
+        constant y that is met exactly and -inf for one that is not. Reads X once.
         """
-        sums = self._target_sums
-        kernel = ValueAndGradient(self.loss)
-        points = (self.padded(parameters), self._null_model(sums))
-        model, null = (float(self.blocks.reduce(kernel, at)[0] + sums[1]) for at in points)
+        constant = self._null_model(self._target_sums).reshape(self.n_outputs, -1)[:, -1]
+        dropped, value = self.blocks.reduce(ConstantValues(self.loss), constant)
+        model = float(self.blocks.reduce(ValueAndGradient(self.loss), self.padded(parameters))[0] + dropped)
+        null = float(value + dropped)
         if null == 0.0:
             return 1.0 if model == 0.0 else -np.inf
         return 1.0 - model / null
@@ -316,7 +315,7 @@ class Objective:
     @property
     def _curvatures(self) -> Array:
         """The typical curvature in z of each output."""
-        means = [self._target_sums[2:]] if self.loss.outputs > 1 else self._target_sums[2:]
+        means = [self._target_sums[1:]] if self.loss.outputs > 1 else self._target_sums[1:]
         each = [typical_curvature(self.loss, np.asarray(mean) / self._target_sums[0]) for mean in means]
         return np.broadcast_to(each, (self.n_outputs,)).astype(np.float64)
 
@@ -327,7 +326,7 @@ class Objective:
         if known is None:
             null, p = self._best_constant(), self.n_features
             sums = self.blocks.reduce(ReferenceSums(self.loss), null)
-            known = np.split(sums[1:], null.size + np.array([0, p, 2 * p]))
+            known = np.split(sums, null.size + np.array([0, p, 2 * p]))
             self.__dict__["reference_sums"] = known
         return known
 
@@ -337,7 +336,7 @@ class Objective:
         There z would be infinite, and the gradient nothing but what `link` puts in its place.
         """
         null, sums = self._null_model(self._target_sums), self._target_sums
-        mean, (low, high) = sums[2:] / sums[0], (0.0, 1.0) if self.loss.outputs > 1 else self.loss.domain
+        mean, (low, high) = sums[1:] / sums[0], (0.0, 1.0) if self.loss.outputs > 1 else self.loss.domain
         at_end = mean >= high * (1.0 - 1e-12)  # the sums of s and of s y have roundings of their own
         at_end = np.full(mean.size, at_end.any()) if self.loss.outputs > 1 else at_end | (mean <= low)
         null.reshape(self.n_outputs, -1)[at_end, -1] = 0.0
@@ -345,7 +344,7 @@ class Objective:
 
     def _null_model(self, sums: Array) -> Array:
         """Return the padded flat vector of the best constant."""
-        mean = sums[2:] / sums[0]
+        mean = sums[1:] / sums[0]
         full = np.zeros((self.n_outputs, self.n_features + 1))
         full[:, -1] = self.loss.link(mean) if self.loss.outputs > 1 else [self.loss.link(float(m)) for m in mean]
         return full.ravel()

@@ -30,16 +30,8 @@ from dist_dot import (
 )
 from dist_dot.blocks.arrays import Parameters, to_host
 from dist_dot.blocks.block import Block
-from dist_dot.blocks.kernels import (
-    CheckTarget,
-    Curvature,
-    Expansion,
-    GramProduct,
-    HessianProduct,
-    Moments,
-    TargetSums,
-    ValueAndGradient,
-)
+from dist_dot.blocks.kernels import Curvature, Expansion, GramProduct, HessianProduct, Moments, ValueAndGradient
+from dist_dot.blocks.targets import CheckTarget, ConstantValues, ReferenceSums, TargetSums
 
 LIBRARIES = [array_api_strict, refusing.library]
 
@@ -99,6 +91,43 @@ def test_kernels_of_several_outputs_too(library, dtype, weighted, n, loss, kerne
     assert type(found) is type(X)
     close = {"rtol": 1e-11, "atol": 1e-12} if dtype == "float64" else {"rtol": 2e-4, "atol": 2e-4}
     np.testing.assert_allclose(to_host(found), expected, **close)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n", [0, 1, 101])
+@pytest.mark.parametrize("targets", [1, 3])
+@pytest.mark.parametrize(
+    "loss",
+    [losses.Squared(), losses.Logistic(), losses.Poisson(), losses.Gamma(), losses.Huber(0.5), losses.Softmax(3)],
+    ids=lambda loss: loss.name,
+)
+def test_what_is_constant_gives_what_it_gives_for_numpy(library, dtype, weighted, n, targets, loss):
+    X, _, s, _ = rows_of(n, 6, dtype, weighted)
+    if loss.outputs > 1 and targets > 1:
+        return  # a class has one column
+    width = max(targets, loss.outputs)
+    y = np.asarray(np.random.default_rng(1).integers(0, 3, (n, targets)) / (1 if loss.outputs > 1 else 2) + 1e-3, dtype)
+    y = np.floor(y) if loss.outputs > 1 else np.minimum(y, 1.0)
+    y = y[:, 0] if targets == 1 else y
+    z = np.linspace(-0.7, 0.9, 2 * width)
+    at = np.zeros((width, 7))
+    at[:, -1] = z[:width]
+    there = [None if array is None else library.asarray(array) for array in (X, y, s)]
+    for kernel, parameters in ((TargetSums(loss), z), (ConstantValues(loss), z), (ReferenceSums(loss), at.ravel())):
+        expected = kernel(Block(X, y, s, 0), Parameters(parameters))
+        found = kernel(Block(*there, 0), Parameters(parameters))
+        close = {"rtol": 1e-11, "atol": 1e-11} if dtype == "float64" else {"rtol": 2e-5, "atol": 2e-4}
+        np.testing.assert_allclose(to_host(found), expected, **close)
+        if kernel == ConstantValues(loss):
+            weight = np.ones(n) if s is None else s.astype(float)
+            z_of_rows = np.zeros((n, width)) + z[width:]
+            of_rows = loss.value(y, z_of_rows if width > 1 else z_of_rows[:, 0])
+            assert expected[2] == pytest.approx(np.sum(weight @ of_rows), rel=1e-5, abs=1e-9)
+        if kernel == ReferenceSums(loss):
+            passed = ValueAndGradient(loss)(Block(X, y, s, 0), Parameters(parameters))[1:]
+            np.testing.assert_allclose(expected[: passed.size], passed, rtol=2e-5, atol=2e-4)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

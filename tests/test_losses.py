@@ -8,7 +8,8 @@ from scipy.special import logsumexp, xlogy
 from dist_dot import losses
 from dist_dot.blocks.arrays import Parameters, to_host
 from dist_dot.blocks.block import Block
-from dist_dot.blocks.kernels import CheckTarget, TargetSums, ValueAndGradient
+from dist_dot.blocks.kernels import ValueAndGradient
+from dist_dot.blocks.targets import CheckTarget, TargetSums
 from dist_dot.errors import DataError, InputError
 
 ELEMENTWISE = [losses.Squared(), losses.Huber(), losses.Logistic(), losses.Poisson(), losses.Gamma()]

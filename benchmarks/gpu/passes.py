@@ -9,7 +9,8 @@ import numpy as np
 from benchmarks.gpu.clock import Clock, Record, cases, free, normal, pass_ms, room, round_ms
 from benchmarks.gpu.rates import copy_rate, read_rate
 from dist_dot import lay_out, losses
-from dist_dot.blocks.kernels import CheckTarget, Moments, TargetSums, ValueAndGradient
+from dist_dot.blocks.kernels import Moments, ValueAndGradient
+from dist_dot.blocks.targets import CheckTarget, TargetSums
 
 GIGABYTES = 4
 DTYPES = ("float32", "float64")

@@ -76,6 +76,27 @@ def moments(X: Array, y: Array, weight: Array | None, centre: Array) -> Array:
     return np.asarray(_moments(read_only(X), read_only(y), read_only(s), centre))
 
 
+def reference(X: Array, weight: Array | None, slopes: Array, at_zero: Array, second: Array, z: Array) -> Array:
+    """Slopes (n, k) -> float64 sums of s r [x, 1] (p + 1) for each column r, then of s x (p) and of s x^2 (p).
+
+    Then come those of s r^2 (k) and of s m^2 (k), where m is |r| + |r - r at y = 0| + |z| d2 loss / dz2: `at_zero` and
+    z are (k,), `second` is anything up to (n, k). Where all three are empty, r and m count as 1, and k as 1.
+    """
+    s = np.empty(0, X.dtype) if weight is None else weight
+    second = np.broadcast_to(second, slopes.shape if z.size else (0, 0))
+    return np.asarray(_reference(read_only(X), read_only(s), slopes, at_zero, second, z))
+
+
+def target_sums(y: Array, weight: Array | None, domain: tuple[float, float], classes: int) -> Array | None:
+    """Return [sum s, sums of s y (k)], or of s of each class; None where a y is outside of the domain, or no class."""
+    s = np.empty(0, y.dtype) if weight is None else weight
+    sums = np.zeros(1 + (classes or (y.shape[1] if y.ndim == 2 else 1)))
+    right = _target_sums(
+        read_only(y if y.ndim == 2 else y[:, None]), read_only(s), *map(float, domain), classes > 0, sums
+    )
+    return sums if right else None
+
+
 def tile_rows(p: int, itemsize: int) -> int:
     """Return the rows of a tile: a power of two."""
     row = max(1, p * itemsize)
@@ -91,6 +112,8 @@ def compile_for(dtype: str) -> None:
     X, y = np.zeros((1, 1), dtype), np.zeros(1, dtype)
     value_and_gradient(SQUARED, X, y, None, np.zeros(2, dtype))
     moments(X, y, None, np.zeros(2))
+    reference(X, None, np.zeros((1, 1)), np.zeros(1), np.zeros((1, 1)), np.zeros(1))
+    target_sums(y, None, (0.0, 1.0), 0)
 
 
 @ordered
@@ -222,3 +245,73 @@ def _moments(X: Array, y: Array, weight: Array, centre: Array) -> Array:
         first[p] += s * d
         second[p] += s * d * d
     return sums
+
+
+@reordered
+def _reference(X: Array, weight: Array, slopes: Array, at_zero: Array, second: Array, z: Array) -> Array:
+    n, p = X.shape
+    k = slopes.shape[1]
+    of_x = k * (p + 1)
+    targets = max(z.size, 1)
+    sums = np.zeros(of_x + 2 * p + 2 * targets)
+    gradients = sums[:of_x].reshape(k, p + 1)
+    gradient, first, squares = gradients[0], sums[of_x : of_x + p], sums[of_x + p : of_x + 2 * p]
+    sizes = sums[of_x + 2 * p :]
+    for i in range(n):
+        s = float(weight[i]) if weight.size else 1.0
+        r = s * slopes[i, 0]
+        x = X[i]
+        for j in range(p):
+            d = float(x[j])
+            gradient[j] += r * d
+            first[j] += s * d
+            squares[j] += s * d * d
+        gradient[p] += r
+        for c in range(1, k):
+            r = s * slopes[i, c]
+            other = gradients[c]
+            for j in range(p):
+                other[j] += r * float(x[j])
+            other[p] += r
+        for c in range(targets):
+            r, m = 1.0, 1.0
+            if z.size:
+                r = slopes[i, c]
+                m = abs(r) + abs(r - at_zero[c]) + abs(z[c]) * second[i, c]
+            sizes[c] += s * r * r
+            sizes[targets + c] += s * m * m
+    return sums
+
+
+@rounded
+def _target_sums(y: Array, weight: Array, low: float, high: float, codes: bool, sums: Array) -> bool:
+    """Set the sums; return whether every y is right.
+
+    What an addition loses is kept and added at the end (Neumaier 1974): the mean of equal numbers is that number.
+    """
+    n, k = y.shape
+    lost = np.zeros_like(sums)
+    right = True
+    for i in range(n):
+        s = float(weight[i]) if weight.size else 1.0
+        _add(sums, lost, 0, s)
+        for c in range(k):
+            target = float(y[i, c])
+            if not (target >= low and target <= high) or (codes and target != np.floor(target)):
+                right = False
+            elif codes:
+                _add(sums, lost, 1 + int(target), s)
+            else:
+                _add(sums, lost, 1 + c, s * target)
+    sums += lost
+    return right
+
+
+@rounded
+def _add(sums: Array, lost: Array, at: int, value: float) -> None:
+    total = sums[at] + value
+    if abs(sums[at]) >= abs(value):
+        lost[at] += (sums[at] - total) + value
+    else:
+        lost[at] += (value - total) + sums[at]
+    sums[at] = total

@@ -25,8 +25,7 @@ from dist_dot.blocks.block import Block
 from dist_dot.blocks.columns import column_sums
 from dist_dot.blocks.elementwise import code_of
 from dist_dot.blocks.gram import GramSum, Shifted, tile_rows
-from dist_dot.errors import DataError
-from dist_dot.losses import POSITIVE, Loss, Squared
+from dist_dot.losses import Loss, Squared
 from dist_dot.typing import Array
 
 HOST_TILE, DEVICE_TILE = 256 << 10, 256 << 20
@@ -240,121 +239,6 @@ class Moments:
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
         """Read X once."""
         return rows.moments(parameters)
-
-
-@dataclass(frozen=True)
-class CheckTarget:
-    """Raise DataError for a y outside of the loss's domain, with its row; return the sum of s. Reads y alone."""
-
-    loss: Loss
-
-    def __call__(self, block: Block, parameters: Parameters) -> Array:
-        """Look at y."""
-        xp, (low, high) = namespace(block.y), self.loss.domain
-        outside = (block.y < low) | (block.y > high)
-        if self.loss.outputs > 1:
-            outside = outside | (block.y != xp.floor(block.y))
-        if len(block) and bool(xp.any(outside)):
-            self._refuse(block, int(xp.argmax(xp.astype(outside, xp.int8))))
-        s = xp.ones_like(block.y) if block.weight is None else block.weight
-        weight: Array = xp.reshape(total(s), (1,))
-        return weight
-
-    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
-        """Look at y."""
-        self.look(rows, blocks)
-        return rows.target_sums(Squared())[:, :1].copy()
-
-    def look(self, rows: device.DeviceRows, blocks: Sequence[Block]) -> None:
-        """Raise DataError for a y on a card that is outside of the domain."""
-        for block, place in zip(blocks, rows.outside(*self.loss.domain, self.loss.outputs > 1), strict=True):
-            if place >= 0:
-                self._refuse(block, place)
-
-    def _refuse(self, block: Block, place: int) -> None:
-        """Raise it for the number in this place of y, row by row."""
-        row, target = divmod(place, block.y.shape[1] if block.y.ndim == 2 else 1)
-        wrong = float(block.y[row, target] if block.y.ndim == 2 else block.y[row])
-        accepted = f"the {self.loss.name} loss takes {_accepted(self.loss)}"
-        raise DataError(f"y is {wrong} in row {block.start + row}: {accepted}")
-
-
-def _accepted(loss: Loss) -> str:
-    low, high = loss.domain
-    words = "0 < y" if low == POSITIVE else f"{low:g} <= y"
-    words += f" <= {high:g}" if np.isfinite(high) else ""
-    return f"the whole numbers {words}" if loss.outputs > 1 else words
-
-
-@dataclass(frozen=True)
-class TargetSums:
-    """Parameters are not used -> [sum s, sum of s * dropped(y), sums of s y]: what F is for the best constant.
-
-    Where y is the code of a class, the last are the sums of s of each class, `outputs` of them. Reads y alone, and
-    raises DataError for a y outside of the loss's domain, as `CheckTarget` does.
-    """
-
-    loss: Loss
-
-    def __call__(self, block: Block, parameters: Parameters) -> Array:
-        """Look at y and the weights."""
-        CheckTarget(self.loss)(block, parameters)
-        xp = namespace(block.y)
-        target = column(xp.astype(block.y, xp.float64))
-        s = _weight(block)
-        dropped = s @ self.loss.dropped(target)
-        if self.loss.outputs > 1:
-            target = xp.astype(target == xp.astype(xp.arange(self.loss.outputs), xp.float64), xp.float64)
-        sums = TileSums(block, 2 + target.shape[1])
-        sums.add(total(s), total(dropped), s @ target)
-        return sums.total
-
-    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
-        """Look at y and the weights."""
-        if not rows.has_sums(self.loss):
-            return None
-        if any(map(math.isfinite, self.loss.domain)):
-            CheckTarget(self.loss).look(rows, blocks)
-        return rows.target_sums(self.loss)
-
-
-@dataclass(frozen=True)
-class ReferenceSums:
-    """Parameters [0, z] of each output -> the sums of `ValueAndGradient`, then how large the numbers in them are.
-
-    Those are the sums of s x (p), of s x^2 (p), and for each target of s r^2 and of s m^2. r is a row's slope, m the
-    size of the numbers whose difference it is: |r| + |y dr / dy| + |z dr / dz|. Where y is the code of a class both
-    are 1.
-    """
-
-    loss: Loss
-
-    def __call__(self, block: Block, parameters: Parameters) -> Array:
-        """Read X twice."""
-        xp, p = namespace(block.X), block.X.shape[1]
-        z = xp.reshape(parameters.like(block.X, "float64"), (-1, p + 1))[:, p]
-        y, s = column(xp.astype(block.y, xp.float64)), _weight(block)
-        slope = size = xp.ones_like(y)
-        if self.loss.outputs == 1:
-            slope = self.loss.first(y, z)
-            size = abs(slope) + abs(slope - self.loss.first(0.0 * y, z)) + abs(z) * self.loss.second(y, z)
-        columns = p + y.shape[1]
-        moments = Moments()(block, Parameters(np.zeros(columns)))
-        of_x = [moments[1 : 1 + p], moments[1 + columns : 1 + columns + p]]
-        of_y = [s @ (slope * slope), s @ (size * size)]
-        sums: Array = xp.concat([ValueAndGradient(self.loss)(block, parameters), *of_x, *of_y])
-        return sums
-
-    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
-        """Read X twice."""
-        return rows.reference_sums(self.loss, parameters.reshape(-1, rows.p + 1)) if rows.has_pass(self.loss) else None
-
-
-def _weight(block: Block) -> Any:
-    """Return the weights (m,) in float64: 1 where there are none."""
-    xp = namespace(block.X)
-    ones = xp.ones_like(column(block.y)[:, 0]) if block.weight is None else block.weight
-    return xp.astype(ones, xp.float64)
 
 
 def _pass(loss: Loss, block: Block, parameters: Parameters, points: int = 1) -> Array:

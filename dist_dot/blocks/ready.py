@@ -10,8 +10,9 @@ from dist_dot.blocks import device
 from dist_dot.blocks.block import Block, Kernel
 from dist_dot.blocks.compiled import compile_for
 from dist_dot.blocks.compiling import SPEAK, say
-from dist_dot.blocks.kernels import CheckTarget, Expansion, Moments, TargetSums, ValueAndGradient
+from dist_dot.blocks.kernels import Expansion, Moments, ValueAndGradient
 from dist_dot.blocks.moments import CentredMoments
+from dist_dot.blocks.targets import CheckTarget, TargetSums
 from dist_dot.losses import Logistic
 
 POINTS = 4  # of a line search

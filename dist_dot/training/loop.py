@@ -52,9 +52,9 @@ def minimise(
     z may be all that is left of it.
 
     `start` is the flat vector to begin at, `objective.start()` where none is given. The gradient at the best constant
-    costs two rounds: one reads y alone, and takes the place of the check of y where the loss has one; the other reads X
-    twice. Solvers that have summed up the rows need none. With `checkpoint` the state is saved every so many steps and
-    at the end, by the process that hosts the loop, and a run may go on from there with the same bits. With
+    costs two rounds: one reads y alone, and takes the place of the check of y where the loss has one; the other reads
+    X. Solvers that have summed up the rows need none. With `checkpoint` the state is saved every so many steps and at
+    the end, by the process that hosts the loop, and a run may go on from there with the same bits. With
     `early_stopping` F is that of the rows which are not held out, with the whole alpha.
 
     The loop runs in this process for blocks of this process, and beside the scheduler for those of a cluster.

@@ -9,17 +9,9 @@ from card import DTYPES, in_parts, laid_out, on_card, rows
 import cluster
 from dist_dot import LogisticRegression, Objective, Ridge, lay_out, losses
 from dist_dot.blocks.extended import ResidualProducts
-from dist_dot.blocks.kernels import (
-    CheckTarget,
-    Curvature,
-    Expansion,
-    GramProduct,
-    HessianProduct,
-    Moments,
-    TargetSums,
-    ValueAndGradient,
-)
+from dist_dot.blocks.kernels import Curvature, Expansion, GramProduct, HessianProduct, Moments, ValueAndGradient
 from dist_dot.blocks.moments import CentredMoments
+from dist_dot.blocks.targets import CheckTarget, TargetSums
 from dist_dot.blocks.together import ValuesAndGradients
 
 P = 128

@@ -11,10 +11,11 @@ from card import DTYPES, laid_out, rows, whole_rows
 from dist_dot import Objective, Ridge, lay_out, losses, minimise
 from dist_dot.blocks.extended import ResidualProducts
 from dist_dot.blocks.held_out import HeldOut
-from dist_dot.blocks.kernels import ReferenceSums, ValueAndGradient
+from dist_dot.blocks.kernels import ValueAndGradient
 from dist_dot.blocks.leave_one_out import LeaveOneOut
 from dist_dot.blocks.moments import CentredMoments, CentredTriangle, FoldMoments, columns
 from dist_dot.blocks.scores import Correct, RankCounts
+from dist_dot.blocks.targets import ReferenceSums
 
 
 def both(kernel, X, y, s, at, block_rows=400):

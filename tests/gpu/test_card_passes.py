@@ -8,16 +8,15 @@ from card import DTYPES, Expected, address, assert_near, laid_out, misaligned, o
 from dist_dot import lay_out, losses
 from dist_dot.blocks.device.card import Card
 from dist_dot.blocks.kernels import (
-    CheckTarget,
     Curvature,
     Expansion,
     GramProduct,
     HessianProduct,
     Moments,
-    TargetSums,
     ValueAndGradient,
     coupled,
 )
+from dist_dot.blocks.targets import CheckTarget, ConstantValues, TargetSums
 from dist_dot.blocks.together import FoldScores, ValuesAndGradients, WithoutFold
 from dist_dot.errors import DataError
 
@@ -234,9 +233,15 @@ def test_sums_over_y_alone(dtype):
             "gamma": -np.log(np.abs(target) + (target == 0)) - 1,
         }.get(loss.name, 0 * target)
         means = [weight @ target] if loss.outputs == 1 else [weight @ (target == c) for c in range(4)]
-        expected = [weight.sum(), weight @ dropped, *means]
-        found = blocks.reduce(TargetSums(loss), np.zeros(0))
-        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6 * weight.sum())
+        close = {"rtol": 1e-6, "atol": 1e-6 * weight.sum()}
+        np.testing.assert_allclose(blocks.reduce(TargetSums(loss), np.zeros(0)), [weight.sum(), *means], **close)
+        points = np.linspace(-0.5, 0.5, 2 * loss.outputs)
+        at = points if loss.outputs == 1 else points.reshape(2, -1)
+        of_points = [
+            weight @ loss.value(target, target[:, None] * 0 + z if loss.outputs > 1 else 0 * target + z) for z in at
+        ]
+        found = blocks.reduce(ConstantValues(loss), points)
+        np.testing.assert_allclose(found, [weight @ dropped, *of_points], **close)
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ class DeviceRows:
             kernel((chunks.count,), (256,), arguments)
         of_y = self.card.empty((len(self), 2 * t))
         self._fold(chunks, sums, of_y, 2 * t, 1, 0)
-        parts = [first, moments[:, 1 : 1 + p], moments[:, 1 + p + t : 1 + p + t + p], of_y]
+        parts = [first[:, 1:], moments[:, 1 : 1 + p], moments[:, 1 + p + t : 1 + p + t + p], of_y]
         return self.card.cupy.concatenate(parts, axis=1)
 
     def target_sums(self, loss: Loss) -> Any:
