@@ -27,17 +27,16 @@ FAR = 32.0
 
 @dataclass(frozen=True)
 class ColumnMoments:
-    """Weighted means and central second moments of the columns of X, and of y.
+    """Weighted means and central second moments of the columns of X.
 
-    weight is sum_i s_i; mean (p,) and mean_y (targets,) are weighted means; spread (p,) is
-    sum_i s_i (x_ij - mean_j)^2 and spread_y (targets,) the same of y.
+    weight is sum_i s_i; mean (p,) are the weighted means; spread (p,) is sum_i s_i (x_ij - mean_j)^2; far (p,) is
+    whether the mean is more than 32 deviations from 0.
     """
 
     weight: float
     mean: Array
     spread: Array
-    mean_y: Array
-    spread_y: Array
+    far: Array
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class Objective:
         return np.append(np.repeat(one, self.n_outputs), np.zeros(self.n_outputs * int(self.fit_intercept)))
 
     def standardized(self) -> "Objective":
-        """Return the objective whose penalty is that of standardised columns. Three rounds, see `moments`.
+        """Return the objective whose penalty is that of standardised columns. Rounds as for `moments`.
 
         W and b of its minimiser are what a fit to (x - mean) / deviation finds, divided by the deviations, with the
         intercept that belongs to it: an exact minimiser, without another X. Without an intercept the columns are only
@@ -188,18 +187,25 @@ class Objective:
         return product
 
     def moments(self) -> ColumnMoments:
-        """Return the moments of the columns and of y. Three rounds, two of which are not made again by `reference`.
+        """Return the moments of the columns. The rounds of `reference`, and one more where a column is far from 0.
 
-        The last one is centred, so that nothing cancels. Raises InputError if the weights sum to zero.
+        Such columns are summed up about their means, so that nothing cancels. `reference` does not make its rounds
+        again. Raises InputError if the weights sum to zero.
         """
-        p, columns, of_y = self.n_features, self.n_features + self.n_targets, self._target_sums
-        weight = float(of_y[0])
-        centre = np.append(self._reference_sums[1], of_y[1:] if self.loss.outputs == 1 else 0.0) / weight
-        second = self.blocks.reduce(Moments(), centre)
-        correction = second[1 : columns + 1]  # what rounding left of the first moments: E[d^2] - E[d]^2
-        spread = np.maximum(second[columns + 1 :] - correction * correction / weight, 0.0)
-        mean = centre + correction / weight
-        return ColumnMoments(weight, mean[:p], spread[:p], mean[p:], spread[p:])
+        p, weight = self.n_features, float(self._target_sums[0])
+        _, first, raw, _ = self._reference_sums
+        mean = first / weight
+        with np.errstate(over="ignore", invalid="ignore"):
+            spread = raw - first * mean
+        spread = np.where(np.isfinite(spread), spread, raw)
+        far = np.isfinite(raw) & (spread < raw / FAR**2)
+        if far.any():
+            centre = np.where(far, mean, 0.0)
+            sums = self.blocks.reduce(Moments(), np.append(centre, np.zeros(self.n_targets)))
+            left, squares = sums[1 : 1 + p], sums[1 + p + self.n_targets :][:p]
+            mean = np.where(far, centre + left / weight, mean)
+            spread = np.where(far, squares - left * left / weight, spread)
+        return ColumnMoments(weight, mean, np.maximum(spread, 0.0), far)
 
     def start(self) -> Array:
         """Return the flat vector where a run begins that is given no other: 0.
@@ -244,25 +250,19 @@ class Objective:
         """Return the means (p,) of columns far from 0, as numbers of the rows' dtype, and sum_i s_i (x_ij - mean_j)^2.
 
         The means are 0 for other columns, and for all of them without an intercept; the sums (p,) are 0 where a column
-        is constant but for rounding. No round where `reference` was asked, or will be, and no column is far; else one
-        more.
+        is constant but for rounding. Rounds as for `moments`.
         """
-        p, weight = self.n_features, float(self._target_sums[0])
-        mean = np.zeros(p)
-        _, first, raw, _ = self._reference_sums
         if not self.fit_intercept:
-            return mean, raw
-        with np.errstate(over="ignore", invalid="ignore"):
-            spread = raw - first * first / weight
-        spread = np.where(np.isfinite(spread), spread, 0.0)
-        far = np.isfinite(raw) & (spread < raw / FAR**2)
-        if far.any():
-            mean = np.where(far, first / weight, 0.0).astype(self.blocks.cuts.dtype).astype(np.float64)
-            sums = self.blocks.reduce(Moments(), np.append(mean, np.zeros(self.n_targets)))
-            left, squares = sums[1 : 1 + p] / weight, sums[1 + p + self.n_targets :][:p] / weight
-            exact = weight * deviations(mean, np.maximum(squares - left * left, 0.0)) ** 2
-            spread = np.where(far, exact, spread)
-        return mean, np.maximum(spread, 0.0)
+            return np.zeros(self.n_features), self._reference_sums[2]
+        moments = self.moments()
+        mean = np.where(moments.far, moments.mean, 0.0).astype(self.blocks.cuts.dtype).astype(np.float64)
+        varies = deviations(moments.mean, moments.spread / moments.weight) > 0
+        return mean, np.where(varies & np.isfinite(moments.spread), moments.spread, 0.0)
+
+    @property
+    def curvature(self) -> float:
+        """The typical curvature of the loss in z: its supremum, or that of the best constant. A round of y, once."""
+        return typical_curvature(self.loss, self._target_sums[1:] / self._target_sums[0])
 
     @property
     def least_curvature(self) -> Array:

@@ -85,8 +85,8 @@ class Reference:
         if raw.size > p:
             each[:p] -= sizes.mean[:, None] * each[p]
         size = float(np.max(np.abs(each) / deviation[:, None], initial=0.0))
-        if size <= eps * parts:
-            rounding = max(rounding, float(np.max(np.abs(gradient), initial=0.0)))
+        if size <= eps * parts:  # the rounding of z is the same in all rows too
+            rounding = max(rounding, eps * largest * parts)
             return cls(np.full_like(gradient, rounding), rounding, 1.0)
         far = (raw / deviation)[clear]
         most = float(np.minimum(parts + far * slopes, far * parts).max(initial=0.0))

@@ -61,10 +61,10 @@ class GradientDescent:
         "gram": for the squared loss, sum up the rows once, and iterate on that: the same iterates to rounding, no
         matter how many, for one round of n p^2 operations. "none": every evaluation is a pass over the rows.
 
-    Cost: one round to start, two for the moments of the columns with a preconditioner, some ten for an automatic
-    rate; then one per step, at two points where steps with momentum are backtracked. With reuse="gram" one round in
-    all. Raises SolverError for a learning rate that is not positive, and for reuse="gram" with another loss than the
-    squared one.
+    Cost: three rounds to start, two of which the stop needs anyway, and one more with a preconditioner where columns
+    are far from 0; some ten for an automatic rate; then one per step, at two points where steps with momentum are
+    backtracked. With reuse="gram" one round in all. Raises SolverError for a learning rate that is not positive, and
+    for reuse="gram" with another loss than the squared one.
     """
 
     learning_rate: float | Literal["auto"] = "auto"
@@ -116,7 +116,7 @@ class GradientDescent:
         return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
 
     def reference(self, objective: Objective, state: GradientState) -> Reference:
-        """Return what a gradient is small beside. Two rounds; none with reuse="gram"."""
+        """Return what a gradient is small beside. Two rounds that a preconditioner has made; none with "gram"."""
         return (answered_from(state.summary, objective) if state.summary.size else objective).reference()
 
     def step(self, objective: Objective, state: GradientState) -> GradientState:

@@ -57,8 +57,9 @@ class LBFGS:
     Where columns without a penalty are combinations of others, many w have the same predictions; from a start at 0 it
     finds the one that is smallest in the coordinates that it moves in.
 
-    Cost: one round to start, two for the moments of the columns with a preconditioner; then one per step, and one more
-    for each four steps of a line search that the first step does not end. Raises SolverError for a memory below 1.
+    Cost: three rounds to start, two of which the stop needs anyway, and one more with a preconditioner where columns
+    are far from 0; then one per step, and one more for each four steps of a line search that the first does not end.
+    Raises SolverError for a memory below 1.
     """
 
     memory: int = 10
@@ -85,7 +86,7 @@ class LBFGS:
         return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
 
     def reference(self, objective: Objective, state: LBFGSState) -> Reference:
-        """Return what a gradient is small beside. Two rounds."""
+        """Return what a gradient is small beside. Two rounds, which a preconditioner has made to start."""
         return objective.reference()
 
     def step(self, objective: Objective, state: LBFGSState) -> LBFGSState:

@@ -7,7 +7,7 @@ import numpy as np
 from dist_dot.blocks.moments import columns, triangle
 from dist_dot.errors import InputError, SolverError
 from dist_dot.losses import Squared
-from dist_dot.objective import ColumnMoments, Objective
+from dist_dot.objective import FAR, ColumnMoments, Objective
 from dist_dot.reference import Reference, Sizes
 from dist_dot.solvers.factor import Factor, factor_moments, factor_triangle
 from dist_dot.typing import Array
@@ -173,9 +173,15 @@ class QuadraticObjective(Objective):
         return result
 
     def moments(self) -> ColumnMoments:
-        """Return the moments of the columns and of y."""
+        """Return the moments of the columns."""
         rows = replace(self.summary, fit_intercept=True).quadratic()
-        return ColumnMoments(rows.weight, rows.mean, np.diag(rows.xx), rows.y_mean, rows.yy)
+        spread = np.diag(rows.xx)
+        return ColumnMoments(rows.weight, rows.mean, spread, spread * FAR**2 < rows.weight * rows.mean**2)
+
+    @property
+    def curvature(self) -> float:
+        """The curvature of the squared loss."""
+        return 1.0
 
 
 def reference_of(objective: Objective, weight: float, mean: Array, spread: Array, xy: Array) -> Reference:

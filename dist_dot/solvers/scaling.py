@@ -12,7 +12,7 @@ Neither X nor F changes. Flat vectors are those of `dist_dot.Objective`.
 
 import numpy as np
 
-from dist_dot.objective import Objective, deviations, typical_curvature
+from dist_dot.objective import Objective, deviations
 from dist_dot.typing import Array
 
 
@@ -25,8 +25,7 @@ def far_scaling(objective: Objective, start: Array) -> tuple[Array, Array, Array
     """Return the scale and the mean of W's own coordinates, but that columns far from 0 are centred.
 
     The third (n_parameters,) is the curvature below which a coordinate has none. A column far from 0 that is constant
-    is held where the start is 0, see `column_scaling`. Two rounds, which `reference` does not make again, and one more
-    where a column is far.
+    is held where the start is 0, see `column_scaling`. Rounds as for `Objective.moments`.
     """
     scale, _ = identity(objective, start)
     mean, spread = objective.far_columns()
@@ -39,7 +38,7 @@ def far_scaling(objective: Objective, start: Array) -> tuple[Array, Array, Array
 
 
 def column_scaling(objective: Objective, start: Array) -> tuple[Array, Array]:
-    """Return the scale of each coordinate and `mean`, see above. Two rounds.
+    """Return the scale of each coordinate and `mean`, see above. Rounds as for `Objective.moments`.
 
     In the scaled coordinates the diagonal of the curvature bound is 1: 1 / scale^2 = c * spread + alpha, for the
     intercept c * sum s. Where no bound exists c is the curvature of the best constant. A column of zeros that is not
@@ -51,9 +50,9 @@ def column_scaling(objective: Objective, start: Array) -> tuple[Array, Array]:
 
 
 def _measured(objective: Objective, start: Array) -> tuple[Array, Array, float]:
-    """Return the scale of each coordinate, the mean of each column, and c * sum s. Two rounds."""
+    """Return the scale of each coordinate, the mean of each column, and c * sum s."""
     moments = objective.moments()
-    mean, bound = moments.mean, typical_curvature(objective.loss, moments.mean_y)
+    mean, bound = moments.mean, objective.curvature
     penalty = objective.penalty[: objective.n_features * objective.n_outputs : objective.n_outputs]
     spread, constant = moments.spread, (mean != 0) & (deviations(mean, moments.spread / moments.weight) == 0)
     if not objective.fit_intercept:  # nothing takes its place
@@ -73,7 +72,7 @@ def _moved(objective: Objective, start: Array) -> Array:
 
 
 def row_space_scaling(objective: Objective, start: Array) -> tuple[Array, Array]:
-    """Return the scale and the mean of coordinates in which no step leaves the space of the rows. Two rounds.
+    """Return the scale and the mean of coordinates in which no step leaves the space of the rows.
 
     Columns are centred, and all scaled by one number over `objective.scale`, where that is penalised. Gradients of the
     losses are then combinations of rows, and so is every point that a first-order method reaches from 0: where columns
