@@ -12,6 +12,7 @@ from dist_dot.blocks.kernels import (
     GramProduct,
     HessianProduct,
     Moments,
+    Roundings,
     ValueAndGradient,
     coupled,
 )
@@ -283,6 +284,30 @@ class Objective:
             squares = float(np.sum(parts**2 * slopes)) * weight / self.blocks.cuts.n_samples
         size = ROUNDING * float(np.finfo(self.blocks.cuts.dtype).eps) * float(np.sqrt(squares))
         return size if np.isfinite(size) else 0.0
+
+    def is_rounding(self, parameters: Array, gradient: Array) -> bool:
+        """Return whether the gradient at a flat vector can be told from 0. One round beside those of `moments`.
+
+        In exact arithmetic it would be that of rows, w and b that differ by (sqrt(n) + p + 5) roundings, times 5, in
+        each number. It is rounding where such a change may make as much of its largest entry, and of its norm in
+        columns that are centred and have curvature 1.
+        """
+        cuts, k, eps = self.blocks.cuts, self.n_outputs, float(np.finfo(self.blocks.cuts.dtype).eps)
+        moments, raw = self.moments(), self._reference_sums[2]
+        mean = moments.mean if self.fit_intercept else np.zeros(self.n_features)
+        sums = self.blocks.reduce(Roundings(self.loss, tuple(map(float, mean))), self.padded(parameters))
+        pull = self.penalty * np.abs(parameters)
+        unit = 5.0 * eps * (np.sqrt(cuts.n_samples) + self.n_features + 5.0)
+        about, plain = (unit * (self._strip(each) + pull) for each in sums.reshape(2, -1))
+        spread = (moments.spread if self.fit_intercept else raw) + eps * eps * raw
+        sizes = self.curvature * np.append(spread, [moments.weight] * int(self.fit_intercept))
+        root = np.sqrt(np.repeat(sizes, k) + self.penalty)
+        root = np.where(root > 0, root, 1.0)
+        centred = gradient.reshape(-1, k).copy()
+        if self.fit_intercept:
+            centred[:-1] -= mean[:, None] * centred[-1]
+        scaled, bound = np.linalg.norm(centred.ravel() / root), np.linalg.norm(about / root)
+        return bool(scaled <= bound and np.abs(gradient).max(initial=0.0) <= plain.max(initial=0.0))
 
     def explained(self, parameters: Array) -> float:
         """Return D2 = 1 - deviance(model) / deviance(best constant): R2 for the squared loss. Three rounds.

@@ -84,7 +84,7 @@ class Reference:
         p = sizes.mean.size
         if raw.size > p:
             each[:p] -= sizes.mean[:, None] * each[p]
-        size = float(np.max(np.abs(each) / deviation[:, None], initial=0.0))
+        size = float(np.max((np.abs(each) / deviation[:, None])[clear], initial=0.0))
         if size <= eps * parts:  # the rounding of z is the same in all rows too
             rounding = max(rounding, eps * largest * parts)
             return cls(np.full_like(gradient, rounding), rounding, 1.0)

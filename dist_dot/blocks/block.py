@@ -16,7 +16,7 @@ from dist_dot.blocks import device
 from dist_dot.blocks.arrays import Parameters, aligned, itemsize, to_host
 from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.blocks.device import settle
-from dist_dot.blocks.reduce import Node, merge_of, put, root
+from dist_dot.blocks.reduce import Node, merge_of, put, quietly, root
 from dist_dot.errors import InputError
 from dist_dot.typing import Array
 
@@ -284,9 +284,13 @@ class LocalBlocks:
         at = Parameters(parameters)
         one = len(self.blocks) == 1 or self._threads == 1
         nodes: dict[Node, Array] = {}
+
+        @quietly
+        def sums_of(block: Block) -> Array:
+            return kernel(block, at)
+
         with one_blas_thread():
-            sums = (map if one else self._pool.map)(lambda block: kernel(block, at), self.blocks)
-            for number, total in enumerate(sums):
+            for number, total in enumerate((map if one else self._pool.map)(sums_of, self.blocks)):
                 put(nodes, (0, number), total, leaves, merge)
         return np.asarray(to_host(nodes[root(leaves)]))
 

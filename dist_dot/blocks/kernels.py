@@ -104,6 +104,43 @@ class HessianProduct:
 
 
 @dataclass(frozen=True)
+class Roundings:
+    """Parameters [w, b] -> what a relative change of 1 in each number may do to the gradient there, to first order.
+
+    Every sign is taken to be against it. Of each output p + 1 numbers about the centre x0 (p), that is of F in w and
+    the z at x0; and then of each output as many of the columns as they are. In float64.
+    """
+
+    loss: Loss
+    centre: tuple[float, ...]
+
+    def __call__(self, block: Block, parameters: Parameters) -> Array:
+        """Read X once, as array operations."""
+        xp, p, several = namespace(block.X), block.X.shape[1], self.loss.outputs > 1
+        columns = xp.reshape(parameters.like(block.X, "float64"), (-1, p + 1))
+        W, b = columns[:, :p].T, columns[:, p]
+        centre, k = cast(np.array(self.centre), "float64", block.X), columns.shape[0]
+        sums = TileSums(block, 2 * k * (p + 1))
+        for x, y, s in tiles(block, width=k):
+            x, y = xp.astype(x, xp.float64), xp.astype(y, xp.float64)
+            z, size = x @ W + b, abs(x) @ abs(W) + abs(b)
+            if several:
+                q = self.loss.predict(z)
+                others = xp.sum(q * size, axis=1, keepdims=True) - q * size
+                r, moved = abs(self.loss.first(y, z)), q * (1.0 + (1.0 - q) * size + others)
+            else:
+                y = column(y)
+                slope = self.loss.first(y, z)
+                r, moved = abs(slope), self.loss.second(y, z) * size + abs(slope - self.loss.first(0.0 * (y + z), z))
+            if s is not None:
+                s = column(xp.astype(s, xp.float64))
+                r, moved = s * r, s * moved
+            about = gradient_sums(abs(x - centre), moved) + gradient_sums(abs(x), r)
+            sums.add(about, gradient_sums(abs(x), r + moved))
+        return sums.total
+
+
+@dataclass(frozen=True)
 class Curvature:
     """Parameters [w, b] (p + 1) -> [X, 1].T D [X, 1], D = diag(s d2 loss / dz2), unpenalised: the Hessian in [w, b].
 
@@ -119,11 +156,10 @@ class Curvature:
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
         name = "float64" if device.on_device(block.X) else dtype_name(block.X)
-        with np.errstate(over="ignore", invalid="ignore"):
-            triangles = self._triangles(block, parameters, name)
-            own = [triangle for (c, other), triangle in triangles.items() if c == other]
-            if name == "float32" and not all(self._in_range(block, triangle) for triangle in own):
-                triangles = self._triangles(block, parameters, "float64")
+        triangles = self._triangles(block, parameters, name)
+        own = [triangle for (c, other), triangle in triangles.items() if c == other]
+        if name == "float32" and not all(self._in_range(block, triangle) for triangle in own):
+            triangles = self._triangles(block, parameters, "float64")
         each = list(triangles.values())
         flat: Array = each[0] if len(each) == 1 else namespace(block.X).concat(each)
         return flat

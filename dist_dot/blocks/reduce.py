@@ -10,7 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from operator import add, iadd
 from typing import Any
 
+import numpy as np
+
 from dist_dot.typing import Array
+
+quietly = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+"""For what adds up: a line search tries points where sums overflow, and looks at them; NumPy need not warn of it."""
 
 Node = tuple[int, int]
 Merge = Callable[[Array, Array], Array]
@@ -40,6 +45,7 @@ def fold(nodes: Mapping[Node, Array], leaves: int, merge: Merge = add) -> dict[N
     return left
 
 
+@quietly
 def put(nodes: dict[Node, Array], node: Node, total: Array, leaves: int, merge: Merge) -> None:
     """Add a node to folded ones, as its parent if its sibling is there, and so on upwards."""
     level, index = node

@@ -18,7 +18,7 @@ from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.blocks.block import Block, Kernel, block_key, checksum
 from dist_dot.blocks.device import serialize  # noqa: F401 - it tells Dask how blocks of a GPU travel
 from dist_dot.blocks.placement import Ranges
-from dist_dot.blocks.reduce import Node, fold, merge_of, put
+from dist_dot.blocks.reduce import Node, fold, merge_of, put, quietly
 from dist_dot.errors import ClusterError
 from dist_dot.typing import Array
 
@@ -142,6 +142,7 @@ class KernelPlugin(WorkerPlugin):
             "checksums": [pair for part in parts for pair in part.checksums],
         }
 
+    @quietly
     def _part(
         self,
         attempt: "_Attempt",

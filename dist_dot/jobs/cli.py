@@ -40,6 +40,7 @@ EXIT = {
     Status.AT_ROUNDING: 0,
     Status.EARLY_STOPPED: 0,
     Status.MAX_ITER: 3,
+    Status.STALLED: 3,
     Status.DIVERGED: 1,
     Status.STOPPED: 1,
 }

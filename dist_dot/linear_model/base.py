@@ -100,7 +100,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
             start=start,
             early_stopping=early_stopping,
         )
-        if fit.status in (Status.MAX_ITER, Status.DIVERGED):
+        if fit.status in (Status.MAX_ITER, Status.STALLED, Status.DIVERGED):
             warnings.warn(f"after {fit.n_iter} steps: {fit.status.value}", ConvergenceWarning, stacklevel=3)
         self._set(fit, dtype)
 

@@ -106,7 +106,7 @@ class LogisticRegressionCV(LogisticRegression):
         self.C_ = float(self.Cs_[best])
         start = np.mean([self._flat(fit) for fit in fits[best * count :][:count]], axis=0)
         fits += blocks.run(Together((self._loop(self.C_, start),), (ALL,)), self._report)
-        short = sum(fit.status in (Status.MAX_ITER, Status.DIVERGED) for fit in fits)
+        short = sum(fit.status in (Status.MAX_ITER, Status.STALLED, Status.DIVERGED) for fit in fits)
         if short:
             words = f"{short} of {len(fits)} fits stopped before the gradient was small enough: raise max_iter or tol"
             warnings.warn(words, ConvergenceWarning, stacklevel=2)

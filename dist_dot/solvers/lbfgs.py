@@ -20,6 +20,8 @@ from dist_dot.typing import Array
 
 # The cosine of a step and its change of the gradient below which they say nothing of the curvature.
 FLAT = 1e-10
+# Steps in which neither F nor the gradient need become smaller, where F is rounding.
+PATIENCE = 10
 SCALINGS = {None: identity, "diagonal": column_scaling, "row_space": row_space_scaling}
 
 
@@ -29,6 +31,7 @@ class LBFGSState:
 
     `steps` and `changes` (memory, n_parameters) are the last moves and what they changed in the gradient, in the scaled
     coordinates of `scale` and `mean` (see `dist_dot.solvers.scaling`); the newest are last, and `count` of them count.
+    `smallest` is the norm of the smallest gradient so far, and `waited` the steps since then, where F said nothing.
     """
 
     parameters: Array
@@ -39,6 +42,8 @@ class LBFGSState:
     count: int
     scale: Array
     mean: Array
+    smallest: float
+    waited: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class LBFGS:
         scale, mean = SCALINGS[self.preconditioner](objective, parameters)
         empty = np.zeros((self.memory, objective.n_parameters))
         value, gradient = objective.value_and_gradient(parameters)
-        return LBFGSState(parameters, value, gradient, empty, empty, 0, scale, mean)
+        return LBFGSState(parameters, value, gradient, empty, empty, 0, scale, mean, np.inf, 0)
 
     def norm(self, state: LBFGSState, gradient: Array) -> float:
         """Return the Euclidean norm of a gradient of F in the scaled coordinates."""
@@ -98,13 +103,21 @@ class LBFGS:
         trial = line.one(1.0) if line.slope < 0 else None
         if trial is not None and not line.accepts(trial):
             trial = search(line, trial)
-        if trial is not None and not line.surely_no_higher(trial):
-            # F says nothing any more. The gradient does as long as it shrinks.
-            after = to_scaled_gradient(trial.gradient, state.scale, state.mean)
-            trial = trial if np.linalg.norm(after) < np.linalg.norm(g) else None
+        if trial is not None:
+            # Where F says nothing any more the slope does, and the gradient must shrink, if not with every step.
+            after = self.norm(state, trial.gradient)
+            waited = 0 if line.surely_no_higher(trial) or after < state.smallest else state.waited + 1
+            trial = trial if waited <= PATIENCE else None
         if trial is None:  # forget what misled, if anything did
             return replace(state, count=0) if state.count else state
-        moved = replace(state, parameters=line.point(trial.step), value=trial.value, gradient=trial.gradient)
+        moved = replace(
+            state,
+            parameters=line.point(trial.step),
+            value=trial.value,
+            gradient=trial.gradient,
+            smallest=min(state.smallest, after),
+            waited=waited,
+        )
         step, change = trial.step * d, to_scaled_gradient(trial.gradient, state.scale, state.mean) - g
         if not step @ change > FLAT * np.linalg.norm(step) * np.linalg.norm(change):
             return moved  # no curvature along it, but rounding

@@ -55,8 +55,8 @@ def _measured(objective: Objective, start: Array) -> tuple[Array, Array, float]:
     mean, bound = moments.mean, objective.curvature
     penalty = objective.penalty[: objective.n_features * objective.n_outputs : objective.n_outputs]
     spread, constant = moments.spread, (mean != 0) & (deviations(mean, moments.spread / moments.weight) == 0)
-    if not objective.fit_intercept:  # nothing takes its place
-        spread = np.where(constant, moments.weight * mean * mean, spread)
+    if not objective.fit_intercept:  # nothing takes its place, but a penalty holds it
+        spread = np.where(constant & (penalty == 0), moments.weight * mean * mean, spread)
     diagonal = bound * spread + penalty
     if objective.fit_intercept:
         diagonal = np.append(diagonal, bound * moments.weight)

@@ -13,6 +13,7 @@ from dist_dot.blocks.gathered import Rows
 from dist_dot.blocks.layout import lay_out
 from dist_dot.blocks.leave_one_out import LeaveOneOut
 from dist_dot.blocks.moments import CentredMoments, CentredTriangle, FoldMoments, merge_moments
+from dist_dot.errors import InputError
 from dist_dot.losses import Squared
 from dist_dot.objective import Objective
 from dist_dot.solvers.exact import Exact, by_rows
@@ -84,6 +85,8 @@ class CrossValidation:
         for fold, part in enumerate(parts):
             others = reduce(_both, before[:fold][-1:] + after[fold + 1 : fold + 2])
             coef, intercept = _Eigen(self._summary(blocks, others, self.fit_intercept)).ridge(self.alphas)
+            if not part[0, 0] > 0:
+                raise InputError(f"the rows of fold {fold} all have the weight 0: there is nothing to score")
             scores[:, fold] = _r2(self._summary(blocks, part, True).quadratic(), coef, intercept)
         summary = self._summary(blocks, before[-1], self.fit_intercept)
         return summary, self._path(scores, *_Eigen(summary).ridge(self.alphas))

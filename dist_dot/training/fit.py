@@ -19,6 +19,10 @@ class Status(Enum):
     MAX_ITER = "stopped at max_iter before the gradient was small enough: raise max_iter or tol, or scale the columns"
     DIVERGED = "the objective grows without end: lower the learning rate, or use learning_rate='auto'"
     AT_ROUNDING = "the gradient is as small as rounding lets the solver make it"
+    STALLED = (
+        "no step lowers F any more, though the gradient is larger than rounding explains: centre or scale the columns, "
+        "drop those that nearly repeat others, or try another solver"
+    )
     STOPPED = "a callback asked to stop"
     EARLY_STOPPED = "the loss of the rows held out no longer falls; the coefficients are those of its lowest"
 

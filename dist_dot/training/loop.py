@@ -49,7 +49,8 @@ def minimise(
     at the best constant is 0, the one at the start takes its place. Stops too after max_iter steps (all of them with
     tol = 0), or when a callback returns True, or when the solver can come no closer: it finds no lower F; or 200 steps
     have brought neither a smaller gradient nor a lower F; or 20 have brought no smaller gradient where the rounding of
-    z may be all that is left of it.
+    z may be all that is left of it. It is then AT_ROUNDING, or STALLED where the gradient is larger than rounding
+    explains, which one more round tells.
 
     `start` is the flat vector to begin at, `objective.start()` where none is given. The gradient at the best constant
     costs two rounds: one reads y alone, and takes the place of the check of y where the loss has one; the other reads
@@ -136,6 +137,8 @@ class Loop:
                 stop = report(progress)
                 rounding = all(r <= at for r, at in zip(ratios, now.reference.floors(state.parameters), strict=True))
                 status = self._status(history, stop, rounding)
+                if status is Status.AT_ROUNDING:
+                    status = self._at_rounding(objective, state)
                 if self.early_stopping and status is None and self.early_stopping.ends(now.validation, now.iteration):
                     status = Status.EARLY_STOPPED
                 if status or self._due(now.iteration):
@@ -144,7 +147,7 @@ class Loop:
                     break
                 moved = self.solver.step(objective, state)
                 if moved is state:
-                    status = Status.AT_ROUNDING
+                    status = self._at_rounding(objective, state)
                     self._save(now, history)
                     break
                 now = self._scored(objective, replace(now, state=moved, iteration=now.iteration + 1), state)
@@ -161,7 +164,7 @@ class Loop:
             float(intercept[0]) if one else intercept,
             status,
             tuple(history),
-            progress.rounds,
+            blocks.rounds - before,
             blocks.where,
             blocks.recovery,
             state,
@@ -235,6 +238,15 @@ class Loop:
         if progress.iteration >= self.max_iter:
             return Status.MAX_ITER
         return Status.STOPPED if stop else None
+
+    def _at_rounding(self, objective: Objective, state: Any) -> Status:
+        """Return AT_ROUNDING, or STALLED where rounding does not explain the gradient. One round.
+
+        What one round has answered is not asked again: `Exact` says itself where digits are lost.
+        """
+        if self.solver.name == Exact.name or objective.is_rounding(state.parameters, state.gradient):
+            return Status.AT_ROUNDING
+        return Status.STALLED
 
 
 def _largest(gradient: Array) -> float:

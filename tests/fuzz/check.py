@@ -22,6 +22,7 @@ REFUSALS = (
     "has no rows",
     "minimum of 1 is required",
     "no row of fold",
+    "all have the weight 0",
 )
 CLEAR = 1e-8  # an eigenvalue below this part of the largest one is that of a direction in which nothing is compared
 
@@ -121,6 +122,9 @@ def _minimum(case: Case, reference: Reference, found: fits.Outcome, where: str) 
     if found.status == "MAX_ITER":
         kind = f"{what if worst > 1 else 'at the minimum'}, MAX_ITER: {where}{kind}"
         return [Find(kind, words)] if _should_have_ended(reference, found, word) else []
+    if found.status == "STALLED":  # which is no minimum, and says so
+        kind = f"{what if worst > 1 else 'at the minimum'}, STALLED: {where}{kind}"
+        return [Find(kind, words)] if worst <= 1 or _well_conditioned(reference, found) else []
     if found.status not in ("CONVERGED", "AT_ROUNDING"):
         return [Find(f"{found.status}: {where}{kind}", words)]
     if word == "gram" and found.note and not worst <= 1:
@@ -143,9 +147,15 @@ def _ratio(size: float, bound: float) -> float:
 
 def _should_have_ended(reference: Reference, found: fits.Outcome, word: str) -> bool:
     """Newton's steps are few wherever there is a minimum; those of L-BFGS where the condition is moderate."""
+    well = _well_conditioned(reference, found)
+    return word != "gradient" and (well or (word != "lbfgs" and found.alpha > 0))
+
+
+def _well_conditioned(reference: Reference, found: fits.Outcome) -> bool:
+    """Every solver comes to the minimum there: no direction is flat, and z is no difference of large numbers."""
     sizes = reference.hessian(found.point)[0]
-    well = sizes[0] > 1e-4 * sizes[-1]
-    return word != "gradient" and bool(well or (word != "lbfgs" and found.alpha > 0))
+    far = np.abs(reference.m) * np.sqrt(reference.s.sum()) > 1e4 * reference.d[:-1].min(axis=1)
+    return bool(sizes[0] > 1e-4 * sizes[-1] and not far.any())
 
 
 def _alike(case: Case, reference: Reference, one: fits.Outcome, other: fits.Outcome, bits: bool) -> list[Find]:
@@ -160,7 +170,7 @@ def _alike(case: Case, reference: Reference, one: fits.Outcome, other: fits.Outc
         return [] if near else [Find(f"another alpha: {kind}", words)]
     if reference.p * reference.k > 100:
         return []
-    if "MAX_ITER" in (one.status, other.status):
+    if {"MAX_ITER", "STALLED"} & {one.status, other.status}:
         return []
     sizes, V = reference.hessian(one.point)
     kept = sizes > CLEAR * sizes[-1]
