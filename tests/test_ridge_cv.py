@@ -92,6 +92,13 @@ def test_scores_of_weighted_folds_are_weighted(diabetes):
             assert np.isclose(score, r2_score(y[test], model.predict(X[test]), sample_weight=s[test]), rtol=1e-9)
 
 
+def test_a_fold_whose_rows_all_weigh_nothing_is_named(diabetes):
+    X, y = diabetes
+    fold = np.arange(len(y)) % 4
+    with pytest.raises(InputError, match="rows of fold 2 all have the weight 0"):
+        RidgeCV(ALPHAS, cv=PredefinedSplit(fold)).fit(X, y, (fold != 2).astype(float))
+
+
 def test_a_constant_fold_scores_as_in_scikit_learn():
     X, y = np.arange(12.0).reshape(-1, 1), np.repeat([0.0, 1.0, 5.0], 4)
     path = RidgeCV((1.0,), cv=3).fit(X, y).fit_.path
