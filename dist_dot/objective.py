@@ -245,7 +245,7 @@ class Objective:
         one, mean = [weight] * int(self.fit_intercept), first / weight if self.fit_intercept else np.zeros(p)
         with np.errstate(over="ignore", invalid="ignore"):
             sizes = Sizes(np.append(raw, one), np.append(raw - first * mean, one), mean, slopes, parts)
-        return Reference.of(self._strip(gradient), sizes, self.blocks.cuts, float(self._curvatures.max()))
+        return Reference.of(self._strip(gradient), sizes, self.blocks.cuts)
 
     def far_columns(self) -> tuple[Array, Array]:
         """Return the means (p,) of columns far from 0, as numbers of the rows' dtype, and sum_i s_i (x_ij - mean_j)^2.

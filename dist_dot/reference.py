@@ -1,6 +1,6 @@
 """What a gradient is small beside, and what in it is rounding: where a fit stops."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,34 +35,22 @@ class Reference:
     An entry of a gradient cannot be told from 0 below `rounding`. Where columns are centred and scaled, its norm cannot
     be below `centred` times that of this one: so the unit of no column decides. `norm` is that of the gradient in the
     coordinates that a solver starts in.
-
-    Away from W = 0 z may be a difference of large numbers. A coefficient of 1 adds `reach` (p + 1, or p without an
-    intercept) to their size, and each unit of that adds `rounding_of_z` and `centred_of_z` to the two above.
     """
 
     gradient: Array
     rounding: float
     centred: float
     norm: float = np.inf
-    rounding_of_z: float = 0.0
-    centred_of_z: float = 0.0
-    reach: Array = field(default_factory=lambda: np.zeros(0))
 
-    def floors(self, parameters: Array | None = None) -> tuple[float, float]:
-        """Return below which part of the reference a gradient is rounding: its largest entry, and its norm.
-
-        At a flat vector that of z there is counted too.
-        """
-        rounding, centred = self.rounding, self.centred
-        if parameters is not None and self.reach.size:
-            size = float((self.reach @ np.abs(parameters.reshape(self.reach.size, -1))).max(initial=0.0))
-            rounding, centred = rounding + size * self.rounding_of_z, centred + size * self.centred_of_z
+    @property
+    def floors(self) -> tuple[float, float]:
+        """Below which part of the reference a gradient is rounding: its largest entry, and its norm."""
         largest = float(np.abs(self.gradient).max(initial=0.0))
-        return rounding / largest if largest else 0.0, centred
+        return self.rounding / largest if largest else 0.0, self.centred
 
     @classmethod
-    def of(cls, gradient: Array, sizes: Sizes, cuts: Cuts, curvature: float) -> "Reference":
-        """Return it, for a typical curvature in z. Sizes that overflow say nothing.
+    def of(cls, gradient: Array, sizes: Sizes, cuts: Cuts) -> "Reference":
+        """Return it. Sizes that overflow say nothing.
 
         Roundings are taken to be independent, row by row.
 
@@ -90,11 +78,4 @@ class Reference:
             return cls(np.full_like(gradient, rounding), rounding, 1.0)
         far = (raw / deviation)[clear]
         most = float(np.minimum(parts + far * slopes, far * parts).max(initial=0.0))
-        return cls(
-            gradient,
-            rounding,
-            unit * most / size,
-            rounding_of_z=unit * largest,
-            centred_of_z=unit / size,
-            reach=curvature * raw,
-        )
+        return cls(gradient, rounding, unit * most / size)

@@ -199,7 +199,7 @@ def reference_of(objective: Objective, weight: float, mean: Array, spread: Array
         sizes = Sizes(np.append(raw[:p], weight), np.append(spread[:p], weight), mean[:p], *largest)
     else:
         sizes = Sizes(raw[:p], raw[:p], np.zeros(p), *largest)
-    return Reference.of(objective.join(-xy, np.zeros(xy.shape[1])), sizes, objective.blocks.cuts, 1.0)
+    return Reference.of(objective.join(-xy, np.zeros(xy.shape[1])), sizes, objective.blocks.cuts)
 
 
 def answered_from(flat: Array, objective: Objective) -> QuadraticObjective:

@@ -182,7 +182,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-REFERENCE = ("rounding", "centred", "norm", "rounding_of_z", "centred_of_z")
+REFERENCE = ("rounding", "centred", "norm")
 
 
 def _encode(checkpoint: Checkpoint) -> bytes:
@@ -190,10 +190,8 @@ def _encode(checkpoint: Checkpoint) -> bytes:
     arrays = {f"state.{name}": np.asarray(value) for name, value in state.items() if isinstance(value, np.ndarray)}
     history = [list(asdict(progress).values()) for progress in checkpoint.history]
     arrays["history"] = np.array(history, np.float64).reshape(len(history), len(fields(Progress)))  # None is NaN
-    reference = checkpoint.reference
-    arrays |= {"reference": reference.gradient, "reach": reference.reach}
-    course = checkpoint.validation
-    arrays["validation"] = course.parameters
+    reference, course = checkpoint.reference, checkpoint.validation
+    arrays |= {"reference": reference.gradient, "validation": course.parameters}
     header = {
         "fingerprint": checkpoint.fingerprint,
         "iteration": checkpoint.iteration,
@@ -219,7 +217,7 @@ def _decode(content: bytes, state: type[Any]) -> Checkpoint:
     return Checkpoint(
         header["fingerprint"],
         state(**values, **header["state"]),
-        Reference(arrays["reference"], reach=arrays["reach"], **header["reference"]),
+        Reference(arrays["reference"], **header["reference"]),
         header["iteration"],
         header["rounds"],
         header["seconds"],

@@ -25,7 +25,7 @@ GROWTH = 1e3
 # A run is at its rounding where so many steps have brought neither a smaller gradient nor a smaller F.
 # Fifty were too few for momentum, whose gradient swings that long.
 STEPS = 200
-# The same where its gradient may be the rounding of z alone.
+# After so many steps without a smaller gradient one more round tells whether it is rounding.
 FEW = 20
 
 
@@ -121,7 +121,7 @@ class Loop:
         try:
             while True:
                 state = now.state
-                ratios, floors = self._ratios(state, now.reference), now.reference.floors()
+                ratios, floors = self._ratios(state, now.reference), now.reference.floors
                 progress = Progress(
                     iteration=now.iteration,
                     rounds=blocks.rounds - before,
@@ -135,10 +135,15 @@ class Loop:
                 history.append(progress)
                 reached = now
                 stop = report(progress)
-                rounding = all(r <= at for r, at in zip(ratios, now.reference.floors(state.parameters), strict=True))
-                status = self._status(history, stop, rounding)
+                status = self._status(history, stop)
                 if status is Status.AT_ROUNDING:
                     status = self._at_rounding(objective, state)
+                elif (
+                    status is None
+                    and self._hesitates(history)
+                    and objective.is_rounding(state.parameters, state.gradient)
+                ):
+                    status = Status.AT_ROUNDING
                 if self.early_stopping and status is None and self.early_stopping.ends(now.validation, now.iteration):
                     status = Status.EARLY_STOPPED
                 if status or self._due(now.iteration):
@@ -221,7 +226,7 @@ class Loop:
         entries, norms = (size / beside if beside else 0.0 for size, beside in zip(sizes, units, strict=True))
         return entries, norms
 
-    def _status(self, history: list[Progress], stop: bool, rounding: bool) -> Status | None:
+    def _status(self, history: list[Progress], stop: bool) -> Status | None:
         first, progress = history[0], history[-1]
         if not (np.isfinite(progress.value) and np.isfinite(progress.gradient)):
             return Status.DIVERGED
@@ -233,11 +238,13 @@ class Loop:
             return Status.CONVERGED
         if self.tol > 0 and progress.iteration % STEPS == 0 and _stands(history):
             return Status.AT_ROUNDING
-        if self.tol > 0 and rounding and not _shrinks(history, FEW):
-            return Status.AT_ROUNDING
         if progress.iteration >= self.max_iter:
             return Status.MAX_ITER
         return Status.STOPPED if stop else None
+
+    def _hesitates(self, history: list[Progress]) -> bool:
+        """Whether so few steps have brought no smaller gradient that one round may tell whether it is rounding."""
+        return self.tol > 0 and history[-1].iteration % FEW == 0 and not _shrinks(history, FEW)
 
     def _at_rounding(self, objective: Objective, state: Any) -> Status:
         """Return AT_ROUNDING, or STALLED where rounding does not explain the gradient. One round.
