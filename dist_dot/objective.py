@@ -286,16 +286,17 @@ class Objective:
         return size if np.isfinite(size) else 0.0
 
     def is_rounding(self, parameters: Array, gradient: Array) -> bool:
-        """Return whether the gradient at a flat vector can be told from 0. One round beside those of `moments`.
+        """Return whether the gradient at a flat vector is rounding. Two rounds beside those of `moments`.
 
         In exact arithmetic it would be that of rows, w and b that differ by (sqrt(n) + p + 5) roundings, times 5, in
-        each number. It is rounding where such a change may make as much of its largest entry, and of its norm in
-        columns that are centred and have curvature 1.
+        each number. It is rounding where such changes, there and at the best constant, may make as much of its largest
+        entry, and of its norm in columns that are centred and have curvature 1.
         """
         cuts, k, eps = self.blocks.cuts, self.n_outputs, float(np.finfo(self.blocks.cuts.dtype).eps)
         moments, raw = self.moments(), self._reference_sums[2]
         mean = moments.mean if self.fit_intercept else np.zeros(self.n_features)
-        sums = self.blocks.reduce(Roundings(self.loss, tuple(map(float, mean))), self.padded(parameters))
+        kernel = Roundings(self.loss, tuple(map(float, mean)))
+        sums = self.blocks.reduce(kernel, self.padded(parameters)) + self.blocks.reduce(kernel, self._best_constant())
         pull = self.penalty * np.abs(parameters)
         unit = 5.0 * eps * (np.sqrt(cuts.n_samples) + self.n_features + 5.0)
         about, plain = (unit * (self._strip(each) + pull) for each in sums.reshape(2, -1))

@@ -25,7 +25,7 @@ GROWTH = 1e3
 # A run is at its rounding where so many steps have brought neither a smaller gradient nor a smaller F.
 # Fifty were too few for momentum, whose gradient swings that long.
 STEPS = 200
-# After so many steps without a smaller gradient one more round tells whether it is rounding.
+# After so many steps without a smaller gradient two more rounds tell whether it is rounding.
 FEW = 20
 
 
@@ -47,10 +47,10 @@ def minimise(
     that the solver moves in, where columns that are rare or small count as much as others. So neither the unit of y nor
     the start decides. What the sums of a gradient may be by rounding alone counts as small enough; where the gradient
     at the best constant is 0, the one at the start takes its place. Stops too after max_iter steps (all of them with
-    tol = 0), or when a callback returns True, or when the solver can come no closer: it finds no lower F; or 200 steps
-    have brought neither a smaller gradient nor a lower F; or 20 have brought no smaller gradient where the rounding of
-    z may be all that is left of it. It is then AT_ROUNDING, or STALLED where the gradient is larger than rounding
-    explains, which one more round tells.
+    tol = 0), or when a callback returns True, or when the solver can come no closer: it finds no lower F, or 200 steps
+    have brought neither a smaller gradient nor a lower F. The fit is then AT_ROUNDING, or STALLED where its gradient is
+    larger than rounding explains. Two rounds tell; they are asked for too after 20 steps that brought no smaller
+    gradient, and at max_iter.
 
     `start` is the flat vector to begin at, `objective.start()` where none is given. The gradient at the best constant
     costs two rounds: one reads y alone, and takes the place of the check of y where the loss has one; the other reads
@@ -138,11 +138,7 @@ class Loop:
                 status = self._status(history, stop)
                 if status is Status.AT_ROUNDING:
                     status = self._at_rounding(objective, state)
-                elif (
-                    status is None
-                    and self._hesitates(history)
-                    and objective.is_rounding(state.parameters, state.gradient)
-                ):
+                elif self._hesitates(status, history) and objective.is_rounding(state.parameters, state.gradient):
                     status = Status.AT_ROUNDING
                 if self.early_stopping and status is None and self.early_stopping.ends(now.validation, now.iteration):
                     status = Status.EARLY_STOPPED
@@ -242,12 +238,15 @@ class Loop:
             return Status.MAX_ITER
         return Status.STOPPED if stop else None
 
-    def _hesitates(self, history: list[Progress]) -> bool:
-        """Whether so few steps have brought no smaller gradient that one round may tell whether it is rounding."""
-        return self.tol > 0 and history[-1].iteration % FEW == 0 and not _shrinks(history, FEW)
+    def _hesitates(self, status: Status | None, history: list[Progress]) -> bool:
+        """Whether it is time to ask if the gradient is rounding: it does not shrink, or there are no more steps."""
+        iteration = history[-1].iteration
+        if self.tol == 0 or iteration < FEW:
+            return False
+        return status is Status.MAX_ITER or (status is None and iteration % FEW == 0 and not _shrinks(history, FEW))
 
     def _at_rounding(self, objective: Objective, state: Any) -> Status:
-        """Return AT_ROUNDING, or STALLED where rounding does not explain the gradient. One round.
+        """Return AT_ROUNDING, or STALLED where rounding does not explain the gradient. Two rounds.
 
         What one round has answered is not asked again: `Exact` says itself where digits are lost.
         """

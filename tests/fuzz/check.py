@@ -123,11 +123,13 @@ def _minimum(case: Case, reference: Reference, found: fits.Outcome, where: str) 
         kind = f"{what if worst > 1 else 'at the minimum'}, MAX_ITER: {where}{kind}"
         return [Find(kind, words)] if _should_have_ended(reference, found, word) else []
     if found.status == "STALLED":  # which is no minimum, and says so
-        kind = f"{what if worst > 1 else 'at the minimum'}, STALLED: {where}{kind}"
-        return [Find(kind, words)] if worst <= 1 or _well_conditioned(reference, found) else []
+        there = all(size <= most for size, most in reference.residual(point, 0.0)[:2])
+        kind = f"{'at the minimum' if there else what}, STALLED: {where}{kind}"
+        return [Find(kind, words)] if there or (worst > 1 and _well_conditioned(reference, found)) else []
     if found.status not in ("CONVERGED", "AT_ROUNDING"):
         return [Find(f"{found.status}: {where}{kind}", words)]
-    if word == "gram" and found.note and not worst <= 1:
+    gram = word == "gram" or (case.route == "cv" and case.family == "squared")
+    if gram and found.note and not worst <= 1:
         return []  # it loses the square of the condition, and says so
     if found.status == "AT_ROUNDING" and "combinations of other columns, to rounding" in found.note:
         if reference.p * reference.k <= 100 and reference.clear_gradient(point, CLEAR) <= lax:

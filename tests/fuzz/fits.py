@@ -115,12 +115,13 @@ def _cross_validated(case: Case, rows: Rows) -> Outcome:
     if rows.family == "squared":
         cv = None if case.seed % 2 else np.arange(rows.X.shape[0]) % 3
         model = RidgeCV(alphas, fit_intercept=rows.intercept, cv=cv).fit(rows.X, rows.y, rows.s)
-        alpha, score = model.alpha_, model.best_score_
+        alpha, score, note = model.alpha_, model.best_score_, model.fit_.note
     else:
         model = LogisticRegressionCV(1 / alphas, cv=3, fit_intercept=rows.intercept, tol=TOL, scoring="neg_log_loss")
         model.fit(rows.X, rows.y, rows.s)
-        alpha, score = 1 / float(np.ravel(model.C_)[0]), model.scores_.mean(axis=1).max()
-    return Outcome(_point(np.atleast_2d(model.coef_).T, model.intercept_, rows), alpha, model.fit_.status.name, score)
+        alpha, score, note = 1 / float(np.ravel(model.C_)[0]), model.scores_.mean(axis=1).max(), ""
+    point = _point(np.atleast_2d(model.coef_).T, model.intercept_, rows)
+    return Outcome(point, alpha, model.fit_.status.name, score, note=note)
 
 
 def _host(s: Any) -> np.ndarray:
