@@ -288,7 +288,7 @@ class Objective:
     def is_rounding(self, parameters: Array, gradient: Array) -> bool:
         """Return whether the gradient at a flat vector is rounding. Two rounds beside those of `moments`.
 
-        In exact arithmetic it would be that of rows, w and b that differ by (sqrt(n) + p + 5) roundings, times 5, in
+        In exact arithmetic it would be that of rows, w and b that differ by (sqrt(n) + p + 5) roundings, times 4, in
         each number. It is rounding where such changes, there and at the best constant, may make as much of its largest
         entry, and of its norm in columns that are centred and have curvature 1. Where they may make more than all that
         the gradient at the best constant is the sum of, z is lost, and they explain nothing.
@@ -300,7 +300,7 @@ class Objective:
         points = self.padded(parameters), self._best_constant()
         there, null = (self.blocks.reduce(kernel, point).reshape(2, -1) for point in points)
         pull = self.penalty * np.abs(parameters)
-        unit = 5.0 * eps * (np.sqrt(cuts.n_samples) + self.n_features + 5.0)
+        unit = 4.0 * eps * (np.sqrt(cuts.n_samples) + self.n_features + 5.0)
         about, plain = (unit * (self._strip(each) + pull) for each in there + null)
         spread = (moments.spread if self.fit_intercept else raw) + eps * eps * raw
         sizes = self.curvature * np.append(spread, [moments.weight] * int(self.fit_intercept))

@@ -10,6 +10,7 @@ LIMIT = 250
 EPS = float(np.finfo(np.float64).eps)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a curvature that is not finite ends it
 def conjugate_gradients(product: Callable[[Array], Array], target: Array, tolerance: float) -> Array:
     """Return d with |H d - target| <= tolerance * |target| for a symmetric positive semi-definite H.
 

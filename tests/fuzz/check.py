@@ -123,7 +123,7 @@ def _minimum(case: Case, reference: Reference, found: fits.Outcome, where: str) 
         kind = f"{what if worst > 1 else 'at the minimum'}, MAX_ITER: {where}{kind}"
         return [Find(kind, words)] if _should_have_ended(reference, found, word) else []
     if found.status == "STALLED":  # which is no minimum, and says so
-        there = all(size <= most for size, most in reference.residual(point, 0.0)[:2])
+        there = all(size <= most / 2 for size, most in reference.residual(point, 0.0)[:2])
         kind = f"{'at the minimum' if there else what}, STALLED: {where}{kind}"
         return [Find(kind, words)] if there or (worst > 1 and _well_conditioned(reference, found)) else []
     if found.status not in ("CONVERGED", "AT_ROUNDING"):
