@@ -124,6 +124,7 @@ def _minimum(case: Case, reference: Reference, found: fits.Outcome, where: str) 
         return [Find(kind, words)] if _should_have_ended(reference, found, word) else []
     if found.status == "STALLED":  # which is no minimum, and says so
         there = all(size <= most / 2 for size, most in reference.residual(point, 0.0)[:2])
+        there &= not reference.lost(point)
         kind = f"{'at the minimum' if there else what}, STALLED: {where}{kind}"
         return [Find(kind, words)] if there or (worst > 1 and _well_conditioned(reference, found)) else []
     if found.status not in ("CONVERGED", "AT_ROUNDING"):

@@ -146,6 +146,11 @@ class Reference:
         bounds = [SLACK * tol * c + self.gamma * (a + t) for a, c, t in zip(rounding, constant, there, strict=True)]
         return list(zip(map(float, found), map(float, bounds), strict=True))
 
+    def lost(self, point: Point) -> bool:
+        """Whether rounding may change the gradient by more than all that the one at the best constant is made of."""
+        W, b = point.W.astype(L), point.b.astype(L)
+        return bool(self.gamma * self._sizes(self.rounding(self.z(point), W, b))[0] > self._best_constant[1][0])
+
     def hessian(self, point: Point):
         """Return the eigenvalues and vectors of the Hessian in the scaled coordinates, those of w and b in one row."""
         q = self.per_row(self.z(point))
