@@ -77,7 +77,7 @@ Filip's decimals lose all but some seven digits where they become doubles. Round
 
 
 def digits(records: list[dict[str, Any]]) -> str:
-    """Return the table of digits, which the README shows too."""
+    """Return the table of digits, which docs/numerics.md shows too."""
     names = list(records[0]["digits"])
     rows = [
         [r["name"], f"{r['condition']:.0e}", *(f"{r['digits'][name]:.1f}" for name in names), str(r["rounds auto"])]
@@ -208,7 +208,7 @@ A death costs what a fit takes longer, over its deaths: most of it is the start 
 
 
 def deaths(records: list[dict[str, Any]]) -> str:
-    """Return the table of fits whose workers die, which the README shows too."""
+    """Return the table of fits whose workers die, which docs/survival.md shows too."""
     straight, *disturbed = records
     rows = []
     for mode in dict.fromkeys(r["mode"] for r in disturbed):

@@ -1,6 +1,7 @@
 """The shape of the package: what it exports, and who imports whom."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +97,26 @@ def test_first_steps():
     assert lines[0].split() == ["iteration", "0", "loss", "110"]
     assert [line.split()[1] for line in lines[:-1]] == [str(i) for i in range(0, 1001, 100)]
     assert abs(float(lines[-1].split()[2]) - 2.0) <= 1e-12
+
+
+def test_the_architecture_page_names_every_file():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    tree = text[: text.index("## Design")]
+    files = [*ROOT.glob("dist_dot/*.py"), *ROOT.glob("dist_dot/*/*.py"), *ROOT.glob("cluster/*.py")]
+    missing = [str(path) for path in files if f" {path.name} " not in tree and not is_plain(path)]
+    assert not missing and len(files) > 80
+
+
+def is_plain(path: Path) -> bool:
+    return path.name in ("__init__.py", "typing.py")
+
+
+def test_links_between_the_documents_lead_somewhere():
+    seen = 0
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            if not link.startswith("https://"):
+                seen += 1
+                assert (page.parent / link).exists(), f"{page.name}: {link}"
+    assert seen > 10
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
