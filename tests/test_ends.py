@@ -10,7 +10,7 @@ from dist_dot.blocks.arrays import Parameters, to_host
 from dist_dot.blocks.block import Block
 from dist_dot.blocks.kernels import Roundings
 from dist_dot.jobs.cli import EXIT
-from dist_dot.solvers import LBFGS, Newton
+from dist_dot.solvers import LBFGS, GradientDescent, Newton
 
 LOSSES = [
     losses.Squared(),
@@ -72,6 +72,53 @@ def test_far_columns_may_be_rounded_more():
     assert not near.is_rounding(moved, near.value_and_gradient(moved)[1])
     there = np.append(moved[:4], moved[4] - 1e6 * moved[:4].sum())
     assert far.is_rounding(there, far.value_and_gradient(there)[1])
+
+
+def test_what_is_no_rounding_in_some_units():
+    """A small column beside a large one; an intercept beside a small column far from 0; and z that is lost."""
+    X, y = rows(losses.Logistic())
+    mixed = Objective(lay_out(X * [1.0, 1.0, 1.0, 1e6], y), losses.Logistic(), 0.0)
+    at = minimise(mixed, Newton(), tol=1e-14).state
+    assert mixed.is_rounding(at.parameters, at.gradient)
+    assert not mixed.is_rounding(at.parameters, at.gradient + [1e-9, 0.0, 0.0, 0.0, 0.0])
+
+    tiny = 1e-9 * (X[:, :1] + 1e6)
+    far = Objective(lay_out(tiny, y), losses.Logistic(), 1e-30)
+    at = np.append(0.0, far.null_model()[1][-1])
+    gradient = 3e-10 * np.append(tiny.mean(), 1.0)  # all of it is the intercept's
+    assert not far.is_rounding(at, gradient) and far.is_rounding(at, 1e-3 * gradient)
+
+    twice = np.column_stack([X, X[:, 0]])
+    lost = Objective(lay_out(twice, y), losses.Logistic(), 0.0)
+    at = np.array([1e20, 0.0, 0.0, 0.0, -1e20, 0.0])
+    assert not lost.is_rounding(at, lost.value_and_gradient(at)[1])
+
+
+def test_a_fit_that_ends_at_max_iter_may_be_as_exact_as_rounding_allows():
+    """A gradient that shrinks fivefold with each step, until there are no more steps."""
+    Q = np.linalg.qr(np.random.default_rng(0).standard_normal((200, 4)))[0]
+    y = Q @ np.ones(4) + np.random.default_rng(1).standard_normal(200)
+    objective = Objective(lay_out(Q, y), losses.Squared(), 0.0, fit_intercept=False)
+    by = GradientDescent(0.8, momentum=None, preconditioner=None)
+    ends = [minimise(objective, by, tol=1e-30, max_iter=steps).status for steps in range(10, 40)]
+    first = ends.index(Status.AT_ROUNDING)
+    assert first >= 10 and set(ends[:first]) == {Status.MAX_ITER}
+    assert set(ends[first:]) <= {Status.AT_ROUNDING, Status.CONVERGED}
+    assert minimise(objective, by, tol=0.0, max_iter=30).status is Status.MAX_ITER
+
+
+def test_constant_columns_and_a_constant_y_take_few_steps():
+    y = rows(losses.Logistic())[1]
+    constant = np.full((300, 8), 50.0) * np.arange(1.0, 9.0)
+    for wrap in (np.asarray, array_api_strict.asarray):
+        objective = Objective(lay_out(wrap(constant), wrap(y), block_rows=64), losses.Logistic(), 1e4)
+        fit = minimise(objective, Newton(), tol=1e-12, start=np.append(np.zeros(8), 3.0))
+        assert fit.status is Status.CONVERGED and fit.n_iter < 15
+    X = rows(losses.Squared())[0] + 10.0
+    for value in (0.1, 0.3, 0.7, 1e-6, 3.3):
+        objective = Objective(lay_out(X, np.full(300, value)), losses.Squared(), 1.0)
+        fit = minimise(objective, GradientDescent(), start=np.ones(5))
+        assert fit.status is Status.CONVERGED and fit.n_iter < 35
 
 
 def test_a_stalled_fit_says_so():

@@ -270,6 +270,9 @@ def test_moments_of_columns_near_and_far(weighted):
         np.testing.assert_allclose(moments.spread, s @ (X + means - mean) ** 2, rtol=3e-11)
         objective.reference()
         assert objective.blocks.rounds == rounds
+        before = objective.blocks.rounds
+        objective.standardized().reference()  # what is known of the rows goes with it
+        assert objective.blocks.rounds == before + (rounds == 3)
 
 
 def test_a_round_reads_x_once(rows):
