@@ -197,8 +197,10 @@ class Curvature:
         xp, p = namespace(block.X), block.X.shape[1]
         i = xp.arange(p, device=array_api_compat.device(block.X))
         squares = xp.take(triangle, i * (i + 3) // 2)
-        lost = (squares != 0) & (squares < len(block) * LEAST)
-        if bool(xp.any(lost)) or not bool(xp.all(xp.isfinite(triangle))):
+        least = len(block) * LEAST
+        if p and float(xp.min(squares)) >= least and float(xp.max(squares)) < math.inf:
+            return True  # no product is larger than the squares
+        if bool(xp.any((squares != 0) & (squares < least))) or not bool(xp.all(xp.isfinite(triangle))):
             return False
         none = xp.nonzero(squares == 0)[0]
         if not none.shape[0]:
