@@ -50,7 +50,7 @@ def test_a_gradient_is_rounding_at_the_minimum_and_not_beside_it(loss, dtype, fi
     X, y = rows(loss, dtype=dtype)
     for columns, units in ((X, 1.0), (X * 10.0 ** np.arange(-4, 4, 2.0), 10.0 ** np.arange(-4, 4, 2.0))):
         blocks = lay_out(columns.astype(dtype), y, block_rows=64)
-        objective = Objective(blocks, loss, alpha, fit_intercept, scale=np.full(4, 1.0) * units)
+        objective = Objective(blocks, loss, alpha, fit_intercept, scale=np.ones(4) * units)
         best = minimise(objective, Newton(), tol=1e-15, max_iter=50)
         assert best.status in (Status.CONVERGED, Status.AT_ROUNDING, Status.MAX_ITER)
         at = best.state.parameters
