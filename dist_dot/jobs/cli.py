@@ -82,8 +82,8 @@ def train(
     Ctrl-C stops the run at once, which leaves a checkpoint; on a cluster by address it asks first whether the run is to
     go on there. A second Ctrl-C ends this process without waiting for anything.
 
-    Exit status: 0 converged; 3 stopped at max_iter, the model is written; 2 a mistake in the job or the data;
-    1 anything else.
+    Exit status: 0 converged; 3 stopped at max_iter or stalled, the model is written; 2 a mistake in the job or the
+    data; 1 anything else.
     """
     console = Console()
     with _mistakes_named():
