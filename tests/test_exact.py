@@ -243,6 +243,19 @@ def test_more_columns_than_rows(rows):
     assert ridge.state.rank == 7
 
 
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("method", ["auto", "qr"])
+def test_next_to_no_penalty_leaves_w_in_the_space_of_few_rows(method, fit_intercept):
+    """Off that space F is flat but for the penalty, 1e-25 of the largest curvature: what rounding puts there stays."""
+    random = np.random.default_rng(3)
+    X, y = 1e12 * random.standard_normal((3, 20)), random.standard_normal(3)
+    fit = minimise(Objective(lay_out(X, y), losses.Squared(), 1.0, fit_intercept), Exact(method))
+    centred = (X - X.mean(axis=0), y - y.mean()) if fit_intercept else (X, y)
+    w = np.linalg.lstsq(*centred, rcond=1e-10)[0]  # within 1e-24 of it
+    rounding = 1e13 * np.finfo(float).eps * np.linalg.norm(w)  # the condition of X with the penalty times that of w
+    np.testing.assert_allclose(fit.w, w, rtol=0, atol=rounding)
+
+
 def test_units_do_not_matter_for_the_rank(rows):
     X, y = rows
     units = 10.0 ** np.array([-12, 0, 9, 3, -5, 0, 7])

@@ -158,7 +158,7 @@ class Exact:
         if state.method == "rows":
             return _from_rows(objective, state)
         rows, factor = state.summary.quadratic(), state.summary.factor(_penalty(objective))
-        w = factor.solve(rows.xy)
+        w = factor.minimum(rows.xy)
         b = rows.intercept(w) if objective.fit_intercept else np.zeros(objective.n_targets)
         parameters = objective.join(w, b)
         if state.method == "qr":

@@ -1,7 +1,7 @@
 """The inverse of X.T X with a penalty, from second moments or from a triangle, and what the rank is short of."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ class Factor:
     penalty's rows below and its columns so scaled, within sqrt(p) of the best scaling (van der Sluis, Condition
     numbers and equilibration of matrices (1969)). It is estimated from the factor in O(p^2) operations. Where the rank
     is short of p by rounding, the inverse is the one that gives the smallest w, and `dropped` names as many columns
-    that are combinations of the others.
+    that are combinations of the others. `projected` (p, k) is half.T X.T Y where a triangle of [X Y] has been factored.
     """
 
     scale: Array
@@ -32,6 +32,7 @@ class Factor:
     dense: Array | None
     condition: float
     dropped: tuple[int, ...]
+    projected: Array | None = None
 
     @property
     def rank(self) -> int:
@@ -47,10 +48,20 @@ class Factor:
 
     def solve(self, right: Array) -> Array:
         """Return the w (p, k) of H w = right (p, k)."""
-        half = self.half(right)
+        return self._from_half(self.half(right))
+
+    def minimum(self, xy: Array) -> Array:
+        """Return the w (p, k) of H w = X.T Y, which xy (p, k) is.
+
+        Where Y has been factored with X, its digits are lost to the condition of X, and not to the square of that.
+        """
+        return self.solve(xy) if self.projected is None else self._from_half(self.projected)
+
+    def _from_half(self, right: Array) -> Array:
+        """Return half @ right."""
         if self.root is None:
-            return self._dense @ half
-        solution: Array = self.scale[:, None] * solve_triangular(self.root, half, check_finite=False)
+            return self._dense @ right
+        solution: Array = self.scale[:, None] * solve_triangular(self.root, right, check_finite=False)
         return solution
 
     def diagonal(self) -> Array:
@@ -85,25 +96,29 @@ def factor_moments(xx: Array, penalty: Array, n: int) -> Factor:
 
 
 def factor_triangle(R: Array, penalty: Array, n: int, about: Array | None = None) -> Factor:
-    """Factor by the R (p, p) of n rows: itself with the penalty, or its singular vectors where the rank is short.
+    """Factor by the R (p + k, p + k) of n rows [X Y], k may be 0: itself with the penalty (p,) of the columns of X.
 
-    about (p,) is the norm of what was taken from each column to centre it: the numbers of X are rounded beside that.
+    Its singular vectors take its place where the rank is short. about (p,) is the norm of what was taken from each
+    column of X to centre it: the numbers of X are rounded beside that.
     """
-    penalised = penalty.any()
+    p, penalised = len(penalty), penalty.any()
     if penalised:
-        R = triangle(np.vstack([R, np.diag(np.sqrt(penalty))]))
+        R = triangle(np.vstack([R, np.sqrt(penalty)[:, None] * np.eye(p, len(R))]))
+    R, projected = R[:p, :p], R[:p, p:]
     scale = _unit(np.linalg.norm(R, axis=0))
     root = np.asfortranarray(R * scale)
-    tolerance = rank_tolerance(n, len(R))
+    tolerance = rank_tolerance(n, p)
     reciprocal = float(dtrcon(root)[0])
-    rounding = np.zeros(len(R)) if about is None or penalised else tolerance * np.abs(about) * scale
+    full = Factor(scale, root, None, 1.0 / reciprocal if reciprocal else np.inf, (), projected)
+    rounding = np.zeros(p) if about is None or penalised else tolerance * np.abs(about) * scale
     if reciprocal > max(tolerance, rounding.max(initial=0.0)):
-        return Factor(scale, root, None, 1.0 / reciprocal, ())
-    _, values, vectors = svd(root)
+        return full
+    left, values, vectors = svd(root)
     least = np.maximum(tolerance * values.max(initial=0.0), np.linalg.norm(vectors * rounding, axis=1))
     if reciprocal > tolerance and np.all(values > least):
-        return Factor(scale, root, None, 1.0 / reciprocal, ())
-    return _smallest(scale, values, vectors.T, least)
+        return full
+    short = _smallest(scale, values, vectors.T, least)
+    return replace(short, projected=left[:, values > least].T @ projected)
 
 
 def _smallest(scale: Array, values: Array, vectors: Array, least: Array | float) -> Factor:

@@ -94,7 +94,7 @@ class Summary:
         if self.triangular:
             p = self.n_features
             about = self._mean()[:p] * np.sqrt(float(self.flat[0])) if self.fit_intercept else np.zeros(p)
-            return factor_triangle(self._matrix()[:p, :p], penalty, self.n_samples, about)
+            return factor_triangle(self._matrix(), penalty, self.n_samples, about)
         return factor_moments(self.quadratic().xx, penalty, self.n_samples)
 
     def decomposed(self) -> tuple[Array, Array, Array, Array]:
