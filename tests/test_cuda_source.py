@@ -13,10 +13,12 @@ PASSES = [(4, 17), (4, 128), (4, 1000), (8, 100)]
 OTHERS = {
     "sums": ["fold_chunks<float>", "fold_chunks<double>", "fold_losses", "fold_pieces"],
     "moments": [
-        "moments<float, 4, true>",
-        "moments<double, 1, false>",
+        "moments<float, 4, true, 0>",
+        "moments<double, 1, false, 1>",
+        "moments<float, 4, true, 8>",
         "target_sums<float>",
         "reference_sums<float>",
+        "constant_values<double>",
         "fold_rows",
     ],
     "checks": ["first_outside<float>", "outside_of_pieces<double>", "digest<unsigned int>"],

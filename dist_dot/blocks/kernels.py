@@ -211,11 +211,11 @@ class Curvature:
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
         """Read X once for the weights, and once more for the products."""
         columns = parameters.reshape(-1, rows.p + 1)
-        if self.centre or len(columns) > 1 or not rows.has_pass(self.loss):
+        if len(columns) > 1 or not rows.has_pass(self.loss):
             return None
         weights = rows.empty_weights()
         rows.value_gradient_and_curvature(self.loss, columns, weights)
-        return rows.curvatures(blocks, weights)
+        return rows.curvatures(blocks, weights, self.centre)
 
 
 @dataclass(frozen=True)
@@ -236,11 +236,11 @@ class Expansion:
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
         """Read X once for F, its gradient and the weights, and once more for the products."""
         columns = parameters.reshape(-1, rows.p + 1)
-        if self.centre or len(columns) > 1 or not rows.has_pass(self.loss):
+        if len(columns) > 1 or not rows.has_pass(self.loss):
             return None
         weights = rows.empty_weights()
         sums = rows.value_gradient_and_curvature(self.loss, columns, weights)
-        curvatures = rows.curvatures(blocks, weights)
+        curvatures = rows.curvatures(blocks, weights, self.centre)
         return (rows.end_to_end(of_block, curvature) for of_block, curvature in zip(sums, curvatures, strict=True))
 
 

@@ -28,6 +28,9 @@ class CheckTarget:
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y."""
+        if device.on_device(block.X):
+            here: Array = device.of_one(block, self, parameters)
+            return here
         xp, (low, high) = namespace(block.y), self.loss.domain
         outside = (block.y < low) | (block.y > high)
         if self.loss.outputs > 1:
@@ -104,8 +107,7 @@ class TargetSums:
 class ConstantValues:
     """Parameters z, constants for all rows -> [sum of s dropped(y), sum of s loss(y, z) at each of the constants].
 
-    A constant is one number, or one for each target, whose losses add up, or for each output. Reads y alone; on a card
-    it reads X for nothing, where the loss has a pass there.
+    A constant is one number, or one for each target, whose losses add up, or for each output. Reads y alone.
     """
 
     loss: Loss
@@ -128,14 +130,11 @@ class ConstantValues:
         return sums.total
 
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
-        """Read X once for every 8 constants."""
+        """Look at y and the weights."""
         if not (rows.has_sums(self.loss) and rows.has_pass(self.loss)):
             return None
         width = self.loss.outputs if self.loss.outputs > 1 else rows.y_width
-        columns = np.zeros((parameters.size, rows.p + 1))
-        columns[:, -1] = parameters
-        passes = rows.value_and_gradient(self.loss, columns, width).totals()
-        values = passes[:, :: 1 + width * (rows.p + 1)]
+        values = rows.constant_values(self.loss, parameters.reshape(-1, width))
         return rows.card.cupy.concatenate([rows.target_sums(self.loss)[:, 1:2], values], axis=1)
 
 
@@ -184,7 +183,7 @@ class ReferenceSums:
         return sums.total
 
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
-        """Read X twice."""
+        """Read X once for every 8 outputs."""
         return rows.reference_sums(self.loss, parameters.reshape(-1, rows.p + 1)) if rows.has_pass(self.loss) else None
 
 

@@ -15,7 +15,7 @@ from dist_dot.blocks.device.card import NUMBER, Card, card
 from dist_dot.blocks.device.evaluation import Evaluation
 from dist_dot.blocks.device.losses import CODES, code_of
 from dist_dot.blocks.device.passes import NONE, Pass
-from dist_dot.blocks.device.plan import CHUNK, Plan, most_columns, plan, power_of_two
+from dist_dot.blocks.device.plan import CHUNK, COLUMNS, Plan, most_columns, plan, power_of_two
 from dist_dot.losses import Loss
 from dist_dot.typing import Array
 
@@ -34,6 +34,17 @@ class Chunks:
     piece_of: Any
     count: int
     rows: int
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """What `moments` is to know of the slopes at constants of outputs, `columns` of them at once: see moments.cuh."""
+
+    columns: int = 0
+    first: int = 0
+    outputs: int = 0
+    lines: Any = NONE
+    code: tuple[int, float, str] = (0, 0.0, "")
 
 
 class DeviceRows:
@@ -144,59 +155,76 @@ class DeviceRows:
         """Centre (p + t) -> (blocks, 1 + 2 (p + t)): the sums of `Moments`. Reads X once."""
         p, t = self.p, self.y_width
         totals = self.card.empty((len(self), 1 + 2 * (p + t)))
-        self._moments(totals, centre[p:], t, True, 1 + p, 1 + p + t + p)
-        self._moments(totals, centre[:p], p, False, 1, 1 + p + t)
+        for of_y, width, first, part in ((True, t, 1 + p, centre[p:]), (False, p, 1, centre[:p])):
+            chunks, sums = self._moments(width, of_y, self.card.upload(np.asarray(part, np.float64)), Slopes())
+            self._fold(chunks, sums, totals, width, first, first + t + p)
         return totals
 
-    def _moments(self, totals: Any, centre: Array, p: int, of_y: bool, first: int, second: int) -> None:
+    def _moments(self, p: int, of_y: bool, centre: Any, slopes: "Slopes") -> tuple[Chunks, Any]:
+        """Return the sums (chunks, 1 + (columns + 2) p) of X, or of y, with their slopes. Reads it once."""
         row = p * self.dtype.itemsize
         numbers = 16 // self.dtype.itemsize if row % 16 == 0 else 1
         aligned = "false" if numbers == 1 or np.any(self._table[:, int(of_y)] % 16) else "true"
         vectors = -(-p // numbers)
         across = min(256, power_of_two(vectors))
         chunks = self._pieces(32 * -(-max(256, CHUNK // row) // 32), of_y=of_y)
-        sums = self.card.empty((chunks.count, 1 + 2 * p))
-        at = self.card.upload(np.asarray(centre, np.float64))
+        sums = self.card.empty((chunks.count, 1 + (slopes.columns + 2) * p))
         if chunks.count:
-            kernel = self.card.function("moments", f"moments<{self._number}, {numbers}, {aligned}>")
-            sizes = np.int32(p), np.int32(chunks.rows), np.int32(across)
-            grid = chunks.count, -(-vectors // across)
-            kernel(grid, (256,), (chunks.pieces, chunks.piece_of, *sizes, at, sums))
-        self._fold(chunks, sums, totals, p, first, second)
+            code, shape, own = slopes.code
+            expression = f"moments<{self._number}, {numbers}, {aligned}, {slopes.columns}>"
+            sizes = (np.int32(n) for n in (p, chunks.rows, across))
+            places = (np.int32(n) for n in (self.y_width, slopes.first, slopes.outputs))
+            line = slopes.lines, np.int32(code), np.float64(shape)
+            arguments = chunks.pieces, chunks.piece_of, *sizes, centre, *places, *line, sums
+            kernel = self.card.function("moments", expression, own)
+            kernel((chunks.count, -(-vectors // across)), (256,), arguments)
+        return chunks, sums
 
     def reference_sums(self, loss: Loss, columns: Array) -> Any:
-        """[0, z] of each output (k, p + 1) -> (blocks, ..): the sums of `ReferenceSums`. Reads X twice."""
-        p, t = self.p, self.y_width
-        code = code_of(loss)
+        """[0, z] of each output (k, p + 1) -> (blocks, ..): the sums of `ReferenceSums`.
+
+        Reads X once for every 8 outputs.
+        """
+        p, t, k = self.p, self.y_width, len(columns)
+        classes, code = k if loss.outputs > 1 else 0, code_of(loss)
         assert code is not None  # has_pass has been asked
-        first = self.value_and_gradient(loss, columns, len(columns)).totals()
-        moments = self.moments(np.zeros(p + t))
+        lines = self.card.upload(_lines(loss, columns[:, p]))
+        of_y = self._of_y(k + 2 * t, "reference_sums", code, np.int32(classes), lines)
+        parts, squares = [], None
+        for first in range(0, k, COLUMNS):
+            outputs = min(k - first, COLUMNS)
+            slopes = Slopes(power_of_two(outputs), first, outputs, lines, code)
+            chunks, sums = self._moments(p, False, NONE, slopes)
+            totals = self.card.empty((len(self), sums.shape[1]))
+            self._fold(chunks, sums, totals, sums.shape[1], 1, 1)
+            for q in range(outputs):
+                parts += [totals[:, 1 + q * p : 1 + (q + 1) * p], of_y[:, first + q : first + q + 1]]
+            squares = totals[:, 1 + slopes.columns * p :]
+        return self.card.cupy.concatenate([*parts, squares, of_y[:, k:]], axis=1)
+
+    def constant_values(self, loss: Loss, points: Array) -> Any:
+        """Constants (m, k) -> (blocks, m): the sums of the losses at each. Reads y alone."""
+        code, classes = code_of(loss), loss.outputs if loss.outputs > 1 else 0
+        assert code is not None  # has_pass has been asked
+        z = self.card.upload(np.asarray(points, np.float64))
+        return self._of_y(len(points), "constant_values", code, np.int32(classes), z, np.int32(len(points)))
+
+    def _of_y(self, width: int, kernel: str, code: tuple[int, float, str], *words: Any) -> Any:
+        """Return the sums (blocks, width) of a kernel that reads y alone."""
         chunks = self._pieces(1 << 14)
-        sums = self.card.empty((chunks.count, 2 * t))
+        sums, totals = (self.card.empty((count, width)) for count in (chunks.count, len(self)))
         if chunks.count:
-            z = self.card.upload(np.ascontiguousarray(columns[:, p], np.float64))
-            sizes = np.int32(chunks.rows), np.int32(t)
-            kernel = self.card.function("moments", f"reference_sums<{self._number}>", code[2])
-            arguments = chunks.pieces, chunks.piece_of, *sizes, z, np.int32(code[0]), np.float64(code[1]), sums
-            kernel((chunks.count,), (256,), arguments)
-        of_y = self.card.empty((len(self), 2 * t))
-        self._fold(chunks, sums, of_y, 2 * t, 1, 0)
-        parts = [first[:, 1:], moments[:, 1 : 1 + p], moments[:, 1 + p + t : 1 + p + t + p], of_y]
-        return self.card.cupy.concatenate(parts, axis=1)
+            function = self.card.function("moments", f"{kernel}<{self._number}>", code[2])
+            sizes = np.int32(chunks.rows), np.int32(self.y_width)
+            arguments = chunks.pieces, chunks.piece_of, *sizes, *words, np.int32(code[0]), np.float64(code[1]), sums
+            function((chunks.count,), (256,), arguments)
+        self._fold(chunks, sums, totals, width, 1, 0)
+        return totals
 
     def target_sums(self, loss: Loss) -> Any:
-        """Return (blocks, 2 + outputs): the sums of `TargetSums`. Reads y alone."""
+        """Return (blocks, 2 + outputs): sums of s, of s dropped(y), and of s y or those of classes. Reads y alone."""
         classes = loss.outputs if loss.outputs > 1 else 0
-        outputs = classes or self.y_width
-        chunks = self._pieces(1 << 14)
-        sums = self.card.empty((chunks.count, 2 + outputs))
-        if chunks.count:
-            sizes = (np.int32(n) for n in (chunks.rows, self.y_width, classes, CODES[type(loss)]))
-            kernel = self.card.function("moments", f"target_sums<{self._number}>")
-            kernel((chunks.count,), (256,), (chunks.pieces, chunks.piece_of, *sizes, sums))
-        totals = self.card.empty((len(self), 2 + outputs))
-        self._fold(chunks, sums, totals, 1 + outputs, 1, 0)
-        return totals
+        return self._of_y(2 + (classes or self.y_width), "target_sums", (CODES[type(loss)], 0.0, ""), np.int32(classes))
 
     def _fold(self, chunks: Chunks, sums: Any, totals: Any, half: int, first: int, second: int) -> None:
         width = sums.shape[1]
@@ -218,11 +246,14 @@ class DeviceRows:
             self.card.function("tiles", "summary_of")((-(-d // 128), d), (128,), (products, mean, np.int32(d), summary))
             yield summary
 
-    def curvatures(self, blocks: Sequence[Any], weights: Sequence[Any]) -> Iterator[Any]:
-        """Yield [X, 1].T diag(d) [X, 1] of each block, packed as `Curvature` has it, for the d (rows,) of each."""
-        m = self.p + 1
+    def curvatures(self, blocks: Sequence[Any], weights: Sequence[Any], centre: Sequence[float]) -> Iterator[Any]:
+        """Yield [X, 1].T diag(d) [X, 1] of each block, packed as `Curvature` has it, for the d (rows,) of each.
+
+        With a centre (p) it is [X - centre, 1].
+        """
+        m, zero = self.p + 1, self.card.upload(np.array(centre)) if centre else None
         for block, weight in zip(blocks, weights, strict=True):
-            products = self._products(block, weight, None, 0)
+            products = self._products(block, weight, zero, 0)
             packed = self.card.empty(m * (m + 1) // 2)
             self.card.function("tiles", "packed")((-(-m // 128), m), (128,), (products, np.int32(m), packed))
             yield packed
@@ -284,6 +315,16 @@ class DeviceRows:
             kernel((chunks.count,), (256,), arguments)
         found: list[int] = self.card.to_host(places).view(np.int64).tolist()
         return found
+
+
+def _lines(loss: Loss, z: Array) -> Array:
+    """Return [a, c, z] of each output (k, 3): its slope at a constant z is a + c y, where that is a line."""
+    if loss.outputs > 1:
+        at_zero, by_y = loss.predict(z), np.zeros(len(z))
+    else:
+        at_zero = loss.first(np.zeros(len(z)), z)
+        by_y = loss.first(np.ones(len(z)), z) - at_zero
+    return np.column_stack([at_zero, by_y, z])
 
 
 def _within(dtype: Any, low: float, high: float) -> tuple[Any, Any]:

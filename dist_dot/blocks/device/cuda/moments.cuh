@@ -1,21 +1,28 @@
-// ---- Moments: [sum s, sums of s d (p), sums of s d^2 (p)] of each chunk, d = x - centre, in double. -----------------
+// ---- Moments: [sum s, sums of s d (p), sums of s d^2 (p)] of each chunk, d = x - centre, in double.
+// With K > 0 [sum s, X.T s r of K outputs (K p), sums of s x (p), sums of s x^2 (p)]: r are the slopes at a constant z,
+// a + c y, and a - [y is the class] of softmax, with a and c in lines (outputs, 3) beside z. Outputs are those
+// from `first` on. --------------------------------------------------------------------------------------------------
 
-template <typename T, int V, bool A>
+template <typename T, int V, bool A, int K>
 __global__ void __launch_bounds__(256) moments(const Piece* __restrict__ pieces, const int* __restrict__ piece_of, int p,
-                                               int chunk_rows, int across, const double* __restrict__ centre,
-                                               double* __restrict__ out) {
-  __shared__ double of_columns[2][256 * V];
+                                               int chunk_rows, int across, const double* __restrict__ centre, int width,
+                                               int first, int outputs, const double* __restrict__ lines, int loss,
+                                               double shape, double* __restrict__ out) {
+  __shared__ double of_columns[256 * V];
+  __shared__ double weights;
   const Piece piece = pieces[piece_of[blockIdx.x]];
   const i64 start = (blockIdx.x - piece.chunk) * chunk_rows;
   const int rows = piece.rows - start < chunk_rows ? (int)(piece.rows - start) : chunk_rows;
   const int group = threadIdx.x / across, groups = 256 / across, place = threadIdx.x % across;
   const int column = (blockIdx.y * across + place) * V;
   const T *X = (const T*)piece.X + start * p + column, *weight = (const T*)piece.weight + start;
-  double first[V], second[V], middle[V], sum = 0;
+  const T* y = (const T*)piece.y + start * width + (width > 1 ? first : 0);
+  double sums[K + 2][V], middle[V], sum = 0;
 #pragma unroll
   for (int v = 0; v < V; ++v) {
-    first[v] = second[v] = 0;
-    middle[v] = column + v < p ? centre[column + v] : 0;
+#pragma unroll
+    for (int q = 0; q < K + 2; ++q) sums[q][v] = 0;
+    middle[v] = K == 0 && column + v < p ? centre[column + v] : 0;
   }
   if (column < p) {
 #pragma unroll 4
@@ -30,34 +37,50 @@ __global__ void __launch_bounds__(256) moments(const Piece* __restrict__ pieces,
       const double s = piece.weight ? (double)weight[i] : 1.0;
       sum += s;
 #pragma unroll
+      for (int q = 0; q < K; ++q) {
+        if (q >= outputs) break;
+        const double *line = lines + 3 * (first + q), t = (double)y[(i64)i * width + (width > 1 ? q : 0)];
+        double r;
+        if (loss == SOFTMAX) {
+          r = line[0] - (t == first + q ? 1.0 : 0.0);
+        } else if (loss == HUBER || loss == OWN) {
+          double value, second;
+          loss_at<double>(loss, shape, line[2], t, value, r, second);
+        } else {
+          r = line[0] + line[1] * t;
+        }
+        r *= s;
+#pragma unroll
+        for (int v = 0; v < V; ++v) sums[q][v] += r * (double)x[v];
+      }
+#pragma unroll
       for (int v = 0; v < V; ++v) {
         const double d = (double)x[v] - middle[v];
-        first[v] += s * d;
-        second[v] += s * d * d;
+        sums[K][v] += s * d;
+        sums[K + 1][v] += s * d * d;
       }
     }
   }
-  __shared__ double weights;
-  for (int turn = 0; turn < groups; ++turn) {
-    if (turn == group) {
+  double* to = out + (i64)blockIdx.x * (1 + (K + 2) * p);
 #pragma unroll
-      for (int v = 0; v < V; ++v) {
-        const int at = place * V + v;
-        of_columns[0][at] = turn ? of_columns[0][at] + first[v] : first[v];
-        of_columns[1][at] = turn ? of_columns[1][at] + second[v] : second[v];
+  for (int q = 0; q < K + 2; ++q) {
+    for (int turn = 0; turn < groups; ++turn) {
+      if (turn == group) {
+#pragma unroll
+        for (int v = 0; v < V; ++v) {
+          const int at = place * V + v;
+          of_columns[at] = turn ? of_columns[at] + sums[q][v] : sums[q][v];
+        }
+        if (q == 0 && place == 0) weights = turn ? weights + sum : sum;
       }
-      if (place == 0) weights = turn ? weights + sum : sum;
+      __syncthreads();
+    }
+    if (group == 0) {
+#pragma unroll
+      for (int v = 0; v < V; ++v)
+        if (column + v < p) to[1 + q * p + column + v] = of_columns[place * V + v];
     }
     __syncthreads();
-  }
-  double* to = out + (i64)blockIdx.x * (1 + 2 * p);
-  if (group == 0) {
-#pragma unroll
-    for (int v = 0; v < V; ++v)
-      if (column + v < p) {
-        to[1 + column + v] = of_columns[0][place * V + v];
-        to[1 + p + column + v] = of_columns[1][place * V + v];
-      }
   }
   if (blockIdx.y == 0 && threadIdx.x == 0) to[0] = weights;
 }
@@ -66,7 +89,7 @@ __global__ void __launch_bounds__(256) moments(const Piece* __restrict__ pieces,
 
 template <typename T>
 __global__ void __launch_bounds__(256) target_sums(const Piece* __restrict__ pieces, const int* __restrict__ piece_of,
-                                                   int chunk_rows, int width, int classes, int loss,
+                                                   int chunk_rows, int width, int classes, int loss, double,
                                                    double* __restrict__ out) {
   __shared__ double parts[256];
   const Piece piece = pieces[piece_of[blockIdx.x]];
@@ -102,44 +125,91 @@ __global__ void __launch_bounds__(256) target_sums(const Piece* __restrict__ pie
   }
 }
 
-// ---- How large slopes r at a constant z are, and the numbers whose difference they are: sums of s r^2 of each target,
-// then of s m^2, of each chunk, m = |r| + |y dr / dy| + |z dr / dz|. Where y is the code of a class both are 1. ---------
+// ---- Slopes r at a constant z, and how large they and the numbers are whose difference they are: of each output the sum
+// of s r, then of each target of s r^2, then of s m^2, of each chunk, m = |r| + |y dr / dy| + |z dr / dz|. Where y is the
+// code of a class (classes > 0) r and m are 1 in the last two. -----------------------------------------------------------
 
 template <typename T>
 __global__ void __launch_bounds__(256) reference_sums(const Piece* __restrict__ pieces,
                                                       const int* __restrict__ piece_of, int chunk_rows, int width,
-                                                      const double* __restrict__ z, int loss, double shape,
-                                                      double* __restrict__ out) {
-  __shared__ double parts[2][256];
+                                                      int classes, const double* __restrict__ lines, int loss,
+                                                      double shape, double* __restrict__ out) {
+  __shared__ double parts[256];
   const Piece piece = pieces[piece_of[blockIdx.x]];
   const i64 start = (blockIdx.x - piece.chunk) * chunk_rows;
   const int rows = piece.rows - start < chunk_rows ? (int)(piece.rows - start) : chunk_rows;
   const T *y = (const T*)piece.y + start * width, *weight = (const T*)piece.weight + start;
-  for (int j = 0; j < width; ++j) {
-    double slopes = 0, sizes = 0;
+  const int outputs = classes ? classes : width;
+  for (int j = 0; j < outputs + 2 * width; ++j) {
+    const int kind = j < outputs ? 0 : j < outputs + width ? 1 : 2;
+    const int q = kind == 0 ? j : (j - outputs) % width;
+    const double *line = lines + 3 * q;
+    double sum = 0;
     for (int i = threadIdx.x; i < rows; i += 256) {
       const double s = piece.weight ? (double)weight[i] : 1.0;
       double r = 1, m = 1;
-      if (loss != SOFTMAX) {
+      if (classes) {
+        if (kind == 0) r = line[0] - ((double)y[i] == q ? 1.0 : 0.0);
+      } else {
         double value, at_zero, second;
-        loss_at<double>(loss, shape, z[j], 0.0, value, at_zero, second);
-        loss_at<double>(loss, shape, z[j], (double)y[(i64)i * width + j], value, r, second);
-        m = fabs(r) + fabs(r - at_zero) + fabs(z[j]) * second;
+        loss_at<double>(loss, shape, line[2], 0.0, value, at_zero, second);
+        loss_at<double>(loss, shape, line[2], (double)y[(i64)i * width + q], value, r, second);
+        m = fabs(r) + fabs(r - at_zero) + fabs(line[2]) * second;
       }
-      slopes += s * r * r;
-      sizes += s * m * m;
+      sum += s * (kind == 0 ? r : kind == 1 ? r * r : m * m);
     }
-    parts[0][threadIdx.x] = slopes;
-    parts[1][threadIdx.x] = sizes;
+    parts[threadIdx.x] = sum;
     __syncthreads();
     for (int half = 128; half; half /= 2) {
-      if (threadIdx.x < half) {
-        parts[0][threadIdx.x] += parts[0][threadIdx.x + half];
-        parts[1][threadIdx.x] += parts[1][threadIdx.x + half];
-      }
+      if (threadIdx.x < half) parts[threadIdx.x] += parts[threadIdx.x + half];
       __syncthreads();
     }
-    if (threadIdx.x < 2) out[((i64)blockIdx.x * 2 + threadIdx.x) * width + j] = parts[threadIdx.x][0];
+    if (threadIdx.x == 0) out[(i64)blockIdx.x * (outputs + 2 * width) + j] = parts[0];
+    __syncthreads();
+  }
+}
+
+// ---- Losses at constants: of each of `points` constants, z (points, outputs), the sum of s loss(y, z), of each chunk. ---
+
+template <typename T>
+__global__ void __launch_bounds__(256) constant_values(const Piece* __restrict__ pieces,
+                                                       const int* __restrict__ piece_of, int chunk_rows, int width,
+                                                       int classes, const double* __restrict__ z, int points, int loss,
+                                                       double shape, double* __restrict__ out) {
+  __shared__ double parts[256];
+  const Piece piece = pieces[piece_of[blockIdx.x]];
+  const i64 start = (blockIdx.x - piece.chunk) * chunk_rows;
+  const int rows = piece.rows - start < chunk_rows ? (int)(piece.rows - start) : chunk_rows;
+  const T *y = (const T*)piece.y + start * width, *weight = (const T*)piece.weight + start;
+  const int outputs = classes ? classes : width;
+  for (int point = 0; point < points; ++point) {
+    const double* at = z + point * outputs;
+    double top = 0, share = 0, sum = 0;
+    if (classes) {
+      top = at[0];
+      for (int c = 1; c < classes; ++c) top = at[c] > top ? at[c] : top;
+      for (int c = 0; c < classes; ++c) share += exp(at[c] - top);
+    }
+    for (int i = threadIdx.x; i < rows; i += 256) {
+      double value = 0;
+      if (classes) {
+        value = log(share) + (top - at[(int)y[i]]);
+      } else {
+        for (int t = 0; t < width; ++t) {
+          double one, slope, second;
+          loss_at<double>(loss, shape, at[t], (double)y[(i64)i * width + t], one, slope, second);
+          value += one;
+        }
+      }
+      sum += (piece.weight ? (double)weight[i] : 1.0) * value;
+    }
+    parts[threadIdx.x] = sum;
+    __syncthreads();
+    for (int half = 128; half; half /= 2) {
+      if (threadIdx.x < half) parts[threadIdx.x] += parts[threadIdx.x + half];
+      __syncthreads();
+    }
+    if (threadIdx.x == 0) out[(i64)blockIdx.x * points + point] = parts[0];
     __syncthreads();
   }
 }
