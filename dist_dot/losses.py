@@ -417,3 +417,29 @@ class Gamma:
         exposure * exp(z) is the expected y: as a loss in z this is the gamma loss of y / exposure, with its weights.
         """
         return y / exposure, sample_weight
+
+
+def line(loss: Loss, z: Array) -> tuple[Array, Array] | None:
+    """Return a (k,) and c (k,), where the slope of a loss at constants z (k,) is a + c y; None where it is no line.
+
+    Of softmax y is 1 for the class of the output and else 0. A loss of your own has none.
+    """
+    kind = type(loss)
+    if kind in (Squared, Logistic, Poisson):
+        return loss.first(0.0 * z, z), np.full_like(z, -1.0)
+    if kind is Gamma:
+        return np.ones_like(z), -_exp(-z)[0]
+    return (loss.predict(z), np.full_like(z, -1.0)) if kind is Softmax else None
+
+
+def lines_of(loss: Loss, z: Array) -> Array | None:
+    """Return [z, a, c, d, e] of each constant (k, 5): the slope there is a + c y, the curvature d + e y.
+
+    None where the slope is no line, and for softmax.
+    """
+    found = line(loss, z)
+    if found is None or loss.outputs > 1:
+        return None
+    a, c = found
+    d, e = (0.0 * z, -c) if type(loss) is Gamma else (loss.second(0.0 * z, z), 0.0 * z)
+    return np.column_stack([z, a, c, d, e])

@@ -6,6 +6,7 @@ import numpy as np
 
 from dist_dot.blocks.block import Blocks
 from dist_dot.blocks.gram import unpacked
+from dist_dot.blocks.held_out import HeldOut
 from dist_dot.blocks.kernels import (
     Curvature,
     Expansion,
@@ -16,14 +17,16 @@ from dist_dot.blocks.kernels import (
     ValueAndGradient,
     coupled,
 )
-from dist_dot.blocks.targets import ConstantValues, ReferenceSums, TargetSums
+from dist_dot.blocks.targets import ConstantValues, ReferenceSums, SlopeSizes, TargetSums
 from dist_dot.errors import InputError, SolverError
-from dist_dot.losses import Huber, Loss
+from dist_dot.losses import Huber, Loss, line
 from dist_dot.reference import ROUNDING, Reference, Sizes
 from dist_dot.typing import Array
 
 # Deviations from 0 at which the mean of a column is far: uncentred, the squares of float32 rows have three digits less.
 FAR = 32.0
+# The curvature at a constant that a Hessian can be divided by.
+TINY = float(np.finfo(np.float32).tiny) / float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True)
@@ -105,16 +108,23 @@ class Objective:
         """Return the flat vector as kernels take it: [w, b] of each output, with b = 0 where there is none."""
         if parameters.shape != (self.n_parameters,):
             raise InputError(f"parameters have shape {parameters.shape}, expected ({self.n_parameters},)")
+        if self.n_outputs == 1:
+            return parameters if self.fit_intercept else np.append(parameters, 0.0)
         W, b = self.split(parameters)
         return np.vstack([W, b]).T.ravel()
 
     @property
     def penalty(self) -> Array:
         """Alpha * scale^2 for each coefficient, 0 for an intercept: the Hessian of the penalty, as its diagonal."""
-        one = np.full(self.n_features, float(self.alpha))
-        if self.scale is not None:
-            one *= self.scale * self.scale
-        return np.append(np.repeat(one, self.n_outputs), np.zeros(self.n_outputs * int(self.fit_intercept)))
+        known: Array | None = self.__dict__.get("known_penalty")
+        if known is None:
+            one = np.full(self.n_features, float(self.alpha))
+            if self.scale is not None:
+                one *= self.scale * self.scale
+            known = np.append(np.repeat(one, self.n_outputs), np.zeros(self.n_outputs * int(self.fit_intercept)))
+            known.flags.writeable = False
+            self.__dict__["known_penalty"] = known
+        return known
 
     def standardized(self) -> "Objective":
         """Return the objective whose penalty is that of standardised columns. Rounds as for `moments`.
@@ -143,6 +153,20 @@ class Objective:
         sums = self.blocks.reduce(ValueAndGradient(self.loss), self.padded(parameters))
         return self._penalised(sums, parameters)
 
+    def first_value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
+        """Return the same at the start of a run. One round, which reads y alone where `reference` is known.
+
+        That is at W = 0, for a loss whose slope is a line in y. Elsewhere it is `value_and_gradient`, and so it is
+        where rows are held out, whose loss comes with an evaluation.
+        """
+        z, known = self._constants(parameters), "reference_sums" in self.__dict__
+        if z is None or not known or isinstance(self.blocks, HeldOut):
+            return self.value_and_gradient(parameters)
+        value = self.blocks.reduce(ConstantValues(self.loss), z)
+        gradient, first, _, _ = self._reference_sums
+        at_best = self._best_constant().reshape(z.size, -1)[:, -1]
+        return self._penalised(np.append(value, self._moved(gradient, first, at_best, z)), parameters)
+
     def values_and_gradients(self, points: Array) -> tuple[Array, Array]:
         """Return F (m,) and its gradients (m, n_parameters) at m points (m, n_parameters). One round; reads X once.
 
@@ -164,10 +188,28 @@ class Objective:
         return self._hessian(self.blocks.reduce(Curvature(self.loss, _tuple(centre)), self.padded(parameters)))
 
     def expansion(self, parameters: Array, centre: Array | None = None) -> tuple[float, Array, Array]:
-        """Return F, its gradient, and its Hessian as above. One round; costs little more than the Hessian alone."""
+        """Return F, its gradient, and its Hessian as above. One round; costs little more than the Hessian alone.
+
+        Where `shows_columns`, and without a centre, there is one more round, which reads y alone, and `reference` and
+        `moments` are then known.
+        """
         sums = self.blocks.reduce(Expansion(self.loss, _tuple(centre)), self.padded(parameters))
         split = 1 + self.n_outputs * (self.n_features + 1)
+        if not np.any(centre) and self.shows_columns(parameters):
+            self._remember(sums[1:split], sums[split:], parameters)
         return (*self._penalised(sums[:split], parameters), self._hessian(sums[split:]))
+
+    def shows_columns(self, parameters: Array) -> bool:
+        """Whether an expansion at a flat vector knows the columns of X, and they are not known yet. No round.
+
+        At W = 0 the curvature of a loss, where no y has a share in it, is the same for all rows: the Hessian is X.T X.
+        """
+        z = self._constants(parameters)
+        if z is None or "reference_sums" in self.__dict__:
+            return False
+        y = np.zeros(1 if self.loss.outputs > 1 else z.size)
+        curvature = self.loss.second(y, z)
+        return bool(np.array_equal(curvature, self.loss.second(y + 1.0, z)) and np.ravel(curvature)[0] > TINY)
 
     def hessian_product(self, parameters: Array, direction: Array) -> Array:
         """Return the Hessian of F at a flat vector times a direction. One round; reads X once."""
@@ -220,7 +262,7 @@ class Objective:
         null = self.null_model()[1]
         intercepts = np.append(np.zeros(self.n_outputs), self.split(null)[1])
         values = self.blocks.reduce(ConstantValues(self.loss), intercepts)
-        return null if values[2] < values[1] else zero
+        return null if values[1] < values[0] else zero
 
     def null_model(self) -> tuple[float, Array]:
         """Return the sum of the weights, and the flat vector of W = 0 and the b that predicts the mean of y. One round.
@@ -320,7 +362,7 @@ class Objective:
         constant y that is met exactly and -inf for one that is not. Reads X once.
         """
         constant = self._null_model(self._target_sums).reshape(self.n_outputs, -1)[:, -1]
-        dropped, value = self.blocks.reduce(ConstantValues(self.loss), constant)
+        dropped, value = self.blocks.reduce(ConstantValues(self.loss, deviance=True), constant)
         model = float(self.blocks.reduce(ValueAndGradient(self.loss), self.padded(parameters))[0] + dropped)
         null = float(value + dropped)
         if null == 0.0:
@@ -358,6 +400,32 @@ class Objective:
             known = np.split(sums, null.size + np.array([0, p, 2 * p]))
             self.__dict__["reference_sums"] = known
         return known
+
+    def _remember(self, gradient: Array, triangle: Array, parameters: Array) -> None:
+        """Keep what the sums of an expansion at W = 0 say of the columns. One round, which reads y alone.
+
+        The triangle begins with that of the first output.
+        """
+        b, p = self.split(parameters)[1], self.n_features
+        at_best = self._best_constant().reshape(b.size, -1)[:, -1]
+        curvature = np.ravel(self.loss.second(np.zeros(1 if self.loss.outputs > 1 else b.size), b))[0]
+        i = np.arange(p + 1)
+        raw, first = triangle[i * (i + 3) // 2][:p] / curvature, triangle[p * (p + 1) // 2 :][:p] / curvature
+        of_targets = self.blocks.reduce(SlopeSizes(self.loss), at_best)
+        self.__dict__["reference_sums"] = [self._moved(gradient, first, b, at_best), first, raw, of_targets]
+
+    def _constants(self, parameters: Array) -> Array | None:
+        """Return the z of all rows (n_outputs,) where W is 0 and the slope of the loss is a line in y; else None."""
+        W, b = self.split(parameters)
+        return None if W.any() or line(self.loss, b) is None else b
+
+    def _moved(self, gradient: Array, first: Array, z: Array, to: Array) -> Array:
+        """Return the padded unpenalised gradient at W = 0 and other constants (n_outputs,): slopes are lines in y."""
+        (a, c), (other_a, other_c) = line(self.loss, z) or (z, z), line(self.loss, to) or (to, to)
+        sums = np.append(first, self._target_sums[0])
+        by = (other_c / c)[:, None]
+        moved: Array = by * gradient.reshape(z.size, -1) + (other_a[:, None] - by * a[:, None]) * sums
+        return moved.ravel()
 
     def _best_constant(self) -> Array:
         """Return the padded flat vector of the best constant, with z = 0 where y is at an end of its domain.
@@ -397,6 +465,8 @@ class Objective:
 
     def _strip(self, padded: Array) -> Array:
         """Return what kernels give, [w, b] of each output, as a flat vector."""
+        if self.n_outputs == 1:
+            return padded[: self.n_parameters]
         rows = padded.reshape(self.n_outputs, -1)[:, : self.n_features + int(self.fit_intercept)]
         return rows.T.ravel()
 

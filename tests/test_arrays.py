@@ -31,7 +31,7 @@ from dist_dot import (
 from dist_dot.blocks.arrays import Parameters, to_host
 from dist_dot.blocks.block import Block
 from dist_dot.blocks.kernels import Curvature, Expansion, GramProduct, HessianProduct, Moments, ValueAndGradient
-from dist_dot.blocks.targets import CheckTarget, ConstantValues, ReferenceSums, TargetSums
+from dist_dot.blocks.targets import CheckTarget, ConstantValues, ReferenceSums, SlopeSizes, TargetSums
 
 LIBRARIES = [array_api_strict, refusing.library]
 SEVERAL = (losses.Squared(), losses.Logistic(), losses.Poisson(), losses.Gamma(), losses.Huber(0.5))
@@ -113,19 +113,29 @@ def test_what_is_constant_gives_what_it_gives_for_numpy(library, dtype, weighted
     at = np.zeros((width, 7))
     at[:, -1] = z[:width]
     there = [None if array is None else library.asarray(array) for array in (X, y, s)]
-    for kernel, parameters in ((TargetSums(loss), z), (ConstantValues(loss), z), (ReferenceSums(loss), at.ravel())):
+    for kernel, parameters in (
+        (TargetSums(loss), z),
+        (ConstantValues(loss), z),
+        (ConstantValues(loss, deviance=True), z),
+        (ReferenceSums(loss), at.ravel()),
+        (SlopeSizes(loss), z[:width]),
+    ):
         expected = kernel(Block(X, y, s, 0), Parameters(parameters))
         found = kernel(Block(*there, 0), Parameters(parameters))
         close = {"rtol": 1e-11, "atol": 1e-11} if dtype == "float64" else {"rtol": 2e-5, "atol": 2e-4}
         np.testing.assert_allclose(to_host(found), expected, **close)
-        if kernel == ConstantValues(loss):
+        if isinstance(kernel, ConstantValues):
             weight = np.ones(n) if s is None else s.astype(float)
             z_of_rows = np.zeros((n, width)) + z[width:]
             of_rows = loss.value(y, z_of_rows if width > 1 else z_of_rows[:, 0])
-            assert expected[2] == pytest.approx(np.sum(weight @ of_rows), rel=1e-5, abs=1e-9)
+            assert expected[-1] == pytest.approx(np.sum(weight @ of_rows), rel=1e-5, abs=1e-9)
+            if kernel.deviance:
+                assert expected[0] == pytest.approx(np.sum(weight @ loss.dropped(y)), rel=1e-5, abs=1e-9)
         if kernel == ReferenceSums(loss):
             passed = ValueAndGradient(loss)(Block(X, y, s, 0), Parameters(parameters))[1:]
             np.testing.assert_allclose(expected[: passed.size], passed, rtol=2e-5, atol=2e-4)
+            sizes = SlopeSizes(loss)(Block(X, y, s, 0), Parameters(z[:width]))
+            np.testing.assert_array_equal(expected[-sizes.size :], sizes)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -159,8 +169,8 @@ def test_reads_of_x_are_rounds():
     objective = Objective(lay_out(refusing.library.asarray(X), y, s, block_rows=32), losses.Squared(), 1.0)
     refusing.counts.tiles = 0
     fit = minimise(objective, solvers.GradientDescent())
-    # One round reads y alone, and the other of `Objective.reference` X twice.
-    assert fit.rounds > 10 and refusing.counts.tiles == 10 * (fit.rounds + 1)
+    # One round of `Objective.reference` reads y alone, and the other X twice; that of F at 0 has a tile of its point.
+    assert fit.rounds > 10 and refusing.counts.tiles == 10 * (fit.rounds + 2)
 
 
 def test_the_refusing_library_refuses():

@@ -17,7 +17,7 @@ OTHERS = {
         "moments<double, 1, false, 1>",
         "moments<float, 4, true, 8>",
         "target_sums<float>",
-        "reference_sums<float>",
+        "slope_sums<float>",
         "constant_values<double>",
         "fold_rows",
     ],

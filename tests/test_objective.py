@@ -345,3 +345,75 @@ def test_bad_shapes_and_numbers_are_named(rows):
         Objective(lay_out(X, y), losses.Squared(), -1)
     with pytest.raises(InputError, match="weights are all zero"):
         Objective(lay_out(X, y, np.zeros(600)), losses.Squared()).moments()
+
+
+STARTS = {
+    "squared": (losses.Squared(), 1),
+    "squared, 3 targets": (losses.Squared(), 3),
+    "logistic": (losses.Logistic(), 1),
+    "poisson": (losses.Poisson(), 1),
+    "poisson, 2 targets": (losses.Poisson(), 2),
+    "gamma": (losses.Gamma(), 1),
+    "softmax": (losses.Softmax(4), 1),
+    "huber": (losses.Huber(), 1),
+}
+
+
+def started(name, dtype, unit, fit_intercept):
+    """Return an objective whose columns nobody has looked at."""
+    (loss, targets), random = STARTS[name], np.random.default_rng(5)
+    X = random.standard_normal((400, 6)).astype(dtype) + 3
+    if loss.name == "softmax":
+        y = random.integers(0, 4, 400)
+    elif loss.name == "logistic":
+        y = random.random(400)  # a probability will do
+    else:
+        y = unit * (random.poisson(3.0, (400, targets)) + 0.5)
+    weight = random.integers(0, 3, 400) * 0.5
+    return Objective(lay_out(X, y, weight, block_rows=64), loss, 2.0, fit_intercept)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", STARTS)
+def test_the_first_evaluation_is_one_of_f(name, dtype, unit, fit_intercept):
+    objective = started(name, dtype, unit, fit_intercept)
+    zero, null = np.zeros(objective.n_parameters), objective.null_model()[1]
+    reference = objective.reference()
+    for start in (zero, null, 0.5 * null):
+        expected = objective.value_and_gradient(start)
+        rounds = objective.blocks.rounds
+        found = objective.first_value_and_gradient(start)
+        assert objective.blocks.rounds == rounds + 1
+        close = 1e-12 if dtype == "float64" else 3e-6
+        size = np.abs(expected[1]).max() + np.abs(reference.gradient).max() + reference.rounding / close
+        np.testing.assert_allclose(found[0], expected[0], rtol=close, atol=close * size)
+        np.testing.assert_allclose(found[1], expected[1], rtol=close, atol=close * size)
+    moved = zero.copy()
+    moved[0] = 1e-3
+    assert objective.first_value_and_gradient(moved)[0] == objective.value_and_gradient(moved)[0]
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", STARTS)
+def test_an_expansion_at_0_knows_the_columns(name, dtype, fit_intercept):
+    for share in (0.0, 1.0):
+        objective, other = (started(name, dtype, 1.0, fit_intercept) for _ in range(2))
+        start = share * other.null_model()[1]
+        shows = objective.shows_columns(start)
+        assert shows == (STARTS[name][0].name not in ("gamma", "huber"))
+        assert not objective.shows_columns(start + 1e-3)  # a W that is not 0
+        value, gradient, hessian = objective.expansion(start)
+        rounds = objective.blocks.rounds
+        found, expected = objective.reference(), other.reference()
+        assert objective.blocks.rounds == rounds + (0 if shows else 2)
+        assert not objective.shows_columns(start)  # they are known
+        close = 1e-11 if dtype == "float64" else 1e-5
+        np.testing.assert_allclose(found.gradient, expected.gradient, atol=close * np.abs(expected.gradient).max() * 10)
+        np.testing.assert_allclose(found.floors, expected.floors, rtol=1e-4)
+        for one, another in zip(vars(objective.moments()).values(), vars(other.moments()).values(), strict=True):
+            np.testing.assert_allclose(one, another, rtol=10 * close)
+        plain = other.expansion(start)
+        assert (value, *gradient) == (plain[0], *plain[1]) and np.array_equal(hessian, plain[2])

@@ -76,15 +76,20 @@ def moments(X: Array, y: Array, weight: Array | None, centre: Array) -> Array:
     return np.asarray(_moments(read_only(X), read_only(y), read_only(s), centre))
 
 
-def reference(X: Array, weight: Array | None, slopes: Array, at_zero: Array, second: Array, z: Array) -> Array:
-    """Slopes (n, k) -> float64 sums of s r [x, 1] (p + 1) for each column r, then of s x (p) and of s x^2 (p).
-
-    Then come those of s r^2 (k) and of s m^2 (k), where m is |r| + |r - r at y = 0| + |z| d2 loss / dz2: `at_zero` and
-    z are (k,), `second` is anything up to (n, k). Where all three are empty, r and m count as 1, and k as 1.
-    """
+def reference(X: Array, weight: Array | None, slopes: Array) -> Array:
+    """Slopes (n, k) -> float64 sums of s r [x, 1] (p + 1) for each column r, then of s x (p) and of s x^2 (p)."""
     s = np.empty(0, X.dtype) if weight is None else weight
-    second = np.broadcast_to(second, slopes.shape if z.size else (0, 0))
-    return np.asarray(_reference(read_only(X), read_only(s), slopes, at_zero, second, z))
+    return np.asarray(_reference(read_only(X), read_only(s), slopes))
+
+
+def slope_sizes(y: Array, weight: Array | None, lines: Array) -> Array:
+    """[z, a, c, d, e] of each target (k, 5) -> sums of s r^2 (k) and of s m^2 (k).
+
+    r = a + c y is a row's slope and d + e y its curvature; m is |r| + |c y| + |z| (d + e y).
+    """
+    s = np.empty(0, y.dtype) if weight is None else weight
+    y = y if y.ndim == 2 else y[:, None]
+    return np.asarray(_slope_sizes(read_only(y), read_only(s), lines))
 
 
 def target_sums(y: Array, weight: Array | None, domain: tuple[float, float], classes: int) -> Array | None:
@@ -112,7 +117,8 @@ def compile_for(dtype: str) -> None:
     X, y = np.zeros((1, 1), dtype), np.zeros(1, dtype)
     value_and_gradient(SQUARED, X, y, None, np.zeros(2, dtype))
     moments(X, y, None, np.zeros(2))
-    reference(X, None, np.zeros((1, 1)), np.zeros(1), np.zeros((1, 1)), np.zeros(1))
+    reference(X, None, np.zeros((1, 1)))
+    slope_sizes(y, None, np.zeros((1, 5)))
     target_sums(y, None, (0.0, 1.0), 0)
 
 
@@ -248,38 +254,69 @@ def _moments(X: Array, y: Array, weight: Array, centre: Array) -> Array:
 
 
 @reordered
-def _reference(X: Array, weight: Array, slopes: Array, at_zero: Array, second: Array, z: Array) -> Array:
+def _reference(X: Array, weight: Array, slopes: Array) -> Array:
     n, p = X.shape
     k = slopes.shape[1]
     of_x = k * (p + 1)
-    targets = max(z.size, 1)
-    sums = np.zeros(of_x + 2 * p + 2 * targets)
+    sums = np.zeros(of_x + 2 * p)
     gradients = sums[:of_x].reshape(k, p + 1)
-    gradient, first, squares = gradients[0], sums[of_x : of_x + p], sums[of_x + p : of_x + 2 * p]
-    sizes = sums[of_x + 2 * p :]
-    for i in range(n):
-        s = float(weight[i]) if weight.size else 1.0
-        r = s * slopes[i, 0]
-        x = X[i]
+    gradient, first, squares = gradients[0], sums[of_x : of_x + p], sums[of_x + p :]
+    whole = n // 4 * 4
+    for i in range(0, whole, 4):  # four rows at a time: the sums are read and written once for them
+        s0, s1, s2, s3 = 1.0, 1.0, 1.0, 1.0
+        if weight.size:
+            s0, s1, s2, s3 = float(weight[i]), float(weight[i + 1]), float(weight[i + 2]), float(weight[i + 3])
+        r0, r1, r2, r3 = s0 * slopes[i, 0], s1 * slopes[i + 1, 0], s2 * slopes[i + 2, 0], s3 * slopes[i + 3, 0]
+        x0, x1, x2, x3 = X[i], X[i + 1], X[i + 2], X[i + 3]
         for j in range(p):
-            d = float(x[j])
-            gradient[j] += r * d
-            first[j] += s * d
-            squares[j] += s * d * d
-        gradient[p] += r
+            d0, d1, d2, d3 = float(x0[j]), float(x1[j]), float(x2[j]), float(x3[j])
+            gradient[j] += (r0 * d0 + r1 * d1) + (r2 * d2 + r3 * d3)
+            first[j] += (s0 * d0 + s1 * d1) + (s2 * d2 + s3 * d3)
+            squares[j] += (s0 * d0 * d0 + s1 * d1 * d1) + (s2 * d2 * d2 + s3 * d3 * d3)
+        gradient[p] += (r0 + r1) + (r2 + r3)
         for c in range(1, k):
-            r = s * slopes[i, c]
+            r0, r1, r2, r3 = s0 * slopes[i, c], s1 * slopes[i + 1, c], s2 * slopes[i + 2, c], s3 * slopes[i + 3, c]
             other = gradients[c]
             for j in range(p):
-                other[j] += r * float(x[j])
-            other[p] += r
-        for c in range(targets):
-            r, m = 1.0, 1.0
-            if z.size:
-                r = slopes[i, c]
-                m = abs(r) + abs(r - at_zero[c]) + abs(z[c]) * second[i, c]
-            sizes[c] += s * r * r
-            sizes[targets + c] += s * m * m
+                other[j] += (r0 * float(x0[j]) + r1 * float(x1[j])) + (r2 * float(x2[j]) + r3 * float(x3[j]))
+            other[p] += (r0 + r1) + (r2 + r3)
+    for i in range(whole, n):
+        weight_of = float(weight[i]) if weight.size else 1.0
+        for j in range(p):
+            d = float(X[i, j])
+            first[j] += weight_of * d
+            squares[j] += weight_of * d * d
+        for c in range(k):
+            r = weight_of * slopes[i, c]
+            for j in range(p):
+                gradients[c, j] += r * float(X[i, j])
+            gradients[c, p] += r
+    return sums
+
+
+@ordered
+def _slope_sizes(y: Array, weight: Array, lines: Array) -> Array:
+    n, k = y.shape
+    sums = np.zeros(2 * k)
+    for c in range(k):
+        z, at_zero, by_y, curvature, curvature_by_y = (
+            abs(lines[c, 0]),
+            lines[c, 1],
+            lines[c, 2],
+            lines[c, 3],
+            lines[c, 4],
+        )
+        squares, sizes = 0.0, 0.0
+        for i in range(n):
+            target = float(y[i, c])
+            s = float(weight[i]) if weight.size else 1.0
+            part = by_y * target
+            r = at_zero + part
+            m = abs(r) + abs(part) + z * (curvature + curvature_by_y * target)
+            squares += s * r * r
+            sizes += s * m * m
+        sums[c] = squares
+        sums[k + c] = sizes
     return sums
 
 

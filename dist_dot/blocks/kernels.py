@@ -44,6 +44,7 @@ class ValueAndGradient:
 
     loss: Loss
     points: int = 1
+    reads: ClassVar[str] = "X"
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
@@ -225,6 +226,7 @@ class Expansion:
     loss: Loss
     centre: tuple[float, ...] = ()
     points: ClassVar[int] = 1
+    reads: ClassVar[str] = "X"
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X twice: the second time costs little beside the curvature, and the first has the bits of a pass."""
@@ -341,7 +343,7 @@ def column(values: Any) -> Any:
 def tiles(block: Block, rows: int = 1, width: int = 1) -> Iterator[tuple[Any, Any, Any]]:
     """Yield X, y and weight of some rows at a time: `rows` at least, unless `width` numbers of each are too many."""
     size = DEVICE_TILE if is_other(block.X) else HOST_TILE
-    rows = max(rows, size // (block.X.shape[1] * itemsize(block.X)))
+    rows = max(rows, size // max(1, block.X.shape[1] * itemsize(block.X)))
     rows = min(rows, max(1, WIDEST // width))
     for start in range(0, len(block), rows):
         part = slice(start, min(start + rows, len(block)))

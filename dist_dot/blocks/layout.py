@@ -33,7 +33,8 @@ def lay_out(
     their worker, or of this process, once and block by block; "cpu" brings those of a GPU to the host.
 
     Cost: one pass over X. Raises DataError for shapes that do not match, of a Dask array also those of its chunks, for
-    what are no numbers, and for NaN, infinity, masked values and a negative weight, each with its row and column;
+    what are no numbers, and for NaN, infinity, masked values and a negative weight, each with its row and column, those
+    in an X on the GPU of this process in the first round that reads X;
     DeviceError for "cuda" without a GPU that can be used, and for rows that do not fit in its memory, before they are
     read where that is the GPU of this process; what a Dask task raises, as it is.
     """
@@ -56,13 +57,16 @@ def lay_out(
         X, y, weight = _settled(X, y, weight, cuts.dtype, device)
         settle.settled(X)  # what has made the rows may still be at work on them
         ready_for(X)
-        check_rows(X, y, weight, 0)
+        check_rows(None, y, weight, 0)
 
         def rows(number: int) -> Block:
             part = slice(*cuts.bounds(number))
             return stays_on_device(Block(X[part], y[part], None if weight is None else weight[part], part.start))
 
-        return LocalBlocks([rows(number) for number in range(cuts.n_blocks)], cuts)
+        # All of X is looked at in the round that reads it first: a pass for that alone would be a tenth of a fit.
+        return LocalBlocks(
+            [rows(number) for number in range(cuts.n_blocks)], cuts, lambda: check_rows(X, None, None, 0)
+        )
 
     def make(number: int) -> Block:
         part = slice(*cuts.bounds(number))
@@ -120,16 +124,17 @@ def _settled(X: Array, y: Array, weight: Array | None, dtype: str, device: str) 
     return X, y, None if weight is None else aligned(settle.settle(cast(weight, dtype, X), settle.AUTO, dtype))
 
 
-def check_rows(X: Array, y: Array, weight: Array | None, start: int) -> None:
+def check_rows(X: Array | None, y: Array | None, weight: Array | None, start: int) -> None:
     """Raise DataError for NaN, infinity and a negative weight, with row and column; `start` is the first row."""
-    if settle.on_device(X):  # all at once: the host waits for the card once
-        arrays = [X, y] if weight is None else [X, y, weight]
-        if not any(place >= 0 for place in places_outside(arrays, [-np.inf, -np.inf, 0.0])):
+    named = [("X", X), ("y", y), ("sample_weight", weight)]
+    there = [(name, array) for name, array in named if array is not None]
+    if settle.on_device(there[0][1]):  # all at once: the host waits for the card once
+        lows = [0.0 if name == "sample_weight" else -np.inf for name, _ in there]
+        if not any(place >= 0 for place in places_outside([array for _, array in there], lows)):
             return
-    check_finite("X", X, start)
-    check_finite("y", y, start)
+    for name, array in there:
+        check_finite(name, array, start)
     if weight is not None:
-        check_finite("sample_weight", weight, start)
         xp = namespace(weight)
         if weight.shape[0] and float(xp.min(weight)) < 0:
             row = int(xp.argmin(weight))

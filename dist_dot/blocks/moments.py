@@ -12,7 +12,7 @@ Everything is float64, for float32 rows too: a rounding of 1e-7 in a Gram matrix
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isqrt
-from typing import Any
+from typing import Any, ClassVar
 
 import array_api_compat
 import numpy as np
@@ -31,6 +31,8 @@ DEVICE_TILE = 64 << 20
 @dataclass(frozen=True)
 class CentredMoments:
     """Any parameters -> [weight, mean (d), second moments about the mean (d, d)]. n d^2 operations, in BLAS."""
+
+    reads: ClassVar[str] = "X"
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X twice: for the means, then for the moments."""

@@ -6,8 +6,8 @@ small arrays wait for each other.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from dist_dot.blocks.arrays import Parameters, is_other, namespace
 from dist_dot.blocks.block import Block
 from dist_dot.blocks.kernels import Moments, TileSums, ValueAndGradient, column, tiles, total
 from dist_dot.errors import DataError
-from dist_dot.losses import POSITIVE, Loss, Squared
+from dist_dot.losses import POSITIVE, Loss, Squared, lines_of
 from dist_dot.typing import Array
 
 
@@ -25,6 +25,7 @@ class CheckTarget:
     """Raise DataError for a y outside of the loss's domain, with its row; return the sum of s. Reads y alone."""
 
     loss: Loss
+    reads: ClassVar[str] = "y"
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y."""
@@ -76,6 +77,7 @@ class TargetSums:
     """
 
     loss: Loss
+    reads: ClassVar[str] = "y"
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y and the weights."""
@@ -105,25 +107,31 @@ class TargetSums:
 
 @dataclass(frozen=True)
 class ConstantValues:
-    """Parameters z, constants for all rows -> [sum of s dropped(y), sum of s loss(y, z) at each of the constants].
+    """Parameters z, constants for all rows -> the sum of s loss(y, z) at each of them. Reads y alone.
 
-    A constant is one number, or one for each target, whose losses add up, or for each output. Reads y alone.
+    A constant is one number, or one for each target, whose losses add up, or for each output. Where `deviance`, the sum
+    of s dropped(y) comes first.
     """
 
     loss: Loss
+    deviance: bool = False
+    reads: ClassVar[str] = "y"
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y and the weights."""
         xp, several = namespace(block.X), self.loss.outputs > 1
         width = self.loss.outputs if several else column(block.y).shape[1]
-        points = xp.reshape(parameters.like(block.X, "float64"), (-1, width))
-        sums = TileSums(block, 1 + points.shape[0])
+        if not (is_other(block.X) or self.deviance):
+            points = parameters.host.size // width
+            return ValueAndGradient(self.loss, points)(_without_columns(block), parameters)[:: 1 + width].copy()
+        at = xp.reshape(parameters.like(block.X, "float64"), (-1, width))
+        sums = TileSums(block, at.shape[0] + self.deviance)
         for _, y, s in tiles(block, len(block), width):
             target = column(xp.astype(y, xp.float64))
             weight = xp.ones_like(target[:, :1]) if s is None else column(xp.astype(s, xp.float64))
-            parts = [weight * self.loss.dropped(target)]
-            for i in range(points.shape[0]):
-                z = points[i, :] + 0.0 * target
+            parts = [weight * self.loss.dropped(target)] * self.deviance
+            for i in range(at.shape[0]):
+                z = at[i, :] + 0.0 * target
                 value = self.loss.value(target[:, 0] if several else target, z)
                 parts.append(weight * column(value))
             sums.add(*(total(part) for part in parts))
@@ -135,6 +143,8 @@ class ConstantValues:
             return None
         width = self.loss.outputs if self.loss.outputs > 1 else rows.y_width
         values = rows.constant_values(self.loss, parameters.reshape(-1, width))
+        if not self.deviance:
+            return values
         return rows.card.cupy.concatenate([rows.target_sums(self.loss)[:, 1:2], values], axis=1)
 
 
@@ -143,48 +153,78 @@ class ReferenceSums:
     """Parameters [0, z] of each output -> the gradient of each, and how large the numbers are that it is the sum of.
 
     The gradients are those of `ValueAndGradient`, p + 1 numbers each. Then come the sums of s x (p), of s x^2 (p), and
-    for each target of s r^2 and of s m^2. r is a row's slope, m the size of the numbers whose difference it is:
-    |r| + |y dr / dy| + |z dr / dz|. Where y is the code of a class both are 1.
+    those of `SlopeSizes`.
     """
 
     loss: Loss
+    reads: ClassVar[str] = "X"
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once; twice where it is not NumPy's."""
         xp, p = namespace(block.X), block.X.shape[1]
         z = xp.reshape(parameters.like(block.X, "float64"), (-1, p + 1))[:, p]
         if not is_other(block.X):
-            return self._compiled(block, z)
+            return np.concatenate([_compiled(self.loss, block, z), SlopeSizes(self.loss)(block, Parameters(z))])
+        columns = p + column(block.y).shape[1]
+        moments = Moments()(block, Parameters(np.zeros(columns)))
+        of_x = [moments[1 : 1 + p], moments[1 + columns : 1 + columns + p]]
+        gradients, sizes = ValueAndGradient(self.loss)(block, parameters)[1:], SlopeSizes(self.loss).sums(block, z)
+        sums: Array = xp.concat([gradients, *of_x, sizes])
+        return sums
+
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+        """Read X once for every 8 outputs."""
+        return rows.reference_sums(self.loss, parameters.reshape(-1, rows.p + 1)) if rows.has_pass(self.loss) else None
+
+
+@dataclass(frozen=True)
+class SlopeSizes:
+    """Parameters z, a constant of each output -> for each target the sum of s r^2, and then of s m^2. Reads y alone.
+
+    r is a row's slope, m the size of the numbers whose difference it is: |r| + |y dr / dy| + |z dr / dz|. Where y is
+    the code of a class both are 1.
+    """
+
+    loss: Loss
+    reads: ClassVar[str] = "y"
+
+    def __call__(self, block: Block, parameters: Parameters) -> Array:
+        """Look at y and the weights."""
+        z = parameters.like(block.X, "float64")
+        if is_other(block.X):
+            return self.sums(block, z)
+        lines = lines_of(self.loss, z)
+        return self.sums(block, z) if lines is None else compiled.slope_sizes(block.y, block.weight, lines)
+
+    def sums(self, block: Block, z: Any) -> Array:
+        """Return them by array operations."""
+        xp = namespace(block.X)
         y, s = column(xp.astype(block.y, xp.float64)), _weight(block)
         slope = size = xp.ones_like(y)
         if self.loss.outputs == 1:
             slope = self.loss.first(y, z)
             size = abs(slope) + abs(slope - self.loss.first(0.0 * y, z)) + abs(z) * self.loss.second(y, z)
-        columns = p + y.shape[1]
-        moments = Moments()(block, Parameters(np.zeros(columns)))
-        of_x = [moments[1 : 1 + p], moments[1 + columns : 1 + columns + p]]
-        of_y = [s @ (slope * slope), s @ (size * size)]
-        sums: Array = xp.concat([ValueAndGradient(self.loss)(block, parameters)[1:], *of_x, *of_y])
-        return sums
-
-    def _compiled(self, block: Block, z: Array) -> Array:
-        """Return the sums of a NumPy block, so many rows at a time that the slopes of all classes have room."""
-        width, p, none = self.loss.outputs, block.X.shape[1], np.empty(0)
-        sums = TileSums(block, z.size * (p + 1) + 2 * p + 2 * column(block.y).shape[1])
-        for x, y, s in tiles(block, len(block), width):
-            y = np.asarray(y, np.float64)
-            if width == 1:
-                y = column(y)
-                slopes, second = self.loss.first(y, z), self.loss.second(y, z)
-                sums.add(compiled.reference(x, s, slopes, self.loss.first(0.0 * z, z), second, z))
-            else:
-                slopes = self.loss.first(y, np.broadcast_to(z, (len(y), width)))
-                sums.add(compiled.reference(x, s, slopes, none, none, none))
-        return sums.total
+        of_targets: Array = xp.concat([s @ (slope * slope), s @ (size * size)])
+        return of_targets
 
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
-        """Read X once for every 8 outputs."""
-        return rows.reference_sums(self.loss, parameters.reshape(-1, rows.p + 1)) if rows.has_pass(self.loss) else None
+        """Look at y and the weights."""
+        return rows.slope_sums(self.loss, parameters)[:, len(parameters) :] if rows.has_pass(self.loss) else None
+
+
+def _without_columns(block: Block) -> Block:
+    """Return a NumPy block whose X has no columns: what is asked of it reads y alone."""
+    return replace(block, X=np.empty((len(block), 0), block.X.dtype))
+
+
+def _compiled(loss: Loss, block: Block, z: Array) -> Array:
+    """Return the gradients, and the sums of s x and s x^2, of a NumPy block: so many rows at a time as have room."""
+    sums = TileSums(block, z.size * (block.X.shape[1] + 1) + 2 * block.X.shape[1])
+    for x, y, s in tiles(block, len(block), loss.outputs):
+        y = np.asarray(y, np.float64)
+        slopes = loss.first(column(y), z) if loss.outputs == 1 else loss.first(y, np.broadcast_to(z, (len(y), z.size)))
+        sums.add(compiled.reference(x, s, slopes))
+    return sums.total
 
 
 def _weight(block: Block) -> Any:

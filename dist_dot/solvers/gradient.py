@@ -107,7 +107,7 @@ class GradientDescent:
             curvature = largest_curvature(product, objective.n_parameters)
         else:
             curvature = 1.0 / self.learning_rate
-        value, gradient = objective.value_and_gradient(parameters)
+        value, gradient = objective.first_value_and_gradient(parameters)
         v = to_scaled(parameters, scale, mean)
         return GradientState(parameters, value, gradient, v, v, 1.0, curvature, scale, mean, summary)
 

@@ -83,7 +83,7 @@ class LBFGS:
         """Evaluate F at the start, and measure the columns."""
         scale, mean = SCALINGS[self.preconditioner](objective, parameters)
         empty = np.zeros((self.memory, objective.n_parameters))
-        value, gradient = objective.value_and_gradient(parameters)
+        value, gradient = objective.first_value_and_gradient(parameters)
         return LBFGSState(parameters, value, gradient, empty, empty, 0, scale, mean, np.inf, 0)
 
     def norm(self, state: LBFGSState, gradient: Array) -> float:
@@ -105,7 +105,8 @@ class LBFGS:
             trial = search(line, trial)
         if trial is not None:
             # Where F says nothing any more the slope does, and the gradient must shrink, if not with every step.
-            after = self.norm(state, trial.gradient)
+            scaled = to_scaled_gradient(trial.gradient, state.scale, state.mean)
+            after = float(np.linalg.norm(scaled))
             waited = 0 if line.surely_no_higher(trial) or after < state.smallest else state.waited + 1
             trial = trial if waited <= PATIENCE else None
         if trial is None:  # forget what misled, if anything did
@@ -118,7 +119,7 @@ class LBFGS:
             smallest=min(state.smallest, after),
             waited=waited,
         )
-        step, change = trial.step * d, to_scaled_gradient(trial.gradient, state.scale, state.mean) - g
+        step, change = trial.step * d, scaled - g
         if not step @ change > FLAT * np.linalg.norm(step) * np.linalg.norm(change):
             return moved  # no curvature along it, but rounding
         return replace(

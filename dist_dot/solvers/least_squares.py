@@ -164,6 +164,10 @@ class QuadraticObjective(Objective):
         gradient = self.join(*self.rows.gradient(w, b)) + pull
         return self.rows.value(w, b) + 0.5 * float(pull @ parameters), gradient
 
+    def first_value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
+        """Return the same."""
+        return self.value_and_gradient(parameters)
+
     def curvature_bound_product(self, direction: Array) -> Array:
         """Return H d for the Hessian H of F."""
         w, b = self.split(direction)

@@ -56,7 +56,7 @@ class Newton:
         "cholesky" up to 2,000 parameters.
 
     Cost: with "cholesky" three rounds to start, two of which the stop needs anyway, and one per step, n p^2 operations
-    each; three for a step that is too long as it is. One more to start where columns are far from 0, which are centred.
+    each; three for a step that is too long as it is. Where columns are far from 0, they are centred: two more to start.
     With "cg" three rounds to start, and for each step one and as many as there are products.
 
     F must be convex. Where columns without a penalty are combinations of others, w is one of many with the same
@@ -76,12 +76,15 @@ class Newton:
     def init(self, objective: Objective, parameters: Array) -> NewtonState:
         """Evaluate F at the start, and its Hessian or the columns."""
         if self.method == "cholesky" or (self.method == "auto" and objective.n_parameters <= LARGEST):
+            begin = objective.expansion(parameters) if objective.shows_columns(parameters) else None
             scale, mean, least = far_scaling(objective, parameters)
-            value, gradient, hessian = objective.expansion(parameters, mean)
+            if begin is None or mean.any():
+                begin = objective.expansion(parameters, mean)
+            value, gradient, hessian = begin
             state = NewtonState(parameters, value, gradient, hessian, scale, mean, least, 0.0, 1.0)
             return _with_factor(objective, state, hessian)
         scale, mean = column_scaling(objective, parameters)
-        value, gradient = objective.value_and_gradient(parameters)
+        value, gradient = objective.first_value_and_gradient(parameters)
         first = float(np.linalg.norm(to_scaled_gradient(gradient, scale, mean)))
         return NewtonState(parameters, value, gradient, np.zeros((0, 0)), scale, mean, np.zeros(0), first, 1.0)
 

@@ -11,7 +11,7 @@ from dist_dot import LogisticRegression, Objective, Ridge, lay_out, losses
 from dist_dot.blocks.extended import ResidualProducts
 from dist_dot.blocks.kernels import Curvature, Expansion, GramProduct, HessianProduct, Moments, ValueAndGradient
 from dist_dot.blocks.moments import CentredMoments
-from dist_dot.blocks.targets import CheckTarget, TargetSums
+from dist_dot.blocks.targets import CheckTarget, ReferenceSums, TargetSums
 from dist_dot.blocks.together import ValuesAndGradients
 
 P = 128
@@ -30,6 +30,7 @@ KERNELS = {
     "residuals": (ResidualProducts(), 1),
     "target": (CheckTarget(losses.Logistic()), 0),
     "target sums": (TargetSums(losses.Poisson()), 0),
+    "reference": (ReferenceSums(losses.Logistic()), 1),
     "folds": (ValuesAndGradients(losses.Logistic(), (-1, 0, 1, 2)), 4),
 }
 

@@ -11,11 +11,11 @@ from card import DTYPES, laid_out, rows, whole_rows
 from dist_dot import Objective, Ridge, lay_out, losses, minimise
 from dist_dot.blocks.extended import ResidualProducts
 from dist_dot.blocks.held_out import HeldOut
-from dist_dot.blocks.kernels import ValueAndGradient
+from dist_dot.blocks.kernels import Curvature, Expansion, ValueAndGradient
 from dist_dot.blocks.leave_one_out import LeaveOneOut
 from dist_dot.blocks.moments import CentredMoments, CentredTriangle, FoldMoments, columns
 from dist_dot.blocks.scores import Correct, RankCounts
-from dist_dot.blocks.targets import ReferenceSums
+from dist_dot.blocks.targets import ReferenceSums, SlopeSizes
 
 
 def both(kernel, X, y, s, at, block_rows=400):
@@ -59,21 +59,42 @@ def test_moments_by_folds(mixed, dtype):
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-11 * np.abs(expected).max())
 
 
+OF_ONE_OUTPUT = [losses.Squared(), losses.Logistic(), losses.Poisson(), losses.Gamma(), losses.Huber()]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", [1, 28, 129, 1000])
 @pytest.mark.parametrize(
-    "loss",
-    [losses.Squared(), losses.Logistic(), losses.Poisson(), losses.Gamma(), losses.Huber(), losses.Softmax(5)],
-    ids=lambda loss: loss.name,
+    ("loss", "targets"),
+    [(loss, targets) for loss in OF_ONE_OUTPUT for targets in (1, 3, 11)] + [(losses.Softmax(5), 1)],
+    ids=lambda each: getattr(each, "name", None),
 )
-def test_what_a_gradient_is_small_beside(loss, dtype):
-    X, y, s, _ = rows(3001, 28, dtype, loss)
-    at = np.zeros((loss.outputs, 29))
-    at[:, -1] = np.linspace(0.2, 0.7, loss.outputs)
+def test_what_a_gradient_is_small_beside(loss, targets, p, dtype):
+    X, y, s, _ = rows(3001, p, dtype, loss, targets)
+    z = np.linspace(0.2, 0.7, max(targets, loss.outputs))
+    at = np.column_stack([np.zeros((z.size, p)), z])
     found, expected = both(ReferenceSums(loss), X, y, s, at.ravel())
     close = 1e-12 if dtype == "float64" else 2e-5
-    sizes = np.abs(X).astype("float64").T @ s
+    sizes = np.abs(X).astype("float64").T @ s * (1 + np.abs(y).max())
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=close, atol=close * sizes.max())
+    of_y = both(SlopeSizes(loss), X, y, s, z)
+    np.testing.assert_allclose(*of_y, rtol=close)
+    np.testing.assert_allclose(of_y[0], found[-2 * targets :], rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("loss", OF_ONE_OUTPUT, ids=lambda loss: loss.name)
+def test_a_hessian_about_a_centre(loss, dtype):
+    X, y, s, at = rows(3001, 28, dtype, loss)
+    X[:, 3] += 100
+    centre = tuple(map(float, np.where(np.arange(28) == 3, 100.0, 0.0)))
+    point = at(1).ravel()
+    point[3] = 0.0
+    for kernel in (Curvature(loss, centre), Expansion(loss, centre)):
+        found, expected = both(kernel, X, y, s, point)
+        close = 1e-11 if dtype == "float64" else 2e-4  # float32 slopes and curvatures
+        np.testing.assert_allclose(found, expected, atol=close * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from card import DTYPES, Expected, address, assert_near, laid_out, misaligned, on_card, rows, whole_rows
 
+import dist_dot
 from dist_dot import lay_out, losses
 from dist_dot.blocks.device.card import Card
 from dist_dot.blocks.kernels import (
@@ -16,7 +17,8 @@ from dist_dot.blocks.kernels import (
     ValueAndGradient,
     coupled,
 )
-from dist_dot.blocks.targets import CheckTarget, ConstantValues, TargetSums
+from dist_dot.blocks.moments import CentredMoments
+from dist_dot.blocks.targets import CheckTarget, ConstantValues, ReferenceSums, TargetSums
 from dist_dot.blocks.together import FoldScores, ValuesAndGradients, WithoutFold
 from dist_dot.errors import DataError
 
@@ -240,7 +242,8 @@ def test_sums_over_y_alone(dtype):
         of_points = [
             weight @ loss.value(target, target[:, None] * 0 + z if loss.outputs > 1 else 0 * target + z) for z in at
         ]
-        found = blocks.reduce(ConstantValues(loss), points)
+        np.testing.assert_allclose(blocks.reduce(ConstantValues(loss), points), of_points, **close)
+        found = blocks.reduce(ConstantValues(loss, deviance=True), points)
         np.testing.assert_allclose(found, [weight @ dropped, *of_points], **close)
 
 
@@ -268,11 +271,25 @@ def test_bad_numbers_are_named(wrong, dtype):
     bad_X, bad_y, bad_weight = X.copy(), y.copy(), y.copy()
     bad_X[40_001, 5], bad_y[49_999], bad_weight[3] = wrong, wrong, -1.0
     word = {"nan": "nan", "inf": "inf", "-inf": "-inf"}[str(wrong)]
-    with pytest.raises(DataError, match=f"X is {word} in column 5, row 40001"):
-        laid_out(bad_X, y)
+    for loss in (losses.Squared(), losses.Logistic(), losses.Poisson(), losses.Gamma(), losses.Huber()):
+        for kernel, at in (
+            (ValueAndGradient(loss), np.zeros(8)),
+            (ValueAndGradient(loss), np.full(8, 0.1)),
+            (ReferenceSums(loss), np.zeros(8)),
+            (Expansion(loss), np.zeros(8)),
+            (CentredMoments(), np.zeros(0)),
+            (GramProduct(), np.ones(8)),
+        ):
+            blocks = laid_out(bad_X, y)
+            blocks.reduce(TargetSums(loss), np.zeros(0))  # it reads y alone
+            with pytest.raises(DataError, match=f"X is {word} in column 5, row 40001"):  # in the first that reads X
+                blocks.reduce(kernel, at)
+    for model in (dist_dot.Ridge(), dist_dot.LogisticRegression(), dist_dot.PoissonRegressor()):
+        with pytest.raises(DataError, match=f"X is {word} in column 5, row 40001"):
+            model.fit(*on_card(bad_X, np.arange(50_000) % 2))
     with pytest.raises(DataError, match=f"y is {word}.* row 49999"):
         laid_out(X, bad_y)
     with pytest.raises(DataError, match="sample_weight is -1.0 in row 3"):
         laid_out(X, y, bad_weight)
     large = np.full((4, 2), np.finfo(dtype).max, dtype)  # numbers whose sum is infinite are numbers
-    laid_out(large, np.ones(4, dtype))
+    laid_out(large, np.ones(4, dtype)).reduce(CentredMoments(), np.zeros(0))

@@ -13,7 +13,7 @@ COLUMNS = 8
 # Bytes of a chunk of narrow and of wide rows, and the fewest and the most rows of each: so few chunks that their sums
 # weigh little beside the rows, so many that all CTAs have about the same work.
 CHUNK, NARROW_ROWS = 512 << 10, (128, 8 << 10)
-WIDE_CHUNK, WIDE_ROWS = 2 << 20, (128, 256)
+WIDE_CHUNK, WIDE_ROWS = 4 << 20, (256, 512)
 # Bytes of the widest row that a warp works on, and of the widest at all: its stages fill the shared memory.
 BY_WARPS, WIDEST = 1 << 10, 80 << 10
 # Bytes of a row from which on a CTA of 16 warps works on it instead of 8.

@@ -16,7 +16,7 @@ from dist_dot.blocks.device.evaluation import Evaluation
 from dist_dot.blocks.device.losses import CODES, code_of
 from dist_dot.blocks.device.passes import NONE, Pass
 from dist_dot.blocks.device.plan import CHUNK, COLUMNS, Plan, most_columns, plan, power_of_two
-from dist_dot.losses import Loss
+from dist_dot.losses import Loss, lines_of
 from dist_dot.typing import Array
 
 # Bytes of a tile for cuBLAS: most blocks are one. Tiles of 32 MB, which stay in the L2 cache, took twice as long: what
@@ -185,11 +185,9 @@ class DeviceRows:
 
         Reads X once for every 8 outputs.
         """
-        p, t, k = self.p, self.y_width, len(columns)
-        classes, code = k if loss.outputs > 1 else 0, code_of(loss)
+        p, k, code = self.p, len(columns), code_of(loss)
         assert code is not None  # has_pass has been asked
-        lines = self.card.upload(_lines(loss, columns[:, p]))
-        of_y = self._of_y(k + 2 * t, "reference_sums", code, np.int32(classes), lines)
+        lines, of_y = self.card.upload(_lines(loss, columns[:, p])), self.slope_sums(loss, columns[:, p])
         parts, squares = [], None
         for first in range(0, k, COLUMNS):
             outputs = min(k - first, COLUMNS)
@@ -201,6 +199,12 @@ class DeviceRows:
                 parts += [totals[:, 1 + q * p : 1 + (q + 1) * p], of_y[:, first + q : first + q + 1]]
             squares = totals[:, 1 + slopes.columns * p :]
         return self.card.cupy.concatenate([*parts, squares, of_y[:, k:]], axis=1)
+
+    def slope_sums(self, loss: Loss, z: Array) -> Any:
+        """Constants (k,) -> (blocks, k + 2 t): the sums of s r of each, and those of `SlopeSizes`. Reads y alone."""
+        code, classes, lines = code_of(loss), len(z) if loss.outputs > 1 else 0, self.card.upload(_lines(loss, z))
+        assert code is not None  # has_pass has been asked
+        return self._of_y(len(z) + 2 * self.y_width, "slope_sums", code, np.int32(classes), lines)
 
     def constant_values(self, loss: Loss, points: Array) -> Any:
         """Constants (m, k) -> (blocks, m): the sums of the losses at each. Reads y alone."""
@@ -318,13 +322,12 @@ class DeviceRows:
 
 
 def _lines(loss: Loss, z: Array) -> Array:
-    """Return [a, c, z] of each output (k, 3): its slope at a constant z is a + c y, where that is a line."""
-    if loss.outputs > 1:
-        at_zero, by_y = loss.predict(z), np.zeros(len(z))
-    else:
-        at_zero = loss.first(np.zeros(len(z)), z)
-        by_y = loss.first(np.ones(len(z)), z) - at_zero
-    return np.column_stack([at_zero, by_y, z])
+    """Return `lines_of` the loss; of softmax the first two columns, and else z alone, the other numbers 0."""
+    found = lines_of(loss, z)
+    if found is not None:
+        return found
+    probability = loss.predict(z) if loss.outputs > 1 else 0.0 * z
+    return np.column_stack([z, probability, *[0.0 * z] * 3])
 
 
 def _within(dtype: Any, low: float, high: float) -> tuple[Any, Any]:

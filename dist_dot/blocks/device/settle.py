@@ -5,8 +5,9 @@ CuPy is imported in functions only: everything else of dist_dot runs without it,
 
 import os
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
+from queue import SimpleQueue
 from threading import Lock
 from typing import Any
 
@@ -19,11 +20,11 @@ from dist_dot.errors import DataError, DeviceError, InputError
 AUTO, CPU, CUDA = "auto", "cpu", "cuda"
 WISHES = (AUTO, CPU, CUDA)
 INSTALL = 'pip install "dist-dot[gpu-cuda13]", or [gpu-cuda12] for a driver of CUDA 12'
-# A tile is filled by several threads while the one before it is on its way: a thread alone copies some 10 GB/s, the bus
-# 55. From 1 MB on the threads are worth waking.
-TILE = 32 << 20
+# A thread copies some 5 GB/s to pinned memory, the bus takes 55 from there: each of several fills a tile of its own
+# while others are on their way. From 1 MB on the threads are worth waking.
+TILE = 4 << 20
 SMALL = 1 << 20
-FILLERS = 8
+FILLERS = 16
 
 
 def known(wish: str) -> None:
@@ -166,8 +167,8 @@ def settled(rows: Any) -> None:
 def to_device(array: Any, dtype: str) -> Any:
     """Return NumPy rows (m,) or (m, p) as a C-contiguous CuPy array of this dtype on the current GPU.
 
-    They are cast on the way, through two pinned tiles: one is filled while the other is copied. The copy is over when
-    this returns. Raises DeviceError without a usable GPU, and where its memory is full.
+    They are cast on the way, through pinned tiles: some are filled while others are copied. The copy is over when this
+    returns. Raises DeviceError without a usable GPU, and where its memory is full.
     """
     require(CUDA)
     import cupy
@@ -188,14 +189,14 @@ def to_device(array: Any, dtype: str) -> Any:
 
 
 class _Ferry:
-    """Two pinned tiles of this process, and the threads that fill them."""
+    """Pinned tiles of this process, two for each of the threads that fill them."""
 
     def __init__(self) -> None:
         import cupyx
 
-        self._tiles = [cupyx.empty_pinned(TILE, np.uint8) for _ in range(2)]
-        self._threads = min(FILLERS, len(os.sched_getaffinity(0)))
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="dist-dot-settle")
+        threads = min(FILLERS, len(os.sched_getaffinity(0)))
+        self._tiles = [cupyx.empty_pinned(TILE, np.uint8) for _ in range(2 * threads)]
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dist-dot-settle")
 
     def carry(self, array: Any, rows: Any) -> None:
         """Copy rows of the host into rows of the device, of the same shape, on the current stream."""
@@ -205,26 +206,33 @@ class _Ferry:
         if row > TILE:
             rows.set(np.ascontiguousarray(array, rows.dtype))
             return
-        stream = cupy.cuda.get_current_stream()
-        copied = [cupy.cuda.Event(disable_timing=True) for _ in self._tiles]
-        step = TILE // row
-        try:
-            for number, start in enumerate(range(0, len(array), step)):
-                part = array[start : start + step]
-                copied[number % 2].synchronize()  # the copy before the last one, of the same tile
-                tile = self._tiles[number % 2][: len(part) * row].view(rows.dtype).reshape(part.shape)
-                self._fill(tile, part)
-                rows[start : start + step].data.copy_from_host_async(tile.ctypes.data, tile.nbytes, stream)
-                copied[number % 2].record(stream)
-        finally:
-            stream.synchronize()  # the next who comes fills the tiles anew
+        stream, step = cupy.cuda.get_current_stream(), TILE // row
+        free: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
+        for tile in self._tiles:
+            free.put((tile, cupy.cuda.Event(disable_timing=True)))
 
-    def _fill(self, tile: Any, part: Any) -> None:
-        if tile.nbytes < SMALL or self._threads == 1:
-            np.copyto(tile, part, casting="unsafe")
-            return
-        bounds = [len(part) * number // self._threads for number in range(self._threads + 1)]
-        list(self._pool.map(lambda a, b: np.copyto(tile[a:b], part[a:b], casting="unsafe"), bounds[:-1], bounds[1:]))
+        def ferry(start: int) -> None:
+            part, (pinned, copied) = array[start : start + step], free.get()
+            try:
+                with cupy.cuda.Device(rows.device.id):
+                    copied.synchronize()  # the last copy of this tile
+                    tile = pinned[: len(part) * row].view(rows.dtype).reshape(part.shape)
+                    np.copyto(tile, part, casting="unsafe")
+                    rows[start : start + step].data.copy_from_host_async(tile.ctypes.data, tile.nbytes, stream)
+                    copied.record(stream)
+            finally:
+                free.put((pinned, copied))
+
+        starts = range(0, len(array), step)
+        asked = [self._pool.submit(ferry, start) for start in starts if rows.nbytes >= SMALL]
+        try:
+            for start in starts[len(asked) :]:
+                ferry(start)
+            for future in asked:
+                future.result()
+        finally:
+            wait(asked)
+            stream.synchronize()  # the next who comes fills the tiles anew
 
 
 _lock = Lock()

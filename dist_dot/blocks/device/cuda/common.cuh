@@ -36,3 +36,25 @@ enum Loss { SQUARED, LOGISTIC, POISSON, GAMMA, HUBER, SOFTMAX, OWN };
 #define ALL 0xffffffffu
 #define DEVICE __device__ __forceinline__
 
+// V numbers that lie side by side, in one load where they are 16 bytes and aligned.
+template <typename T, int V, bool A>
+struct Numbers {
+  T at[V];
+  DEVICE void load(const T* from) {
+    if constexpr (A && V * sizeof(T) == 16) {
+      *reinterpret_cast<float4*>(at) = *reinterpret_cast<const float4*>(from);
+    } else {
+#pragma unroll
+      for (int v = 0; v < V; ++v) at[v] = from[v];
+    }
+  }
+  // As above, of what is read once.
+  DEVICE void stream(const T* from) {
+    if constexpr (A && V * sizeof(T) == 16) {
+      *reinterpret_cast<float4*>(at) = __ldcs(reinterpret_cast<const float4*>(from));
+    } else {
+#pragma unroll
+      for (int v = 0; v < V; ++v) at[v] = from[v];
+    }
+  }
+};

@@ -80,19 +80,6 @@ DEVICE void groups_but(void) {
 #endif
 }
 
-template <typename T, int V, bool A>
-struct Numbers {
-  T at[V];
-  DEVICE void load(const T* from) {
-    if constexpr (A && V * sizeof(T) == 16) {
-      *reinterpret_cast<float4*>(at) = *reinterpret_cast<const float4*>(from);
-    } else {
-#pragma unroll
-      for (int v = 0; v < V; ++v) at[v] = from[v];
-    }
-  }
-};
-
 // Rows [first, first + rows) of a piece, as bytes: where a bulk copy begins, how long it is, whether it may be.
 struct Range {
   const char* begin;

@@ -1,7 +1,7 @@
 // ---- Moments: [sum s, sums of s d (p), sums of s d^2 (p)] of each chunk, d = x - centre, in double.
 // With K > 0 [sum s, X.T s r of K outputs (K p), sums of s x (p), sums of s x^2 (p)]: r are the slopes at a constant z,
-// a + c y, and a - [y is the class] of softmax, with a and c in lines (outputs, 3) beside z. Outputs are those
-// from `first` on. --------------------------------------------------------------------------------------------------
+// a + c y, and a - [y is the class] of softmax, with [z, a, c, ..] in lines (outputs, 5). Outputs are those from
+// `first` on. --------------------------------------------------------------------------------------------------
 
 template <typename T, int V, bool A, int K>
 __global__ void __launch_bounds__(256) moments(const Piece* __restrict__ pieces, const int* __restrict__ piece_of, int p,
@@ -25,39 +25,51 @@ __global__ void __launch_bounds__(256) moments(const Piece* __restrict__ pieces,
     middle[v] = K == 0 && column + v < p ? centre[column + v] : 0;
   }
   if (column < p) {
-#pragma unroll 4
-    for (int i = group; i < rows; i += groups) {
-      T x[V];
-      if constexpr (A && V * sizeof(T) == 16) {
-        *reinterpret_cast<float4*>(x) = __ldcs(reinterpret_cast<const float4*>(X + (i64)i * p));
-      } else {
+    // The next U rows of a thread are on their way while it adds up those before.
+    constexpr int U = V > 1 ? 4 : 8;
+    Numbers<T, V, A> ahead[U];
+    auto ask = [&](int first_row) {
 #pragma unroll
-        for (int v = 0; v < V; ++v) x[v] = X[(i64)i * p + v];
+      for (int u = 0; u < U; ++u) {
+        const int i = first_row + u * groups;
+        if (i < rows) ahead[u].stream(X + (i64)i * p);
       }
-      const double s = piece.weight ? (double)weight[i] : 1.0;
-      sum += s;
+    };
+    ask(group);
+    for (int first_row = group; first_row < rows; first_row += U * groups) {
+      Numbers<T, V, A> now[U];
 #pragma unroll
-      for (int q = 0; q < K; ++q) {
-        if (q >= outputs) break;
-        const double *line = lines + 3 * (first + q), t = (double)y[(i64)i * width + (width > 1 ? q : 0)];
-        double r;
-        if (loss == SOFTMAX) {
-          r = line[0] - (t == first + q ? 1.0 : 0.0);
-        } else if (loss == HUBER || loss == OWN) {
-          double value, second;
-          loss_at<double>(loss, shape, line[2], t, value, r, second);
-        } else {
-          r = line[0] + line[1] * t;
+      for (int u = 0; u < U; ++u) now[u] = ahead[u];
+      ask(first_row + U * groups);
+#pragma unroll
+      for (int u = 0; u < U; ++u) {
+        const int i = first_row + u * groups;
+        if (i >= rows) break;
+        const double s = piece.weight ? (double)weight[i] : 1.0;
+        sum += s;
+#pragma unroll
+        for (int q = 0; q < K; ++q) {
+          if (q >= outputs) break;
+          const double *line = lines + 5 * (first + q), t = (double)y[(i64)i * width + (width > 1 ? q : 0)];
+          double r;
+          if (loss == SOFTMAX) {
+            r = line[1] - (t == first + q ? 1.0 : 0.0);
+          } else if (loss == HUBER || loss == OWN) {
+            double value, second;
+            loss_at<double>(loss, shape, line[0], t, value, r, second);
+          } else {
+            r = line[1] + line[2] * t;
+          }
+          r *= s;
+#pragma unroll
+          for (int v = 0; v < V; ++v) sums[q][v] += r * (double)now[u].at[v];
         }
-        r *= s;
 #pragma unroll
-        for (int v = 0; v < V; ++v) sums[q][v] += r * (double)x[v];
-      }
-#pragma unroll
-      for (int v = 0; v < V; ++v) {
-        const double d = (double)x[v] - middle[v];
-        sums[K][v] += s * d;
-        sums[K + 1][v] += s * d * d;
+        for (int v = 0; v < V; ++v) {
+          const double d = (double)now[u].at[v] - middle[v];
+          sums[K][v] += s * d;
+          sums[K + 1][v] += s * d * d;
+        }
       }
     }
   }
@@ -127,44 +139,59 @@ __global__ void __launch_bounds__(256) target_sums(const Piece* __restrict__ pie
 
 // ---- Slopes r at a constant z, and how large they and the numbers are whose difference they are: of each output the sum
 // of s r, then of each target of s r^2, then of s m^2, of each chunk, m = |r| + |y dr / dy| + |z dr / dz|. Where y is the
-// code of a class (classes > 0) r and m are 1 in the last two. -----------------------------------------------------------
+// code of a class (classes > 0) r and m are 1 in the last two. Of a line r = a + c y, dr / dz = d + e y. -----------------
 
 template <typename T>
-__global__ void __launch_bounds__(256) reference_sums(const Piece* __restrict__ pieces,
-                                                      const int* __restrict__ piece_of, int chunk_rows, int width,
-                                                      int classes, const double* __restrict__ lines, int loss,
-                                                      double shape, double* __restrict__ out) {
-  __shared__ double parts[256];
+__global__ void __launch_bounds__(256) slope_sums(const Piece* __restrict__ pieces, const int* __restrict__ piece_of,
+                                                  int chunk_rows, int width, int classes,
+                                                  const double* __restrict__ lines, int loss, double shape,
+                                                  double* __restrict__ out) {
+  __shared__ double parts[3][256];
   const Piece piece = pieces[piece_of[blockIdx.x]];
   const i64 start = (blockIdx.x - piece.chunk) * chunk_rows;
   const int rows = piece.rows - start < chunk_rows ? (int)(piece.rows - start) : chunk_rows;
   const T *y = (const T*)piece.y + start * width, *weight = (const T*)piece.weight + start;
-  const int outputs = classes ? classes : width;
-  for (int j = 0; j < outputs + 2 * width; ++j) {
-    const int kind = j < outputs ? 0 : j < outputs + width ? 1 : 2;
-    const int q = kind == 0 ? j : (j - outputs) % width;
-    const double *line = lines + 3 * q;
-    double sum = 0;
+  const int outputs = classes ? classes : width, all = outputs + 2 * width;
+  const bool is_line = loss != HUBER && loss != OWN;
+  for (int q = 0; q < outputs; ++q) {
+    const double z = lines[5 * q], a = lines[5 * q + 1], c = lines[5 * q + 2], d = lines[5 * q + 3], e = lines[5 * q + 4];
+    double value, at_zero = 0, curvature;
+    if (!is_line) loss_at<double>(loss, shape, z, 0.0, value, at_zero, curvature);
+    double sums[3] = {0, 0, 0};
     for (int i = threadIdx.x; i < rows; i += 256) {
-      const double s = piece.weight ? (double)weight[i] : 1.0;
-      double r = 1, m = 1;
+      const double s = piece.weight ? (double)weight[i] : 1.0, t = (double)y[(i64)i * width + (classes ? 0 : q)];
+      double r, m;
       if (classes) {
-        if (kind == 0) r = line[0] - ((double)y[i] == q ? 1.0 : 0.0);
+        sums[0] += s * (a - (t == q ? 1.0 : 0.0));
+        r = m = 1;
       } else {
-        double value, at_zero, second;
-        loss_at<double>(loss, shape, line[2], 0.0, value, at_zero, second);
-        loss_at<double>(loss, shape, line[2], (double)y[(i64)i * width + q], value, r, second);
-        m = fabs(r) + fabs(r - at_zero) + fabs(line[2]) * second;
+        if (is_line) {
+          r = a + c * t;
+          m = fabs(r) + fabs(c * t) + fabs(z) * (d + e * t);
+        } else {
+          loss_at<double>(loss, shape, z, t, value, r, curvature);
+          m = fabs(r) + fabs(r - at_zero) + fabs(z) * curvature;
+        }
+        sums[0] += s * r;
       }
-      sum += s * (kind == 0 ? r : kind == 1 ? r * r : m * m);
+      sums[1] += s * r * r;
+      sums[2] += s * m * m;
     }
-    parts[threadIdx.x] = sum;
+    for (int j = 0; j < 3; ++j) parts[j][threadIdx.x] = sums[j];
     __syncthreads();
     for (int half = 128; half; half /= 2) {
-      if (threadIdx.x < half) parts[threadIdx.x] += parts[threadIdx.x + half];
+      if (threadIdx.x < half)
+        for (int j = 0; j < 3; ++j) parts[j][threadIdx.x] += parts[j][threadIdx.x + half];
       __syncthreads();
     }
-    if (threadIdx.x == 0) out[(i64)blockIdx.x * (outputs + 2 * width) + j] = parts[0];
+    if (threadIdx.x == 0) {
+      double* to = out + (i64)blockIdx.x * all;
+      to[q] = parts[0][0];
+      if (q < width) {
+        to[outputs + q] = parts[1][0];
+        to[outputs + width + q] = parts[2][0];
+      }
+    }
     __syncthreads();
   }
 }
