@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator
 from functools import cache
+from statistics import median
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.clock import Clock, Record, cases, free, normal, pass_ms, room, round_ms
+from benchmarks.gpu.clock import Clock, Record, cases, free, normal, pass_ms, room, round_ms, seconds_of
 from benchmarks.gpu.rates import copy_rate, read_rate
 from dist_dot import lay_out, losses
+from dist_dot.blocks.device.settle import to_device
 from dist_dot.blocks.kernels import Moments, ValueAndGradient
-from dist_dot.blocks.targets import CheckTarget, TargetSums
+from dist_dot.blocks.targets import ConstantValues, ReferenceSums, TargetSums
 
 GIGABYTES = 4
 DTYPES = ("float32", "float64")
@@ -65,7 +67,7 @@ def each(clock: Clock, dtype: str, quick: bool) -> Iterator[Record]:
     clock = clock.share(0.5) if dtype == DTYPES[0] else clock
     rows = Rows(dtype)
     words = {"rows": rows, "repeats": 9 if quick else 21}
-    todo: list[Any] = [(card, {"rows": rows})] if dtype == DTYPES[0] else []
+    todo: list[Any] = [(card, {"rows": rows}), (arriving, {})] if dtype == DTYPES[0] else []
     todo += [(passes, words | {"p": p}) for p in (FEW if quick else FEATURES)]
     if not quick or dtype == DTYPES[0]:
         todo += [(several, words | {"p": p}) for p in (128, 512)]
@@ -77,6 +79,15 @@ def each(clock: Clock, dtype: str, quick: bool) -> Iterator[Record]:
 def card(rows: Rows) -> Iterator[Record]:
     """Yield the card's rates."""
     yield rows.card()
+
+
+def arriving() -> Iterator[Record]:
+    """Yield the rate at which rows of the host come to the card, as they are and cast on the way."""
+    for source in DTYPES:
+        X = np.ones((4_000_000, 128), source)
+        times = seconds_of(lambda X=X: to_device(X, "float32"), 5, warm=1)
+        common = {"benchmark": "arriving", "source": source, "dtype": "float32", "seconds": median(times)}
+        yield common | {"gb_s": X.size * 4 / median(times) / 1e9, "host_gb_s": X.nbytes / median(times) / 1e9}
 
 
 def passes(rows: Rows, p: int, repeats: int) -> Iterator[Record]:
@@ -134,9 +145,10 @@ def others(rows: Rows, p: int, repeats: int) -> Iterator[Record]:
     X = rows.X(p)
     blocks, n, itemsize = lay_out(X, labels(X.shape[0], rows.dtype)), X.shape[0], X.dtype.itemsize
     for kernel, at, nbytes in (
+        (ReferenceSums(losses.Logistic()), np.zeros(p + 1), n * (p + 1) * itemsize),
         (Moments(), np.zeros(p + 1), n * (p + 1) * itemsize),
-        (CheckTarget(losses.Logistic()), np.zeros(0), n * itemsize),
         (TargetSums(losses.Logistic()), np.zeros(0), n * itemsize),
+        (ConstantValues(losses.Logistic()), np.zeros(1), n * itemsize),
     ):
         taken = round_ms(blocks, kernel, at, repeats)
         yield {

@@ -65,6 +65,13 @@ def looks(records: list[Record]) -> str:
     return titled("What looks at X and y, or at y alone, before a fit:", rows, head)
 
 
+def arrivals(records: list[Record]) -> str:
+    """Return the table of rows that come from the host."""
+    rows = [[r["source"], r["dtype"], f"{r['gb_s']:.1f}", f"{r['host_gb_s']:.1f}"] for r in of(records, "arriving")]
+    words = "4,000,000 x 128 rows of the host, brought to the card by as many threads as that takes:"
+    return titled(words, rows, ["from", "to", "GB/s of the card's bytes", "of the host's"])
+
+
 def grams(records: list[Record]) -> str:
     """Return the table of Gram matrices."""
     rows = [
@@ -167,7 +174,7 @@ def agreement(records: list[Record]) -> str:
     return f"Largest relative difference of a coefficient from that of the CPU path: {', '.join(far)}.\n" if far else ""
 
 
-TABLES = (passes, columns, looks, grams, fits, agreement, starts, evaluations, places, bits, failures)
+TABLES = (passes, columns, looks, arrivals, grams, fits, agreement, starts, evaluations, places, bits, failures)
 
 
 def of(records: list[Record], benchmark: str) -> list[Record]:

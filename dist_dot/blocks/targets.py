@@ -209,7 +209,9 @@ class SlopeSizes:
 
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
         """Look at y and the weights."""
-        return rows.slope_sums(self.loss, parameters)[:, len(parameters) :] if rows.has_pass(self.loss) else None
+        if not rows.has_pass(self.loss):
+            return None
+        return rows.slope_sums(self.loss, parameters)[:, len(parameters) :].copy()
 
 
 def _without_columns(block: Block) -> Block:

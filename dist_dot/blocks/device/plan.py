@@ -10,14 +10,13 @@ from math import ceil
 
 # Most columns of parameters that share a read of X.
 COLUMNS = 8
-# Bytes of a chunk of narrow and of wide rows, and the fewest and the most rows of each: so few chunks that their sums
-# weigh little beside the rows, so many that all CTAs have about the same work.
-CHUNK, NARROW_ROWS = 512 << 10, (128, 8 << 10)
-WIDE_CHUNK, WIDE_ROWS = 4 << 20, (256, 512)
+# Bytes and most rows of a chunk of narrow rows, the rows of one of wide rows, and the fewest for each column of
+# parameters: so few chunks that their sums weigh little beside the rows, so many that all CTAs have as much work.
+CHUNK, NARROW_ROWS, WIDE_ROWS, FEWEST_ROWS = 512 << 10, 8 << 10, 512, 128
 # Bytes of the widest row that a warp works on, and of the widest at all: its stages fill the shared memory.
 BY_WARPS, WIDEST = 1 << 10, 80 << 10
 # Bytes of a row from which on a CTA of 16 warps works on it instead of 8.
-WIDE = 32 << 10
+WIDE = 16 << 10
 # Bytes of shared memory that a CTA may have on the cards that this is made for (compute capability 9.0), and those
 # that leave room for a second one.
 MOST_SHARED, HALF_SHARED = 225 << 10, 113 << 10
@@ -125,7 +124,7 @@ def _by_warps(p: int, itemsize: int, columns: int, numbers: int) -> Plan:
 
 def _by_block(p: int, itemsize: int, columns: int, numbers: int) -> Plan:
     row, vectors = p * itemsize, ceil(p / numbers)
-    rows = 8 if row <= 4 << 10 else 4 if row <= 12 << 10 else 2 if 4 * row <= MOST_SHARED else 1
+    rows = 8 if row <= 4 << 10 else 4 if row <= 24 << 10 else 2 if 4 * row <= MOST_SHARED else 1
     rows = max(1, min(rows, 32 // columns))
     # All warps make the same residuals: of several columns as few as their sums have registers in.
     warps = 16 if row > WIDE else 8 if vectors > 256 else 4
@@ -143,14 +142,14 @@ def _by_block(p: int, itemsize: int, columns: int, numbers: int) -> Plan:
         ctas=1,
         chunk_rows=_chunk_rows(row, columns, rows),
     )
-    # As many stages as leave room for a second CTA, if those are three; else as many as there is room for.
-    three = replace(made, stages=3).shared_bytes(p, itemsize) <= HALF_SHARED
-    most = HALF_SHARED if three else MOST_SHARED
+    # As many stages as leave room for a second CTA, if those are two; else as many as there is room for.
+    two = replace(made, stages=2).shared_bytes(p, itemsize) <= HALF_SHARED
+    most = HALF_SHARED if two else MOST_SHARED
     while made.shared_bytes(p, itemsize) > most:
         made = replace(made, stages=made.stages - 1) if made.stages > 2 else replace(made, rows=made.rows // 2)
-    return made
+    return replace(made, ctas=2) if two and columns == 1 and warps == 8 else made
 
 
 def _chunk_rows(row: int, columns: int, step: int) -> int:
-    nbytes, (fewest, most) = (CHUNK, NARROW_ROWS) if row <= BY_WARPS else (WIDE_CHUNK, WIDE_ROWS)
-    return step * ceil(max(fewest * columns, min(most, nbytes // row)) / step)
+    wanted = min(NARROW_ROWS, CHUNK // row) if row <= BY_WARPS else WIDE_ROWS
+    return step * ceil(max(FEWEST_ROWS * columns, wanted) / step)

@@ -22,9 +22,9 @@ WISHES = (AUTO, CPU, CUDA)
 INSTALL = 'pip install "dist-dot[gpu-cuda13]", or [gpu-cuda12] for a driver of CUDA 12'
 # A thread copies some 5 GB/s to pinned memory, the bus takes 55 from there: each of several fills a tile of its own
 # while others are on their way. From 1 MB on the threads are worth waking.
-TILE = 4 << 20
+TILE = 8 << 20
 SMALL = 1 << 20
-FILLERS = 16
+FILLERS = 8
 
 
 def known(wish: str) -> None:

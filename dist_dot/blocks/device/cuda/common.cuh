@@ -36,6 +36,15 @@ enum Loss { SQUARED, LOGISTIC, POISSON, GAMMA, HUBER, SOFTMAX, OWN };
 #define ALL 0xffffffffu
 #define DEVICE __device__ __forceinline__
 
+template <typename T>
+struct Sixteen {  // bytes
+  typedef float4 type;
+};
+template <>
+struct Sixteen<double> {
+  typedef double2 type;
+};
+
 // V numbers that lie side by side, in one load where they are 16 bytes and aligned.
 template <typename T, int V, bool A>
 struct Numbers {
@@ -51,7 +60,8 @@ struct Numbers {
   // As above, of what is read once.
   DEVICE void stream(const T* from) {
     if constexpr (A && V * sizeof(T) == 16) {
-      *reinterpret_cast<float4*>(at) = __ldcs(reinterpret_cast<const float4*>(from));
+      typedef typename Sixteen<T>::type Bytes;
+      *reinterpret_cast<Bytes*>(at) = __ldcs(reinterpret_cast<const Bytes*>(from));
     } else {
 #pragma unroll
       for (int v = 0; v < V; ++v) at[v] = from[v];

@@ -4,7 +4,7 @@
 // `first` on. --------------------------------------------------------------------------------------------------
 
 template <typename T, int V, bool A, int K>
-__global__ void __launch_bounds__(256) moments(const Piece* __restrict__ pieces, const int* __restrict__ piece_of, int p,
+__global__ void __launch_bounds__(256, K > 1 ? 1 : 3) moments(const Piece* __restrict__ pieces, const int* __restrict__ piece_of, int p,
                                                int chunk_rows, int across, const double* __restrict__ centre, int width,
                                                int first, int outputs, const double* __restrict__ lines, int loss,
                                                double shape, double* __restrict__ out) {
@@ -25,50 +25,65 @@ __global__ void __launch_bounds__(256) moments(const Piece* __restrict__ pieces,
     middle[v] = K == 0 && column + v < p ? centre[column + v] : 0;
   }
   if (column < p) {
-    // The next U rows of a thread are on their way while it adds up those before.
-    constexpr int U = V > 1 ? 4 : 8;
+    // The next U rows of a thread, their weights, and the first of their targets are on their way while it adds up those
+    // before.
+    constexpr int U = V > 1 ? 2 : 4;
     Numbers<T, V, A> ahead[U];
+    T weight_ahead[U], y_ahead[U];
     auto ask = [&](int first_row) {
 #pragma unroll
       for (int u = 0; u < U; ++u) {
         const int i = first_row + u * groups;
-        if (i < rows) ahead[u].stream(X + (i64)i * p);
+        weight_ahead[u] = y_ahead[u] = 1;
+        if (i < rows) {
+          ahead[u].stream(X + (i64)i * p);
+          if (piece.weight) weight_ahead[u] = weight[i];
+          if (K > 0) y_ahead[u] = y[(i64)i * width];
+        }
       }
     };
     ask(group);
     for (int first_row = group; first_row < rows; first_row += U * groups) {
       Numbers<T, V, A> now[U];
+      T weight_now[U], y_now[U];
 #pragma unroll
-      for (int u = 0; u < U; ++u) now[u] = ahead[u];
+      for (int u = 0; u < U; ++u) {
+        now[u] = ahead[u];
+        weight_now[u] = weight_ahead[u];
+        y_now[u] = y_ahead[u];
+      }
       ask(first_row + U * groups);
 #pragma unroll
       for (int u = 0; u < U; ++u) {
         const int i = first_row + u * groups;
-        if (i >= rows) break;
-        const double s = piece.weight ? (double)weight[i] : 1.0;
-        sum += s;
+        if (i < rows) {
+          const double s = (double)weight_now[u];
+          sum += s;
 #pragma unroll
-        for (int q = 0; q < K; ++q) {
-          if (q >= outputs) break;
-          const double *line = lines + 5 * (first + q), t = (double)y[(i64)i * width + (width > 1 ? q : 0)];
-          double r;
-          if (loss == SOFTMAX) {
-            r = line[1] - (t == first + q ? 1.0 : 0.0);
-          } else if (loss == HUBER || loss == OWN) {
-            double value, second;
-            loss_at<double>(loss, shape, line[0], t, value, r, second);
-          } else {
-            r = line[1] + line[2] * t;
+          for (int q = 0; q < K; ++q) {
+            if (q < outputs) {
+              const double* line = lines + 5 * (first + q);
+              const double t = (double)(q == 0 || width == 1 ? y_now[u] : y[(i64)i * width + q]);
+              double r;
+              if (loss == SOFTMAX) {
+                r = line[1] - (t == first + q ? 1.0 : 0.0);
+              } else if (loss == HUBER || loss == OWN) {
+                double value, second;
+                loss_at<double>(loss, shape, line[0], t, value, r, second);
+              } else {
+                r = line[1] + line[2] * t;
+              }
+              r *= s;
+#pragma unroll
+              for (int v = 0; v < V; ++v) sums[q][v] += r * (double)now[u].at[v];
+            }
           }
-          r *= s;
 #pragma unroll
-          for (int v = 0; v < V; ++v) sums[q][v] += r * (double)now[u].at[v];
-        }
-#pragma unroll
-        for (int v = 0; v < V; ++v) {
-          const double d = (double)now[u].at[v] - middle[v];
-          sums[K][v] += s * d;
-          sums[K + 1][v] += s * d * d;
+          for (int v = 0; v < V; ++v) {
+            const double d = (double)now[u].at[v] - middle[v];
+            sums[K][v] += s * d;
+            sums[K + 1][v] += s * d * d;
+          }
         }
       }
     }
