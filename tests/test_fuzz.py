@@ -13,6 +13,11 @@ def test_fits_are_minima_and_the_same_ones_in_other_words(number):
     assert not check(drawn(3, number, ordinary=True))
 
 
+@pytest.mark.parametrize(("seed", "number"), [(15, 1149), (17, 947), (19, 4822), (21, 8380)])
+def test_cases_that_found_something_once(seed, number):
+    assert not check(drawn(seed, number, ordinary=True))
+
+
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_each_way_to_say_the_same_is_tried(variant):
     plain = replace(drawn(1, 0, ordinary=True), family="squared", n=60, p=3, variant=variant, route="objective")

@@ -151,6 +151,7 @@ class GradientDescent:
         return replace(state, parameters=parameters, value=value, gradient=gradient, v=v, x=x, t=t)
 
 
+@np.errstate(invalid="ignore", over="ignore")  # where F is not finite, its gradient is not
 def _backtracked(objective: Objective, state: GradientState, g: Array, x: Array, v: Array, t: float) -> GradientState:
     """Move to v if the plain step to x has descended as far as it must; else stay, with twice the curvature."""
     parameters = np.array([to_parameters(point, state.scale, state.mean) for point in (v, x)])

@@ -149,9 +149,13 @@ def _ratio(size: float, bound: float) -> float:
 
 
 def _should_have_ended(reference: Reference, found: fits.Outcome, word: str) -> bool:
-    """Newton's steps are few wherever there is a minimum; those of L-BFGS where the condition is moderate."""
+    """Newton's steps are few wherever there is a minimum; those of L-BFGS where the condition is moderate.
+
+    The curvature of the Huber loss jumps, where a row becomes an outlier: a step of Newton's may end at each jump.
+    """
     well = _well_conditioned(reference, found)
-    return word != "gradient" and (well or (word != "lbfgs" and found.alpha > 0))
+    smooth = reference.rows.family != "huber"
+    return word != "gradient" and (well or (word != "lbfgs" and smooth and found.alpha > 0))
 
 
 def _well_conditioned(reference: Reference, found: fits.Outcome) -> bool:
