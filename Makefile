@@ -31,12 +31,12 @@ wheels-gpu: constraints.txt
 
 # Several processes compile kernels and make what is expected at the same time, where pytest-xdist is there.
 test-gpu: .wheels/site
-	PYTHONPATH=.wheels/site:. $(GPU_PYTHON) -m pytest tests/gpu -o 'norecursedirs=.*' --durations 10 \
+	PYTHONPATH=.wheels/site:.:cluster $(GPU_PYTHON) -m pytest tests/gpu -o 'norecursedirs=.*' --durations 10 \
 		$(shell $(GPU_PYTHON) -c 'import xdist; print("-n 6")' 2>/dev/null) \
 		-W default -W error::sklearn.exceptions.ConvergenceWarning $(TESTS)
 
 bench-gpu: .wheels/site
-	PYTHONPATH=.wheels/site:. $(GPU_PYTHON) -m benchmarks.gpu --out $(GPU_OUT) $(QUICK)
+	PYTHONPATH=.wheels/site:.:cluster $(GPU_PYTHON) -m benchmarks.gpu --out $(GPU_OUT) $(QUICK)
 
 .wheels/site:
 	$(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --target $@ .wheels/*.whl
@@ -59,7 +59,7 @@ MINUTES ?= 60
 SEED ?= 1
 COUNT ?= 1000000
 fuzz: $(VENV)/dev
-	PYTHONPATH=tests:. $(BIN)/python -m fuzz --seed $(SEED) --minutes $(MINUTES) --count $(COUNT) --workers 2 $(FUZZ)
+	PYTHONPATH=tests:.:cluster $(BIN)/python -m fuzz --seed $(SEED) --minutes $(MINUTES) --count $(COUNT) --workers 2 $(FUZZ)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
+import dist_dot_cluster
 import numpy as np
 from sklearn.linear_model import Ridge as Reference
 from sklearn.metrics import r2_score
 
-import cluster
 from benchmarks import flights
 from benchmarks.harness import environment, save
 from dist_dot import LinearRegression, Objective, Ridge, RidgeCV, losses, minimise, solvers
@@ -123,7 +123,7 @@ def main() -> None:
     make = flights.maker()
     X, y = flights.matrix(make)
     here = environment() | {"workers": options.workers, "threads": 1, "n": len(y), "p": X.shape[1]}
-    with cluster.open("local", options.workers) as client:
+    with dist_dot_cluster.open("local", options.workers) as client:
         records = [measure(client, make, X, y, options.repeats) for measure in (ridge, path)]
     records.append(inference(make, X, y))
     for record in records:

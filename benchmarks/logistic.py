@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
+import dist_dot_cluster
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-import cluster
 from benchmarks.flights import WithFolds, maker, matrix
 from benchmarks.harness import environment, save
 from dist_dot import Fit, Objective, losses, solvers
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     make = maker()
-    with cluster.open("local", options.workers) as client:
+    with dist_dot_cluster.open("local", options.workers) as client:
         records = [*fits(client, make, options.repeats), together(client, make)]
     here = environment() | {"workers": options.workers, "threads": 1}
     for record in records:

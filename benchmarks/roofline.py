@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import dist_dot_cluster
 import numpy as np
 
-import cluster
 from benchmarks.harness import CompiledSum, NumpySum, Times, environment, random_blocks, resident, save
 from dist_dot import losses
 from dist_dot.blocks.arrays import Parameters
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=21)
     options = parser.parse_args()
     records = []
-    with cluster.open("local", options.workers) as client:
+    with dist_dot_cluster.open("local", options.workers) as client:
         records.append(memory(client, 2_100_000_000))
         for dtype, p in product(DTYPES, FEATURES):
             blocks = random_blocks(client, options.megabytes * 1_000_000, p, dtype)

@@ -13,10 +13,10 @@ from threading import active_count
 from time import perf_counter
 from typing import Any
 
+import dist_dot_cluster
 import numpy as np
 from distributed import Worker, WorkerPlugin
 
-import cluster
 from benchmarks.harness import environment, random_blocks, resident, save
 from dist_dot import losses
 from dist_dot.blocks.block import Kernel, Report
@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10_000)
     options = parser.parse_args()
-    with cluster.open("local", 2) as client:
+    with dist_dot_cluster.open("local", 2) as client:
         records = [latency(client, p, 2000) for p in (50, 1000)] + [soak(client, options.rounds)]
     here = environment() | {"workers": 2, "threads": 1}
     print(save("rounds", [here | record for record in records]))

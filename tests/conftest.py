@@ -2,11 +2,10 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
+import dist_dot_cluster
 import numpy as np
 import pytest
 from distributed import Client
-
-import cluster
 
 # scikit-learn's check of array API inputs does not run without it; scipy reads it when it is imported.
 os.environ["SCIPY_ARRAY_API"] = "1"
@@ -19,7 +18,7 @@ def clients() -> Iterator[Callable[[int], Client]]:
 
     def start(workers: int) -> Client:
         if workers not in started:
-            opened = cluster.open("local", workers)
+            opened = dist_dot_cluster.open("local", workers)
             started[workers] = opened.__enter__()
             open_clusters.append(opened)
         return started[workers]
@@ -43,8 +42,8 @@ def notices():
     words = []
     handler = logging.Handler()
     handler.emit = lambda record: words.append(record.getMessage())
-    for name in ("dist_dot", "cluster"):
+    for name in ("dist_dot", "dist_dot_cluster"):
         logging.getLogger(name).addHandler(handler)
     yield words
-    for name in ("dist_dot", "cluster"):
+    for name in ("dist_dot", "dist_dot_cluster"):
         logging.getLogger(name).removeHandler(handler)

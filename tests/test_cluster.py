@@ -6,11 +6,11 @@ import signal
 import time
 
 import dask.array as da
+import dist_dot_cluster
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 
-import cluster
 from dist_dot import DataError, Objective, Ridge, Status, lay_out, losses, minimise
 from dist_dot.blocks.cluster import gather
 from dist_dot.blocks.kernels import Moments
@@ -90,7 +90,7 @@ def test_a_local_cluster_brings_back_workers_whose_nannies_are_gone(many_blocks,
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)  # a nanny of other tests sets it, for this process too
     X, y = many_blocks
     gone = []
-    with cluster.open("local", 2) as client:
+    with dist_dot_cluster.open("local", 2) as client:
 
         def close(progress):
             if progress.iteration >= 20 and not gone:
@@ -130,7 +130,7 @@ def test_workers_that_are_all_paused_are_named(monkeypatch):
         dask_worker.memory_manager.memory_pause_fraction = 1e-6
 
     X = np.ones((100, 2))
-    with cluster.open("local", 2) as client, client.as_current():
+    with dist_dot_cluster.open("local", 2) as client, client.as_current():
         client.run(pause)
         with pytest.raises(ClusterError, match=r"^waited 1 s .* paused all workers.*: tcp://.* uses \d+ MiB of [\d,]+"):
             lay_out(chunked(X, 50), chunked(X[:, 0], 50))
@@ -147,7 +147,7 @@ def test_a_worker_that_is_paused_at_work_is_waited_for(monkeypatch):
         time.sleep(6.0)
         return 7
 
-    with cluster.open("local", 1) as client:
+    with dist_dot_cluster.open("local", 1) as client:
         future = client.submit(work)
         time.sleep(0.5)
         client.run(pause)
@@ -263,7 +263,7 @@ def test_a_killed_worker_costs_no_bits(many_blocks):
     with pytest.warns(match="stopped at max_iter"):
         here = straight(X, y)
     deaths = []
-    with cluster.open("local", 2) as client:
+    with dist_dot_cluster.open("local", 2) as client:
 
         def kill(progress):
             if progress.iteration >= 20 and not deaths:

@@ -3,11 +3,11 @@
 import copyreg
 import pickle
 
+import dist_dot_cluster.errors
 import pytest
 import tblib.pickling_support
 from distributed.protocol import pickle as dask_pickle
 
-import cluster.errors
 from dist_dot import errors
 from dist_dot.blocks.worker import as_sent
 
@@ -22,9 +22,9 @@ DOCUMENTED = {
     errors.DeadlineError: (errors.ClusterError, TimeoutError),
     errors.RunCancelled: (errors.ClusterError,),
     errors.RunDetached: (errors.ClusterError,),
-    cluster.errors.ClusterWordError: (ValueError,),
-    cluster.errors.KubernetesError: (cluster.errors.ClusterWordError,),
-    cluster.errors.PodsError: (cluster.errors.KubernetesError,),
+    dist_dot_cluster.errors.ClusterWordError: (ValueError,),
+    dist_dot_cluster.errors.KubernetesError: (dist_dot_cluster.errors.ClusterWordError,),
+    dist_dot_cluster.errors.PodsError: (dist_dot_cluster.errors.KubernetesError,),
 }
 
 
@@ -69,7 +69,7 @@ def test_an_exception_survives_the_way_to_the_client(kind, way):
 
 
 def test_no_public_exception_is_missing_above():
-    for module in (errors, cluster.errors):
+    for module in (errors, dist_dot_cluster.errors):
         public = {each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Exception)}
         assert {each for each in public if each.__module__ == module.__name__} <= DOCUMENTED.keys()
 

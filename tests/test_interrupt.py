@@ -151,12 +151,12 @@ def test_predict_leaves_nothing(folder, cluster):
 
 NOTEBOOK = """
 import numpy as np, dask.array as da
-import cluster
+import dist_dot_cluster
 from dist_dot import Ridge
 from dist_dot.blocks.cluster import ClusterBlocks
 
 if __name__ == "__main__":
-    with cluster.open("local:2") as client:
+    with dist_dot_cluster.open("local:2") as client:
         X = da.from_array(np.random.default_rng(0).standard_normal((2000, 3)), chunks=(500, 3))
         y = X @ np.arange(3.0) + 1.0
         start = ClusterBlocks.start

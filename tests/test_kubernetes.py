@@ -6,10 +6,9 @@ import socket
 import sys
 
 import pytest
-
-from cluster import runner
-from cluster.runner import Cluster, Outcome
-from cluster.trouble import KILLS, MADE, PLACED, RETRIED, Watch, troubles, without_scheduler
+from dist_dot_cluster import runner
+from dist_dot_cluster.pod_diagnosis import KILLS, MADE, PLACED, RETRIED, Watch, troubles, without_scheduler
+from dist_dot_cluster.runner import Cluster, Outcome
 
 
 def pod(name="x-1", component="worker", phase="Pending", limit="1Gi", conditions=(), **container):

@@ -10,10 +10,18 @@ import kubernetes_validate
 import pytest
 import yaml
 from dask.utils import parse_bytes
-
-from cluster.errors import KubernetesError
-from cluster.manifests import Pods, Volume, dask_cluster, network_policy, owned_by, pods_of, reader_pod, run_name
-from cluster.submit import Submission
+from dist_dot_cluster.errors import KubernetesError
+from dist_dot_cluster.manifests import (
+    Pods,
+    Volume,
+    dask_cluster,
+    network_policy,
+    owned_by,
+    pods_of,
+    reader_pod,
+    run_name,
+)
+from dist_dot_cluster.submit import Submission
 
 PODS = Pods("registry.example/dist-dot:0.1.0", volumes=(Volume("data", "/data"),))
 EVERYTHING = Pods(

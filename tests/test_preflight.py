@@ -4,13 +4,13 @@ import os
 import signal
 import time
 
+import dist_dot_cluster
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 from remote import remote
 from test_jobs import JOB, make_table
 
-import cluster
 from dist_dot.blocks import service
 from dist_dot.blocks.block import cut
 from dist_dot.blocks.remote import runs
@@ -134,7 +134,7 @@ def test_rows_that_do_not_fit_are_refused_before_they_are_read(clients, notices)
 def test_a_frozen_worker_is_named(monkeypatch):
     monkeypatch.setattr(preflight, "DEADLINE", 3.0)
     monkeypatch.setattr(preflight, "SILENT", 1.5)
-    with cluster.open("local:2") as client:
+    with dist_dot_cluster.open("local:2") as client:
         address, process = next(iter(client.run(os.getpid).items()))
         os.kill(process, signal.SIGSTOP)
         try:
@@ -186,7 +186,7 @@ def test_data_of_this_machine_only(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = {"source": "/proc/self/cwd/table.parquet", "target": "late", "numeric": ["delay"]}
     (tmp_path / "cluster").mkdir()
-    with remote(tmp_path / "cluster", 1) as there, cluster.open(there.address) as client:
+    with remote(tmp_path / "cluster", 1) as there, dist_dot_cluster.open(there.address) as client:
         job = parse_job({"data": data, "output": {"folder": str(tmp_path / "run")}})
         with pytest.raises(JobError, match="cannot be opened on worker .* it is a path of this machine: put it where"):
             run_job(job, client, lambda progress: False, lambda name: None)
@@ -227,12 +227,15 @@ def test_a_scheduler_that_takes_no_plugins_is_given_the_service_by_a_preload(tmp
         with client.as_current():
             return Ridge(solver="gradient_descent").fit(da.from_array(X, chunks=(100, 3)), da.from_array(y, chunks=100))
 
-    with remote(tmp_path, 1) as there, cluster.open(there.address) as client:
+    with remote(tmp_path, 1) as there, dist_dot_cluster.open(there.address) as client:
         with pytest.raises(
             ClusterError, match="takes no plugins .*: .* dask scheduler --preload dist_dot.blocks.service"
         ):
             fit(client)
-    with remote(tmp_path, 1, "--preload", "dist_dot.blocks.service") as there, cluster.open(there.address) as client:
+    with (
+        remote(tmp_path, 1, "--preload", "dist_dot.blocks.service") as there,
+        dist_dot_cluster.open(there.address) as client,
+    ):
         assert fit(client).fit_.where == "a Dask cluster of 1 worker"
         check_cluster(client)
         assert "the scheduler is not compared with this process: The 'run_function' handler" in notices[0]

@@ -3,16 +3,16 @@
 import json
 import sys
 
+import dist_dot_cluster
 import pytest
 import yaml
 from click.testing import CliRunner
+from dist_dot_cluster import KubernetesError
+from dist_dot_cluster.manifests import COMPONENT, RUN, owned_by
+from dist_dot_cluster.namespace import Namespace
+from dist_dot_cluster.submit import delete, find, follow, submit
 from test_manifests import submission
 
-import cluster
-from cluster import KubernetesError
-from cluster.manifests import COMPONENT, RUN, owned_by
-from cluster.namespace import Namespace
-from cluster.submit import delete, find, follow, submit
 from dist_dot.jobs.cli import main
 
 JOB = """
@@ -89,7 +89,10 @@ def test_without_the_packages_the_error_says_what_to_install(monkeypatch):
 
 
 def test_the_word_needs_pods():
-    with pytest.raises(cluster.ClusterWordError, match="kubernetes needs pods"), cluster.open("kubernetes"):
+    with (
+        pytest.raises(dist_dot_cluster.ClusterWordError, match="kubernetes needs pods"),
+        dist_dot_cluster.open("kubernetes"),
+    ):
         pass
 
 
@@ -172,7 +175,7 @@ def ended(space, condition, message):
     ],
 )
 def test_the_outcome_is_what_the_last_runner_has_left(condition, message, outcome, monkeypatch):
-    monkeypatch.setattr("cluster.submit._listen", lambda namespace, pod, log: _Done())
+    monkeypatch.setattr("dist_dot_cluster.submit._listen", lambda namespace, pod, log: _Done())
     space = Fake()
     submit(space, submission())
     ended(space, condition, message)
@@ -185,8 +188,8 @@ class _Done:
 
 
 def test_an_api_server_that_is_away_for_a_while_does_not_end_the_wait(monkeypatch):
-    monkeypatch.setattr("cluster.submit._listen", lambda namespace, pod, log: _Done())
-    monkeypatch.setattr("cluster.submit.LOOK", 0.0)
+    monkeypatch.setattr("dist_dot_cluster.submit._listen", lambda namespace, pod, log: _Done())
+    monkeypatch.setattr("dist_dot_cluster.submit.LOOK", 0.0)
     space, away = Fake(), [True, True]
     submit(space, submission())
     ended(space, "Complete", json.dumps({"status": 0, "error": ""}))
@@ -200,7 +203,7 @@ def test_an_api_server_that_is_away_for_a_while_does_not_end_the_wait(monkeypatc
     space.troubles = troubles
     assert follow(space, "flights-1", print, print) == (0, "")
     away[:] = [True]
-    monkeypatch.setattr("cluster.submit.OUTAGE", -1.0)
+    monkeypatch.setattr("dist_dot_cluster.submit.OUTAGE", -1.0)
     with pytest.raises(KubernetesError, match="no answer"):
         follow(space, "flights-1", print, print)
 

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import dask
 import dask.array as da
+import dist_dot_cluster
 import pytest
 import trustme
+from dist_dot_cluster import ClusterWordError
+from dist_dot_cluster.local import GIB, SMALLEST, sizes
 from distributed import LocalCluster, Security
 from remote import remote
 from test_jobs import JOB, make_table
 
-import cluster
-from cluster import ClusterWordError
-from cluster.local import GIB, SMALLEST, sizes
 from dist_dot import Ridge
 from dist_dot.jobs.cli import _place
 from dist_dot.jobs.job import Cluster
@@ -28,7 +28,7 @@ from dist_dot.jobs.job import Cluster
 
 def refused(word, **options):
     """Return why a word yields no cluster."""
-    with pytest.raises(ClusterWordError) as error, cluster.open(word, **options):
+    with pytest.raises(ClusterWordError) as error, dist_dot_cluster.open(word, **options):
         pass
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -42,7 +42,7 @@ def test_unknown_words_are_named():
 
 
 def test_none_is_this_process():
-    with cluster.open("none") as client:
+    with dist_dot_cluster.open("none") as client:
         assert client is None
 
 
@@ -72,7 +72,7 @@ def test_more_workers_than_the_memory_holds_are_refused():
 
 LOCAL = """
 import os
-import cluster
+import dist_dot_cluster
 
 def look():
     import scipy.linalg
@@ -81,7 +81,7 @@ def look():
     return threads, os.environ.get("MALLOC_TRIM_THRESHOLD_"), os.environ["MKL_NUM_THREADS"]
 
 if __name__ == "__main__":
-    with cluster.open("local:1") as client:
+    with dist_dot_cluster.open("local:1") as client:
         print(*client.run(look).values())
 """
 
@@ -119,12 +119,12 @@ def empty(tmp_path_factory):
 
 
 def test_an_address_waits_for_workers_and_says_so(empty, notices, monkeypatch):
-    monkeypatch.setattr("cluster.address.SPEAK", 0.1)
+    monkeypatch.setattr("dist_dot_cluster.address.SPEAK", 0.1)
     words = refused(empty.address, patience=0.5)
     assert f"waited 0 s: the scheduler at {empty.address} has no workers; start some, as by `dask worker" in words
     assert f"the scheduler at {empty.address} has no workers; waiting up to 0 s" in notices
     assert "has 0 of 2 workers" in refused(empty.address, workers=2, patience=0.1)
-    with cluster.open(empty.address, workers=0) as client:
+    with dist_dot_cluster.open(empty.address, workers=0) as client:
         assert not client.scheduler_info()["workers"]
         assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0  # the wish is taken back
 
@@ -133,7 +133,7 @@ def test_a_worker_that_comes_late_is_waited_for(empty):
     late = threading.Timer(0.5, empty.start_worker)
     late.start()
     begin = time.monotonic()
-    with cluster.open(empty.address) as client:
+    with dist_dot_cluster.open(empty.address) as client:
         assert client.submit(sum, (1, 2)).result(30) == 3 and time.monotonic() - begin > 0.5
     late.join()
 
@@ -141,7 +141,7 @@ def test_a_worker_that_comes_late_is_waited_for(empty):
 def test_a_cluster_that_adapts_starts_its_first_worker():
     with LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address=":0") as adaptive:
         adaptive.adapt(minimum=0, maximum=1, interval="100 ms")
-        with cluster.open(adaptive.scheduler_address, patience=30) as client:
+        with dist_dot_cluster.open(adaptive.scheduler_address, patience=30) as client:
             assert len(client.scheduler_info()["workers"]) == 1
 
 
@@ -165,7 +165,7 @@ class Files:
 
     @property
     def security(self):
-        return cluster.certificates(self.ca, self.cert, self.key)
+        return dist_dot_cluster.certificates(self.ca, self.cert, self.key)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_a_fit_and_its_rounds_on_a_tls_cluster(encrypted, files, rows):
         comms = [comm for pool in pools for who in dask_scheduler.workers for comm in pool.get(who, ())]
         return [(type(comm).__name__, comm.extra_info.get("cipher", [None])[0]) for comm in comms]
 
-    with cluster.open(encrypted.address, workers=2, security=files.security) as client:
+    with dist_dot_cluster.open(encrypted.address, workers=2, security=files.security) as client:
         before = client.run_on_scheduler(connections)
         there = fit(da.from_array(X, chunks=(100, 7)), da.from_array(y, chunks=100))
         after = client.run_on_scheduler(connections)
@@ -250,11 +250,11 @@ def test_certificates_that_do_not_fit_are_named(encrypted, empty, files, other_f
     begin = time.monotonic()
     words = refused(address, security=other_files.security)
     assert f"the certificate of the scheduler at {address} does not fit the CA of {other_files.ca}" in words
-    words = refused(address, security=cluster.certificates(files.ca, other_files.cert, other_files.key))
+    words = refused(address, security=dist_dot_cluster.certificates(files.ca, other_files.cert, other_files.key))
     assert f"refuses the certificate {other_files.cert} (tlsv1 alert unknown ca)" in words
     texts = (Path(file).read_text() for file in (other_files.ca, other_files.cert, other_files.key))
     assert "does not fit the CA of the certificate given as text: " in refused(
-        address, security=cluster.certificates(*texts)
+        address, security=dist_dot_cluster.certificates(*texts)
     )
     plain = address.replace("tls", "tcp")
     assert f"what listens at {plain} speaks TLS: write {address}" in refused(plain)
@@ -278,15 +278,15 @@ def test_certificates_that_cannot_be_used_are_named(tmp_path, files, other_files
         ((files.ca, files.cert, other_files.key), f"{other_files.key} is not the key of {files.cert}"),
     ):
         with pytest.raises(ClusterWordError) as error:
-            cluster.certificates(*arguments)
+            dist_dot_cluster.certificates(*arguments)
         assert words in str(error.value)
-    assert cluster.certificates(files.ca, str(tmp_path / "both.pem")).tls_client_key is None
+    assert dist_dot_cluster.certificates(files.ca, str(tmp_path / "both.pem")).tls_client_key is None
 
 
 def test_certificates_of_dasks_configuration(encrypted, files):
     tls = {"ca-file": files.ca, "client.cert": files.cert, "client.key": files.key}
     with dask.config.set({f"distributed.comm.tls.{key}": file for key, file in tls.items()}):
-        with cluster.open(encrypted.address) as client:
+        with dist_dot_cluster.open(encrypted.address) as client:
             assert client.submit(sum, (1, 2)).result(30) == 3
 
 
@@ -310,4 +310,4 @@ def test_certificates_of_a_job_are_for_the_cluster_that_it_names():
     assert _place(job, "local", None, None, None) == Cluster("local")
     other = _place(job, None, "other ca", "other cert", None)
     assert other.tls_files == {"tls_ca_file": "other ca", "tls_cert": "other cert"}
-    assert _place(Cluster(), "local", "ca", "cert", "key").tls_files  # which cluster.open refuses
+    assert _place(Cluster(), "local", "ca", "cert", "key").tls_files  # which dist_dot_cluster.open refuses

@@ -8,9 +8,9 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import dist_dot_cluster
 import numpy as np
 
-import cluster
 from benchmarks.gpu.clock import Clock, Record, cases, normal
 from benchmarks.harness import Times
 from dist_dot import LogisticRegression, lay_out, losses
@@ -106,9 +106,9 @@ def opened() -> Iterator[tuple[str, Any]]:
     """Yield a word and a client: dask-cuda's cluster where it can be had, else one worker process."""
     with ExitStack() as stack:
         try:
-            word, client = "cuda", stack.enter_context(cluster.open("cuda"))
-        except cluster.ClusterWordError as error:
+            word, client = "cuda", stack.enter_context(dist_dot_cluster.open("cuda"))
+        except dist_dot_cluster.ClusterWordError as error:
             print(error, file=sys.stderr)
-            word, client = "local:1", stack.enter_context(cluster.open("local:1"))
+            word, client = "local:1", stack.enter_context(dist_dot_cluster.open("local:1"))
         client.wait_for_workers(1, timeout=30)
         yield word, client

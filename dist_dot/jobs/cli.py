@@ -10,12 +10,12 @@ from signal import SIGINT
 from typing import Any, NoReturn
 
 import click
+import dist_dot_cluster
+from dist_dot_cluster import ClusterWordError
+from dist_dot_cluster.namespace import Namespace
 from rich.console import Console
 from rich.logging import RichHandler
 
-import cluster
-from cluster import ClusterWordError
-from cluster.namespace import Namespace
 from dist_dot import __version__
 from dist_dot.errors import DistDotError, InputError, JobError, RunDetached, SolverError
 from dist_dot.jobs.attach import attach_run, find_run, list_runs, resume_job
@@ -294,11 +294,12 @@ def _place(place: Cluster, word: str | None, ca_file: str | None, cert: str | No
 
 @contextmanager
 def _open(place: Cluster) -> Iterator[Any]:
-    security = cluster.certificates(place.tls_ca_file, place.tls_cert, place.tls_key) if place.tls_files else None
+    files = place.tls_ca_file, place.tls_cert, place.tls_key
+    security = dist_dot_cluster.certificates(*files) if place.tls_files else None
     on_kubernetes = place.kind.partition(":")[0] == "kubernetes"
     if on_kubernetes:
         interrupt.limit = None  # pods that were made are deleted, however long that takes
-    with cluster.open(
+    with dist_dot_cluster.open(
         place.kind,
         place.workers,
         place.threads,
@@ -327,7 +328,7 @@ def _detach_or_cancel(line: ProgressLine) -> Callable[[int], bool]:
 @contextmanager
 def _mistakes_named() -> Iterator[None]:
     """Log the warnings of runs, and end with one line and the right status where something is raised."""
-    logs = [logging.getLogger(name) for name in ("dist_dot", "cluster")]
+    logs = [logging.getLogger(name) for name in ("dist_dot", "dist_dot_cluster")]
     for dask in logging.getLogger("distributed").handlers:  # what goes wrong is raised; Dask logs stack traces too
         dask.setLevel(logging.CRITICAL)  # for good: connections that close log it when the cluster is gone
     handler = RichHandler(show_path=False, show_level=False, markup=False)

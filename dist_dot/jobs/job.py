@@ -93,7 +93,7 @@ class Cluster:
     tls_key: str | None = None
     """Its key; none: tls_cert holds it."""
     image: str | None = None
-    """On Kubernetes, of all pods. The next ones are theirs too: see cluster.Pods."""
+    """On Kubernetes, of all pods. The next ones are theirs too: see dist_dot_cluster.Pods."""
     cpus: float = 1.0
     memory: str = "4Gi"
     gpus_per_worker: int = 0

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import click
+from dist_dot_cluster.errors import PodsError
+from dist_dot_cluster.manifests import STORE, Pods, Volume, run_name, to_yaml
+from dist_dot_cluster.namespace import Namespace
+from dist_dot_cluster.submit import Submission, delete, fetch, find, follow, state, submit, submitted
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cluster.errors import PodsError
-from cluster.manifests import STORE, Pods, Volume, run_name, to_yaml
-from cluster.namespace import Namespace
-from cluster.submit import Submission, delete, fetch, find, follow, state, submit, submitted
 from dist_dot.errors import JobError
 from dist_dot.jobs.job import Cluster, Job
 

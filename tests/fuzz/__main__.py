@@ -9,7 +9,8 @@ import sys
 import time
 from collections import defaultdict
 
-import cluster
+import dist_dot_cluster
+
 from fuzz.case import drawn
 from fuzz.check import check, script
 
@@ -31,7 +32,7 @@ def main() -> int:
         found = check(case)
         print(script(case), *(found or [found]), sep="\n")
         return int(bool(found))
-    with cluster.open("local", options.workers) if options.workers else cluster.open("none") as client:
+    with dist_dot_cluster.open(f"local:{options.workers}" if options.workers else "none") as client:
         return _run(options, client)
 
 

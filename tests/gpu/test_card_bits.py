@@ -2,11 +2,11 @@
 
 import cupy
 import dask.array as da
+import dist_dot_cluster
 import numpy as np
 import pytest
 from card import DTYPES, in_parts, laid_out, on_card, rows
 
-import cluster
 from dist_dot import LogisticRegression, Objective, Ridge, lay_out, losses
 from dist_dot.blocks.extended import ResidualProducts
 from dist_dot.blocks.kernels import Curvature, Expansion, GramProduct, HessianProduct, Moments, ValueAndGradient
@@ -94,7 +94,7 @@ def test_checksums_are_of_the_rows():
 
 @pytest.fixture(scope="module")
 def client():
-    with cluster.open("local:1") as client:
+    with dist_dot_cluster.open("local:1") as client:
         yield client
 
 

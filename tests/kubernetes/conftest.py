@@ -9,11 +9,10 @@ import time
 from uuid import uuid4
 
 import pytest
+from dist_dot_cluster import Pods, Volume
+from dist_dot_cluster.namespace import Namespace
 from kr8s.objects import Namespace as KubernetesNamespace
 from lab import CLAIM, DEADLINE, EXAMPLES, Submitted, bits, bring, dist_dot, make_claim, settings
-
-from cluster import Pods, Volume
-from cluster.namespace import Namespace
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,10 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+from dist_dot_cluster.manifests import reader_pod
+from dist_dot_cluster.namespace import MADE
 from kr8s.objects import PersistentVolume, PersistentVolumeClaim, Pod
-
-from cluster.manifests import reader_pod
-from cluster.namespace import MADE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAM = Path(sys.executable).with_name("dist-dot")
@@ -49,7 +48,7 @@ KILL = """
 import os, pathlib, signal
 for entry in pathlib.Path("/proc").glob("[0-9]*"):
     words = (entry / "cmdline").read_text().split("\\0")
-    if "train" in words and "cluster.runner" not in words:
+    if "train" in words and "dist_dot_cluster.runner" not in words:
         os.kill(int(entry.name), signal.SIGKILL)
 """
 

@@ -1,10 +1,9 @@
 """--cluster kubernetes and kubernetes:NAME: this process is the client, from outside."""
 
 import pytest
+from dist_dot_cluster import Pods, Volume
+from dist_dot_cluster.manifests import dask_cluster
 from lab import CLAIM, DEADLINE, bits, dist_dot, left, settings
-
-from cluster import Pods, Volume
-from cluster.manifests import dask_cluster
 
 
 def pod_settings(space, image, place):

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import Any
 
-from cluster.errors import KubernetesError, PodsError
-from cluster.manifests import DASK, RUN, Manifest
-from cluster.trouble import Trouble, Watch, troubles, without_scheduler
+from dist_dot_cluster.errors import KubernetesError, PodsError
+from dist_dot_cluster.manifests import DASK, RUN, Manifest
+from dist_dot_cluster.pod_diagnosis import Trouble, Watch, troubles, without_scheduler
 
 INSTALL = 'this needs kr8s and dask-kubernetes: pip install "dist-dot[kubernetes]"'
 MADE = ("Job", "DaskCluster", "DaskWorkerGroup", "Deployment", "Service", "Pod", "NetworkPolicy", "ConfigMap",

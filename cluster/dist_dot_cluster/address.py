@@ -13,10 +13,10 @@ from distributed import Client, Security
 from distributed.comm import get_address_host_port
 from distributed.utils import silence_logging_cmgr
 
-from cluster.errors import ClusterWordError
-from cluster.tls import WAYS, context, named
+from dist_dot_cluster.errors import ClusterWordError
+from dist_dot_cluster.tls import WAYS, context, named
 
-log = logging.getLogger("cluster")
+log = logging.getLogger("dist_dot_cluster")
 
 # Seconds.
 TIMEOUT = 30.0  # for the scheduler's answer

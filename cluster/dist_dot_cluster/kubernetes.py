@@ -7,9 +7,9 @@ from time import monotonic, sleep
 
 from distributed import Client
 
-from cluster.errors import KubernetesError
-from cluster.manifests import DASK_COMPONENT, Manifest, Pods, dask_cluster, network_policy, owned_by, run_name
-from cluster.namespace import Namespace
+from dist_dot_cluster.errors import KubernetesError
+from dist_dot_cluster.manifests import DASK_COMPONENT, Manifest, Pods, dask_cluster, network_policy, owned_by, run_name
+from dist_dot_cluster.namespace import Namespace
 
 WAIT = 900.0  # seconds for the pods to run: a node may have to be started for them, and the image pulled
 JOIN = 60.0  # seconds for workers that run to find the scheduler

@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster, Status
 from distributed.system import MEMORY_LIMIT
 from tornado.ioloop import PeriodicCallback
 
-from cluster.errors import ClusterWordError
+from dist_dot_cluster.errors import ClusterWordError
 
 GIB = 1 << 30
 USUAL = GIB  # of memory for a worker, at least, where nobody says how many workers there are

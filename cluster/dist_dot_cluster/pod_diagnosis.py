@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from cluster.manifests import COMPONENT, DASK_COMPONENT
+from dist_dot_cluster.manifests import COMPONENT, DASK_COMPONENT
 
 # Seconds that a trouble may last before it is taken for good.
 AT_ONCE, RETRIED, PLACED = 0.0, 30.0, 900.0  # no retry mends it; a registry may come back; a node may be on its way

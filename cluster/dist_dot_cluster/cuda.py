@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from distributed import Client
 
-from cluster.errors import ClusterWordError
-from cluster.local import deaf_to_interrupts, kept, killed_on_interrupt
+from dist_dot_cluster.errors import ClusterWordError
+from dist_dot_cluster.local import deaf_to_interrupts, kept, killed_on_interrupt
 
 
 @contextmanager

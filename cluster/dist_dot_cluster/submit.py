@@ -11,8 +11,8 @@ from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 
-from cluster.errors import KubernetesError, PodsError
-from cluster.manifests import (
+from dist_dot_cluster.errors import KubernetesError, PodsError
+from dist_dot_cluster.manifests import (
     COMPONENT,
     RUN,
     STORE,
@@ -29,8 +29,8 @@ from cluster.manifests import (
     runner_job,
     runner_rights,
 )
-from cluster.namespace import Namespace
-from cluster.trouble import Watch
+from dist_dot_cluster.namespace import Namespace
+from dist_dot_cluster.pod_diagnosis import Watch
 
 LOOK = 1.0  # seconds between two looks at a run
 OUTAGE = 120.0  # seconds that the API server may be out of reach

@@ -6,11 +6,11 @@ from typing import Any
 
 from distributed import Security
 
-from cluster.errors import ClusterWordError
+from dist_dot_cluster.errors import ClusterWordError
 
 WAYS = (
     "give --tls-ca-file, --tls-cert and --tls-key on the command line, tls_ca_file, tls_cert and tls_key in [cluster], "
-    "security=cluster.certificates(...) in Python, or distributed.comm.tls in Dask's configuration"
+    "security=dist_dot_cluster.certificates(...) in Python, or distributed.comm.tls in Dask's configuration"
 )
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from distributed import Client
 
-from cluster.address import scheduler_at
-from cluster.cuda import cuda_cluster
-from cluster.errors import ClusterWordError
-from cluster.kubernetes import existing_cluster, operator_cluster
-from cluster.local import local_cluster
-from cluster.manifests import Pods
+from dist_dot_cluster.address import scheduler_at
+from dist_dot_cluster.cuda import cuda_cluster
+from dist_dot_cluster.errors import ClusterWordError
+from dist_dot_cluster.kubernetes import existing_cluster, operator_cluster
+from dist_dot_cluster.local import local_cluster
+from dist_dot_cluster.manifests import Pods
 
 WORDS = "'none', 'local', 'local:4', 'cuda', 'tcp://host:8786', 'tls://host:8786', 'kubernetes' or 'kubernetes:NAME'"
 
@@ -58,7 +58,7 @@ def open(
             yield client
     elif word == "kubernetes":
         if pods is None:
-            raise ClusterWordError("kubernetes needs pods: give their image, pods=cluster.Pods(image=...)")
+            raise ClusterWordError("kubernetes needs pods: give their image, pods=dist_dot_cluster.Pods(image=...)")
         with operator_cluster(pods, namespace) as client:
             yield client
     elif kind == "kubernetes" and rest:

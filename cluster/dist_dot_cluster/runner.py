@@ -1,6 +1,7 @@
 """In the pod of a run: the command, once all workers are there, and what its end means for the Job.
 
-`python -m cluster.runner --name NAME --namespace NAME --scheduler ADDRESS --workers N [--copy FOLDER URL] -- COMMAND`.
+`python -m dist_dot_cluster.runner --name NAME --namespace NAME --scheduler ADDRESS --workers N [--copy FOLDER URL] --
+COMMAND`.
 Statuses of the command:
 
 - 0 and 3 are done; 2 is a mistake, which no retry mends.

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
 
-from cluster.errors import KubernetesError
+from dist_dot_cluster.errors import KubernetesError
 
 Manifest = dict[str, Any]
 
@@ -229,7 +229,7 @@ def runner_job(name: str, namespace: str, pods: Pods, store: str, settings: tupl
     for setting in settings:
         train += ["--set", setting]
     runner = _container("runner", pods) | {
-        "args": ["python", "-m", "cluster.runner", *options, "--", *train],
+        "args": ["python", "-m", "dist_dot_cluster.runner", *options, "--", *train],
         "resources": _beside(pods),
     }
     runner["env"] += [{"name": "COLUMNS", "value": "120"}]
