@@ -17,7 +17,7 @@ from sklearn.metrics import r2_score
 from benchmarks import flights
 from benchmarks.harness import environment, save
 from dist_dot import LinearRegression, Objective, Ridge, RidgeCV, losses, minimise, solvers
-from dist_dot.blocks.layout import lay_out_rows
+from dist_dot.rounds.layout import lay_out_rows
 from dist_dot.training.cross_validation import CrossValidation
 from dist_dot.typing import Array
 

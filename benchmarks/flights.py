@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from dist_dot.blocks.block import Block, Blocks, cut
-from dist_dot.blocks.layout import lay_out_rows
 from dist_dot.jobs.features import BlockMaker, learn_encoding
 from dist_dot.jobs.job import read_job
 from dist_dot.jobs.sources import Part, Split, open_table
+from dist_dot.rounds.blocks import Blocks
+from dist_dot.rounds.layout import lay_out_rows
+from dist_dot.rows.block import Block, cut
 from dist_dot.typing import Array
 
 JOB = Path(__file__).parent.parent / "examples" / "flights.toml"

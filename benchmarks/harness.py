@@ -15,9 +15,11 @@ import numpy as np
 from numba import njit
 
 import dist_dot
-from dist_dot.blocks.arrays import Parameters
-from dist_dot.blocks.block import Block, Blocks, Cuts, Kernel, Report, cut
-from dist_dot.blocks.layout import lay_out_rows, make_block
+from dist_dot.kernels.kernel import Kernel
+from dist_dot.rounds.blocks import Blocks, Report
+from dist_dot.rounds.layout import lay_out_rows, make_block
+from dist_dot.rows.arrays import Parameters
+from dist_dot.rows.block import Block, Cuts, cut
 from dist_dot.typing import Array
 
 MISSING = "not installed"

@@ -18,9 +18,10 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.flights import WithFolds, maker, matrix
 from benchmarks.harness import environment, save
 from dist_dot import Fit, Objective, losses, solvers
-from dist_dot.blocks.block import Block, Blocks, Cuts, Report
-from dist_dot.blocks.layout import lay_out_rows
 from dist_dot.jobs.features import BlockMaker
+from dist_dot.rounds.blocks import Blocks, Report
+from dist_dot.rounds.layout import lay_out_rows
+from dist_dot.rows.block import Block, Cuts
 from dist_dot.training.loop import Loop
 from dist_dot.training.together import CrossValidated, Together
 from dist_dot.typing import Array

@@ -14,9 +14,10 @@ import numpy as np
 
 from benchmarks.harness import CompiledSum, NumpySum, Times, environment, random_blocks, resident, save
 from dist_dot import losses
-from dist_dot.blocks.arrays import Parameters
-from dist_dot.blocks.block import Block, Blocks
-from dist_dot.blocks.kernels import Curvature, ValueAndGradient
+from dist_dot.kernels.passes import Curvature, ValueAndGradient
+from dist_dot.rounds.blocks import Blocks
+from dist_dot.rows.arrays import Parameters
+from dist_dot.rows.block import Block
 from dist_dot.typing import Array
 
 LOSSES = (losses.Squared(), losses.Logistic())

@@ -19,8 +19,9 @@ from distributed import Worker, WorkerPlugin
 
 from benchmarks.harness import environment, random_blocks, resident, save
 from dist_dot import losses
-from dist_dot.blocks.block import Kernel, Report
-from dist_dot.blocks.kernels import ValueAndGradient
+from dist_dot.kernels.kernel import Kernel
+from dist_dot.kernels.passes import ValueAndGradient
+from dist_dot.rounds.blocks import Report
 
 ECHO = "dist_dot_benchmark_echo"
 

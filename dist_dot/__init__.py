@@ -12,7 +12,6 @@ from dist_dot.errors import DataError, SolverError
 
 if TYPE_CHECKING:
     from dist_dot import losses, solvers
-    from dist_dot.blocks.layout import lay_out
     from dist_dot.linear_model import (
         GammaRegressor,
         LinearRegression,
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     )
     from dist_dot.objective import Objective
     from dist_dot.products import cosine_similarity, dot, gram, inner, top_k
+    from dist_dot.rounds.layout import lay_out
     from dist_dot.training.checkpoint import Checkpoints
     from dist_dot.training.early_stopping import EarlyStopping
     from dist_dot.training.fit import Fit, Progress, Status
@@ -49,7 +49,7 @@ _LAZY = {
     "dot": "dist_dot.products",
     "gram": "dist_dot.products",
     "inner": "dist_dot.products",
-    "lay_out": "dist_dot.blocks.layout",
+    "lay_out": "dist_dot.rounds.layout",
     "minimise": "dist_dot.training.loop",
     "top_k": "dist_dot.products",
 }

@@ -4,10 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dist_dot.blocks.block import Blocks
-from dist_dot.blocks.gram import unpacked
-from dist_dot.blocks.held_out import HeldOut
-from dist_dot.blocks.kernels import (
+from dist_dot.errors import InputError, SolverError
+from dist_dot.kernels.gram import unpacked
+from dist_dot.kernels.passes import (
     Curvature,
     Expansion,
     GramProduct,
@@ -17,10 +16,11 @@ from dist_dot.blocks.kernels import (
     ValueAndGradient,
     coupled,
 )
-from dist_dot.blocks.targets import ConstantValues, ReferenceSums, SlopeSizes, TargetSums
-from dist_dot.errors import InputError, SolverError
+from dist_dot.kernels.targets import ConstantValues, ReferenceSums, SlopeSizes, TargetSums
 from dist_dot.losses import Huber, Loss, line
 from dist_dot.reference import ROUNDING, Reference, Sizes
+from dist_dot.rounds.blocks import Blocks
+from dist_dot.rounds.held_out import HeldOut
 from dist_dot.typing import Array
 
 # Deviations from 0 at which the mean of a column is far: uncentred, the squares of float32 rows have three digits less.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dist_dot.blocks.block import Cuts
+from dist_dot.rows.block import Cuts
 from dist_dot.typing import Array
 
 # How far a sum of a gradient may be off, in roundings of a row's product times the root of their number. On 150 fits of

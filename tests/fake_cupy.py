@@ -162,7 +162,7 @@ class refusing_context:  # noqa: N801
 
 def install(monkeypatch, **machine):
     """Have this process find such a CuPy; return it."""
-    from dist_dot.blocks.device import settle
+    from dist_dot.rows import settle
 
     cupy, cupyx, namespace = module(**machine)
     monkeypatch.setitem(sys.modules, "cupy", cupy)

@@ -28,10 +28,10 @@ from dist_dot import (
     minimise,
     solvers,
 )
-from dist_dot.blocks.arrays import Parameters, to_host
-from dist_dot.blocks.block import Block
-from dist_dot.blocks.kernels import Curvature, Expansion, GramProduct, HessianProduct, Moments, ValueAndGradient
-from dist_dot.blocks.targets import CheckTarget, ConstantValues, ReferenceSums, SlopeSizes, TargetSums
+from dist_dot.kernels.passes import Curvature, Expansion, GramProduct, HessianProduct, Moments, ValueAndGradient
+from dist_dot.kernels.targets import CheckTarget, ConstantValues, ReferenceSums, SlopeSizes, TargetSums
+from dist_dot.rows.arrays import Parameters, to_host
+from dist_dot.rows.block import Block
 
 LIBRARIES = [array_api_strict, refusing.library]
 SEVERAL = (losses.Squared(), losses.Logistic(), losses.Poisson(), losses.Gamma(), losses.Huber(0.5))

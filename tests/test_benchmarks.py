@@ -13,8 +13,8 @@ from benchmarks.gpu import __main__ as on_a_gpu
 from benchmarks.gpu import clock
 from benchmarks.gpu.report import section
 from dist_dot import losses
-from dist_dot.blocks.arrays import Parameters
-from dist_dot.blocks.kernels import ValueAndGradient
+from dist_dot.kernels.passes import ValueAndGradient
+from dist_dot.rows.arrays import Parameters
 
 
 def test_roofline_from_measurement_to_table_and_plot(clients, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from dist_dot import LinearRegression, LogisticRegression, Objective, lay_out, losses, top_k
-from dist_dot.blocks.blas import one_blas_thread
+from dist_dot.kernels.blas import one_blas_thread
 from dist_dot.linear_model.labels import class_weights
 from dist_dot.products import search
 
@@ -121,7 +121,7 @@ def test_a_run_beside_the_scheduler_has_one_thread(clients):
 FRESH = """
 import numpy, sys
 from threadpoolctl import threadpool_info
-from dist_dot.blocks.blas import one_blas_thread
+from dist_dot.kernels.blas import one_blas_thread
 assert "scipy" not in sys.modules
 with one_blas_thread():
     import scipy.linalg

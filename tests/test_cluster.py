@@ -12,10 +12,10 @@ import pytest
 from distributed import Client, LocalCluster
 
 from dist_dot import DataError, Objective, Ridge, Status, lay_out, losses, minimise
-from dist_dot.blocks.cluster import gather
-from dist_dot.blocks.kernels import Moments
-from dist_dot.blocks.worker import NAME, SMALL, pack, unpack
 from dist_dot.errors import ClusterError, DeadlineError
+from dist_dot.kernels.passes import Moments
+from dist_dot.rounds.cluster import gather
+from dist_dot.rounds.worker import NAME, SMALL, pack, unpack
 from dist_dot.solvers import Exact, GradientDescent
 
 # The arrays of these tests travel inside their graph, which is what Dask warns of.
@@ -69,9 +69,9 @@ def test_a_fit_makes_a_cluster_that_adapts_its_size_start_workers(many_blocks):
 
 
 def test_a_cluster_that_gets_no_workers_is_named(monkeypatch, notices):
-    monkeypatch.setattr("dist_dot.blocks.cluster.SPEAK", 0.2)
-    monkeypatch.setattr("dist_dot.blocks.cluster.LOOK", 0.2)
-    monkeypatch.setattr("dist_dot.blocks.cluster.PATIENCE", 1.0)
+    monkeypatch.setattr("dist_dot.rounds.cluster.SPEAK", 0.2)
+    monkeypatch.setattr("dist_dot.rounds.cluster.LOOK", 0.2)
+    monkeypatch.setattr("dist_dot.rounds.cluster.PATIENCE", 1.0)
     X = np.ones((100, 2))
     with LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as empty, Client(empty) as client:
         with pytest.raises(
@@ -123,8 +123,8 @@ def test_what_we_wish_for_is_marked_as_ours(clients, many_blocks):
 
 
 def test_workers_that_are_all_paused_are_named(monkeypatch):
-    monkeypatch.setattr("dist_dot.blocks.cluster.PAUSED", 1.0)
-    monkeypatch.setattr("dist_dot.blocks.cluster.LOOK", 0.2)
+    monkeypatch.setattr("dist_dot.rounds.cluster.PAUSED", 1.0)
+    monkeypatch.setattr("dist_dot.rounds.cluster.LOOK", 0.2)
 
     def pause(dask_worker):
         dask_worker.memory_manager.memory_pause_fraction = 1e-6
@@ -137,8 +137,8 @@ def test_workers_that_are_all_paused_are_named(monkeypatch):
 
 
 def test_a_worker_that_is_paused_at_work_is_waited_for(monkeypatch):
-    monkeypatch.setattr("dist_dot.blocks.cluster.PAUSED", 2.0)
-    monkeypatch.setattr("dist_dot.blocks.cluster.LOOK", 0.2)
+    monkeypatch.setattr("dist_dot.rounds.cluster.PAUSED", 2.0)
+    monkeypatch.setattr("dist_dot.rounds.cluster.LOOK", 0.2)
 
     def pause(dask_worker):
         dask_worker.memory_manager.memory_pause_fraction = 1e-6

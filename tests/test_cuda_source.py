@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dist_dot.blocks.device.card import OPTIONS, source
-from dist_dot.blocks.device.plan import most_columns, plan
+from dist_dot.kernels.device.card import OPTIONS, source
+from dist_dot.kernels.device.plan import most_columns, plan
 
 PASSES = [(4, 17), (4, 128), (4, 1000), (8, 100)]
 OTHERS = {

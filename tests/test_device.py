@@ -15,14 +15,16 @@ from distributed.sizeof import sizeof
 from sklearn.base import clone
 
 from dist_dot import DataError, LinearRegression, LogisticRegression, PoissonRegressor, Ridge, lay_out
-from dist_dot.blocks import device, layout
-from dist_dot.blocks.arrays import to_host
-from dist_dot.blocks.block import OF_A_DEVICE, Block, LocalBlocks
-from dist_dot.blocks.device import settle
-from dist_dot.blocks.reduce import fold, root
 from dist_dot.errors import DeviceError, InputError
+from dist_dot.kernels import device
+from dist_dot.kernels.tree import fold, root
 from dist_dot.linear_model import LogisticRegressionCV, RidgeCV
 from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
+from dist_dot.rounds import layout
+from dist_dot.rounds.local import LocalBlocks
+from dist_dot.rows import settle
+from dist_dot.rows.arrays import to_host
+from dist_dot.rows.block import OF_A_DEVICE, Block
 
 ESTIMATORS = [LinearRegression, Ridge, RidgeCV, LogisticRegression, LogisticRegressionCV, PoissonRegressor]
 

@@ -16,10 +16,6 @@ from test_rounds import SPEC
 from test_submit import JOB as SUBMITTED
 from test_submit import dry_run
 
-from dist_dot.blocks.block import Block, cut, named
-from dist_dot.blocks.device import settle
-from dist_dot.blocks.device.serialize import Block as Registered
-from dist_dot.blocks.rounds import BUNDLE, Rounds
 from dist_dot.errors import DeviceError, JobError
 from dist_dot.jobs import preflight
 from dist_dot.jobs.cli import main
@@ -27,6 +23,10 @@ from dist_dot.jobs.facts import gpu
 from dist_dot.jobs.job import parse_job
 from dist_dot.jobs.preflight import check_gpu_memory, check_gpus, shared_out
 from dist_dot.jobs.run import run_job
+from dist_dot.kernels.device.serialize import Block as Registered
+from dist_dot.rounds.asking import BUNDLE, Rounds
+from dist_dot.rows import settle
+from dist_dot.rows.block import Block, cut, named
 
 DATA = {"source": "table.parquet", "target": "late", "numeric": ["delay"]}
 GB = 10**9

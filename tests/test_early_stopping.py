@@ -20,11 +20,11 @@ from dist_dot import (
     losses,
     minimise,
 )
-from dist_dot.blocks.arrays import Parameters, to_host
-from dist_dot.blocks.block import Block
-from dist_dot.blocks.held_out import KeptAndScored, held_out
-from dist_dot.blocks.kernels import ValueAndGradient
 from dist_dot.errors import InputError
+from dist_dot.kernels.passes import ValueAndGradient
+from dist_dot.rounds.held_out import KeptAndScored, held_out
+from dist_dot.rows.arrays import Parameters, to_host
+from dist_dot.rows.block import Block
 from dist_dot.solvers import LBFGS, GradientDescent, Newton
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sending large graph")

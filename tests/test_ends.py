@@ -6,10 +6,10 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from dist_dot import LogisticRegression, Objective, Status, lay_out, losses, minimise
-from dist_dot.blocks.arrays import Parameters, to_host
-from dist_dot.blocks.block import Block
-from dist_dot.blocks.kernels import Roundings
 from dist_dot.jobs.cli import EXIT
+from dist_dot.kernels.passes import Roundings
+from dist_dot.rows.arrays import Parameters, to_host
+from dist_dot.rows.block import Block
 from dist_dot.solvers import LBFGS, GradientDescent, Newton
 
 LOSSES = [

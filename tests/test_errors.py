@@ -9,7 +9,7 @@ import tblib.pickling_support
 from distributed.protocol import pickle as dask_pickle
 
 from dist_dot import errors
-from dist_dot.blocks.worker import as_sent
+from dist_dot.rounds.worker import as_sent
 
 DOCUMENTED = {
     errors.DistDotError: (Exception,),

@@ -18,8 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dist_dot import DataError, GammaRegressor, LogisticRegression, PoissonRegressor, losses
-from dist_dot.blocks.arrays import to_host
 from dist_dot.errors import InputError
+from dist_dot.rows.arrays import to_host
 
 # The arrays of these tests travel inside their graph, which is what Dask warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:Sending large graph")
@@ -107,8 +107,8 @@ def test_the_same_minimiser_as_scikit_learn(kind, weighted, fit_intercept, stand
 @pytest.mark.parametrize("kind", OURS)
 def test_the_same_on_a_cluster(kind, blocks, clients, monkeypatch):
     X, y, weight = rows_for(kind)
-    monkeypatch.setattr("dist_dot.blocks.block.SMALLEST", -(-300 // blocks) * 6 * 8)
-    monkeypatch.setattr("dist_dot.blocks.block.ROW_MULTIPLE", 1)
+    monkeypatch.setattr("dist_dot.rows.block.SMALLEST", -(-300 // blocks) * 6 * 8)
+    monkeypatch.setattr("dist_dot.rows.block.ROW_MULTIPLE", 1)
     here = clone(OURS[kind]).fit(X, y, weight)
     with clients(2).as_current():
         lazy = [da.from_array(array, chunks=(77, *array.shape[1:])) for array in (X, y, weight)]

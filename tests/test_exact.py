@@ -17,12 +17,12 @@ from sklearn.linear_model import LinearRegression as Reference
 
 from benchmarks import nist
 from dist_dot import Checkpoints, LinearRegression, Objective, Ridge, SolverError, Status, lay_out, losses, minimise
-from dist_dot.blocks import extended
-from dist_dot.blocks.arrays import Parameters, to_host
-from dist_dot.blocks.block import Block
-from dist_dot.blocks.extended import ResidualProducts
-from dist_dot.blocks.moments import CentredMoments, CentredTriangle, FoldMoments
 from dist_dot.errors import InputError
+from dist_dot.kernels import extended
+from dist_dot.kernels.extended import ResidualProducts
+from dist_dot.kernels.moments import CentredMoments, CentredTriangle, FoldMoments
+from dist_dot.rows.arrays import Parameters, to_host
+from dist_dot.rows.block import Block
 from dist_dot.solvers import Exact, GradientDescent
 
 LIBRARIES = [np, array_api_strict, refusing.library]

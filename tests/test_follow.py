@@ -4,8 +4,8 @@ import pytest
 from distributed.client import ClosedClientError
 from distributed.protocol.pickle import dumps
 
-from dist_dot.blocks import remote
 from dist_dot.errors import ClusterError, DeadlineError, RunDetached
+from dist_dot.rounds import remote
 
 FORGET = {"op": "dist_dot_forget", "run": "run"}
 

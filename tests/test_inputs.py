@@ -27,14 +27,14 @@ from dist_dot import (
     lay_out,
     losses,
 )
-from dist_dot.blocks.arrays import Parameters, to_host
-from dist_dot.blocks.block import Block, cut
-from dist_dot.blocks.device import labels as device_labels
-from dist_dot.blocks.kernels import Curvature, HessianProduct, ValueAndGradient
-from dist_dot.blocks.layout import make_block, memory
 from dist_dot.errors import InputError
+from dist_dot.kernels.device import labels as device_labels
+from dist_dot.kernels.passes import Curvature, HessianProduct, ValueAndGradient
 from dist_dot.linear_model import labels as host_labels
 from dist_dot.linear_model.labels import classes_of, encoded, most_classes
+from dist_dot.rounds.layout import make_block, memory
+from dist_dot.rows.arrays import Parameters, to_host
+from dist_dot.rows.block import Block, cut
 
 # The arrays of these tests travel inside their graph, which is what Dask warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:Sending large graph")
@@ -268,13 +268,13 @@ class Workers:
 def test_more_classes_than_the_memory_holds_are_refused(monkeypatch):
     # A class has 8 (p + 1) bytes, in the smallest worker some hundred arrays of them.
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 8 << 30)
-    monkeypatch.setattr("dist_dot.blocks.layout._client_in_force", Workers)
+    monkeypatch.setattr("dist_dot.rounds.layout._client_in_force", Workers)
     assert memory(True) == (1 << 30, 4) and memory(False)[0] == 8 << 30
     most = most_classes(99, 1, 1 << 30, 4)
     assert 2**30 / (8 * 100) / 150 < most < 2**30 / (8 * 100) / 70
     assert most_classes(99, 50, 1 << 30, 4) == pytest.approx(most / 50, abs=1)
     X, y = np.ones((5000, 10)), np.arange(5000) // 3
-    monkeypatch.setattr("dist_dot.blocks.layout._client_in_force", lambda: None)
+    monkeypatch.setattr("dist_dot.rounds.layout._client_in_force", lambda: None)
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 10 << 20)
     monkeypatch.setattr("dist_dot.linear_model.labels.FEW", 1000)
     for wrap in (np.asarray, lambda array: chunked(array, 1700)):
@@ -345,7 +345,7 @@ def test_labels_on_a_card_stay_there_and_get_the_checks_of_those_of_the_host(on_
     y[157] = np.nan
     with pytest.raises(DataError, match="y is nan in row 157: a label is missing"):
         computed(encoded(wrap(y), np.arange(3.0)))
-    monkeypatch.setattr("dist_dot.blocks.layout._client_in_force", lambda: None)
+    monkeypatch.setattr("dist_dot.rounds.layout._client_in_force", lambda: None)
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 10 << 20)
     monkeypatch.setattr("dist_dot.linear_model.labels.FEW", 1000)
     with pytest.raises(InputError, match="memory holds a model of"):
@@ -378,7 +378,7 @@ def test_many_classes_take_few_rows_at_a_time(kernel, points, monkeypatch):
     at = Parameters(random.standard_normal(3 * k * (points if pass_ else 1 + (kernel is HessianProduct))))
     kernels = [kernel(loss, points) if pass_ else kernel(loss) for loss in (losses.Softmax(k), Watched(k))]
     expected = kernels[0](block, at)
-    monkeypatch.setattr("dist_dot.blocks.kernels.WIDEST", 1000)
+    monkeypatch.setattr("dist_dot.kernels.passes.WIDEST", 1000)
     Watched.sizes.clear()
     np.testing.assert_allclose(kernels[1](block, at), expected, rtol=1e-11, atol=1e-11)
     assert 500 < max(Watched.sizes) <= 1000

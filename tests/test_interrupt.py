@@ -13,7 +13,7 @@ import pytest
 from terminal import terminal
 from test_jobs import JOB, make_table, train
 
-import dist_dot.blocks.compiling as compiling
+import dist_dot.kernels.compiling as compiling
 from dist_dot import lay_out
 from dist_dot.jobs.model import load_model
 
@@ -26,7 +26,7 @@ ENDLESS = ("--set", "solver.tol=0", "--set", "solver.max_iter=1000000", "--set",
 FREEZE = """
 import os, signal
 from multiprocessing import active_children
-from dist_dot.blocks.run import SchedulerBlocks
+from dist_dot.rounds.run import SchedulerBlocks
 from dist_dot.__main__ import main
 
 reduce = SchedulerBlocks.reduce
@@ -82,7 +82,7 @@ def test_while_rows_are_read_and_the_compiler_is_at_work(folder, cluster):
     options = ("--cluster", cluster, *ENDLESS)
     cache = {"NUMBA_CACHE_DIR": str(folder / "cache")}
     with terminal("-m", "dist_dot", "train", folder / "job.toml", *options, **cache) as program:
-        program.says("compiling dist_dot.blocks.compiled, once per installation")
+        program.says("compiling dist_dot.kernels.compiled, once per installation")
         assert program.text.count("compiling") == 1
         program.press(CTRL_C)
         ended(program, NOTHING)
@@ -153,7 +153,7 @@ NOTEBOOK = """
 import numpy as np, dask.array as da
 import dist_dot_cluster
 from dist_dot import Ridge
-from dist_dot.blocks.cluster import ClusterBlocks
+from dist_dot.rounds.cluster import ClusterBlocks
 
 if __name__ == "__main__":
     with dist_dot_cluster.open("local:2") as client:
@@ -270,7 +270,7 @@ def test_a_long_compilation_of_ours_is_told_once(monkeypatch, notices):
     monkeypatch.setattr(compiling, "SPEAK", 0.1)
     monkeypatch.setattr(compiling, "say", notices.append)
     speaker = compiling.Speaker()
-    outer, inner, other = map(Compiling, ("dist_dot.blocks.gram", "dist_dot.blocks.vectors", "elsewhere"))
+    outer, inner, other = map(Compiling, ("dist_dot.kernels.gram", "dist_dot.kernels.vectors", "elsewhere"))
     speaker.on_start(outer)
     speaker.on_start(inner)
     speaker.on_end(inner)
@@ -281,7 +281,7 @@ def test_a_long_compilation_of_ours_is_told_once(monkeypatch, notices):
     speaker.on_start(other)
     time.sleep(0.3)
     speaker.on_end(other)
-    assert notices == ["compiling dist_dot.blocks.gram, once per installation: this takes some 10 .. 30 s"]
+    assert notices == ["compiling dist_dot.kernels.gram, once per installation: this takes some 10 .. 30 s"]
     monkeypatch.setattr(compiling, "SPEAK", 3600.0)
     speaker.on_start(outer)
     waiting = speaker.timer

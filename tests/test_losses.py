@@ -6,11 +6,11 @@ import pytest
 from scipy.special import logsumexp, xlogy
 
 from dist_dot import losses
-from dist_dot.blocks.arrays import Parameters, to_host
-from dist_dot.blocks.block import Block
-from dist_dot.blocks.kernels import ValueAndGradient
-from dist_dot.blocks.targets import CheckTarget, TargetSums
 from dist_dot.errors import DataError, InputError
+from dist_dot.kernels.passes import ValueAndGradient
+from dist_dot.kernels.targets import CheckTarget, TargetSums
+from dist_dot.rows.arrays import Parameters, to_host
+from dist_dot.rows.block import Block
 
 ELEMENTWISE = [losses.Squared(), losses.Huber(), losses.Logistic(), losses.Poisson(), losses.Gamma()]
 SOFTMAX = losses.Softmax(4)

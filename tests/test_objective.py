@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from dist_dot import DataError, Objective, lay_out, losses, minimise, solvers
-from dist_dot.blocks import elementwise
-from dist_dot.blocks.arrays import Parameters
-from dist_dot.blocks.block import Block, cut
-from dist_dot.blocks.kernels import GramProduct, Moments, ValueAndGradient
 from dist_dot.errors import InputError
+from dist_dot.kernels import elementwise
+from dist_dot.kernels.passes import GramProduct, Moments, ValueAndGradient
+from dist_dot.rows.arrays import Parameters
+from dist_dot.rows.block import Block, cut
 
 LOSSES = [losses.Squared(), losses.Logistic()]
 COMPILED = [*LOSSES, losses.Poisson(), losses.Gamma()]

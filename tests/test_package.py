@@ -13,7 +13,9 @@ LAYERS = [
     "typing",
     "errors",
     "losses",
-    "blocks",
+    "rows",
+    "kernels",
+    "rounds",
     "products",
     "reference",
     "objective",
@@ -23,8 +25,8 @@ LAYERS = [
     "jobs",
     "__main__",
 ]
-DASK = {f"blocks/{name}.py" for name in ("inputs", "layout", "cluster", "remote", "service", "rounds", "run", "worker")}
-DASK |= {"blocks/device/serialize.py", "products/search.py"}
+DASK = {f"rounds/{name}.py" for name in ("layout", "cluster", "remote", "service", "asking", "run", "worker")}
+DASK |= {"rows/inputs.py", "kernels/device/serialize.py", "products/search.py"}
 
 
 def imports(path: Path) -> set[str]:
@@ -69,7 +71,9 @@ def test_all_is_what_is_exported():
     public = {name for name in vars(dist_dot) if not name.startswith("_")}
     modules = {
         "typing",
-        "blocks",
+        "rows",
+        "kernels",
+        "rounds",
         "objective",
         "products",
         "reference",

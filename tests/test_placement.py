@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_dot.blocks.placement import assign, even, moves, nodes, ranges, slowest
+from dist_dot.rounds.placement import assign, even, moves, nodes, ranges, slowest
 
 WORKERS = "abcde"
 threads_of = st.dictionaries(st.sampled_from(WORKERS), st.integers(1, 4), min_size=1)

@@ -11,16 +11,16 @@ from distributed import Client, LocalCluster
 from remote import remote
 from test_jobs import JOB, make_table
 
-from dist_dot.blocks import service
-from dist_dot.blocks.block import cut
-from dist_dot.blocks.remote import runs
-from dist_dot.blocks.worker import NAME
 from dist_dot.errors import ClusterError, DeadlineError, JobError
 from dist_dot.jobs import preflight
 from dist_dot.jobs.facts import facts
 from dist_dot.jobs.job import parse_job
 from dist_dot.jobs.preflight import Room, check_cluster, check_files, check_memory, check_versions, room
 from dist_dot.jobs.run import run_job
+from dist_dot.rounds import service
+from dist_dot.rounds.remote import runs
+from dist_dot.rounds.worker import NAME
+from dist_dot.rows.block import cut
 
 HERE = {"missing": None, "dist_dot": "1.0", "dask": "2026.8.0", "distributed": "2026.8.0", "python": "3.12.3"}
 HERE |= {"code": "1a", "numpy": "2.4", "scipy": "1.17", "numba": "0.68", "blas": "openblas 0.3 Zen", "cpu": "znver4"}
@@ -229,11 +229,11 @@ def test_a_scheduler_that_takes_no_plugins_is_given_the_service_by_a_preload(tmp
 
     with remote(tmp_path, 1) as there, dist_dot_cluster.open(there.address) as client:
         with pytest.raises(
-            ClusterError, match="takes no plugins .*: .* dask scheduler --preload dist_dot.blocks.service"
+            ClusterError, match="takes no plugins .*: .* dask scheduler --preload dist_dot.rounds.service"
         ):
             fit(client)
     with (
-        remote(tmp_path, 1, "--preload", "dist_dot.blocks.service") as there,
+        remote(tmp_path, 1, "--preload", "dist_dot.rounds.service") as there,
         dist_dot_cluster.open(there.address) as client,
     ):
         assert fit(client).fit_.where == "a Dask cluster of 1 worker"

@@ -13,8 +13,8 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics.pairwise import cosine_similarity as reference
 
 from dist_dot import DataError, cosine_similarity, dot, gram, inner, top_k
-from dist_dot.blocks.arrays import to_host
 from dist_dot.errors import InputError
+from dist_dot.rows.arrays import to_host
 
 # scikit-learn takes rows shorter than some 1e-15 for rows of zeros in its cosines.
 numbers = st.floats(-1e6, 1e6).map(lambda x: 0.0 if abs(x) < 1e-6 else x)

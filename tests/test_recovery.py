@@ -16,13 +16,14 @@ from distributed import Client, KilledWorker, LocalCluster
 
 from benchmarks.chaos import chaos
 from dist_dot import Checkpoints, DataError, Objective, losses, minimise
-from dist_dot.blocks import rounds, service
-from dist_dot.blocks.block import cut
-from dist_dot.blocks.kernels import ValueAndGradient
-from dist_dot.blocks.layout import lay_out_rows, make_block
-from dist_dot.blocks.remote import runs
-from dist_dot.blocks.worker import NAME
 from dist_dot.errors import ClusterError, DeadlineError, RunCancelled
+from dist_dot.kernels.passes import ValueAndGradient
+from dist_dot.rounds import asking as rounds
+from dist_dot.rounds import service
+from dist_dot.rounds.layout import lay_out_rows, make_block
+from dist_dot.rounds.remote import runs
+from dist_dot.rounds.worker import NAME
+from dist_dot.rows.block import cut
 from dist_dot.solvers import GradientDescent
 
 CUTS = cut(20_000, 30, "float64", 1000)
@@ -328,7 +329,7 @@ def test_a_run_can_be_cancelled_from_elsewhere(tmp_path):
             with Client(cluster, set_as_default=False) as another:
                 (run,) = runs(another)
                 assert run.state == "running" and run.progress.iteration > 0 and "squared loss" in run.label
-                from dist_dot.blocks.remote import RemoteRun
+                from dist_dot.rounds.remote import RemoteRun
 
                 RemoteRun(another, run.run).cancel()
 

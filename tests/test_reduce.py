@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_dot.blocks.block import Block, Cuts, LocalBlocks
-from dist_dot.blocks.reduce import fold, root, uncovered
+from dist_dot.kernels.tree import fold, root, uncovered
+from dist_dot.rounds.local import LocalBlocks
+from dist_dot.rows.block import Block, Cuts
 
 
 def leaves_of(count):

@@ -14,12 +14,12 @@ from test_jobs import JOB, make_table
 from test_jobs import train as train_here
 
 from dist_dot import losses
-from dist_dot.blocks import remote as remote_runs
-from dist_dot.blocks.cluster import ClusterBlocks
-from dist_dot.blocks.layout import lay_out
-from dist_dot.blocks.remote import RemoteRun, runs
-from dist_dot.blocks.worker import NAME
 from dist_dot.errors import DeadlineError
+from dist_dot.rounds import remote as remote_runs
+from dist_dot.rounds.cluster import ClusterBlocks
+from dist_dot.rounds.layout import lay_out
+from dist_dot.rounds.remote import RemoteRun, runs
+from dist_dot.rounds.worker import NAME
 from dist_dot.solvers import GradientDescent
 
 STEPS = 4000
@@ -127,7 +127,7 @@ def test_ctrl_c_in_a_terminal_asks(cluster, job, tmp_path):
     process, name = start(cluster, job, tmp_path, "--set", "solver.max_iter=1000000", stdin=theirs)
     process.send_signal(signal.SIGINT)
     os.write(ours, b"what?\nb\n")  # back to the run
-    time.sleep(1.0)
+    time.sleep(3.0)  # a second Ctrl-C while it still asks would end it
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     os.write(ours, b"d\n")

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dist_dot import DataError, LinearRegression, Ridge, RidgeCV, SolverError
-from dist_dot.blocks import compiled
+from dist_dot.kernels import compiled
 
 
 @parametrize_with_checks([Ridge(), Ridge(standardize=True), LinearRegression(), RidgeCV(), RidgeCV(cv=3)])

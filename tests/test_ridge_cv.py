@@ -12,10 +12,10 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, PredefinedSplit, ShuffleSplit, TimeSeriesSplit, cross_val_score
 
 from dist_dot import Ridge, RidgeCV
-from dist_dot.blocks.arrays import Parameters, to_host
-from dist_dot.blocks.block import Block
-from dist_dot.blocks.leave_one_out import LeaveOneOut
 from dist_dot.errors import InputError
+from dist_dot.kernels.leave_one_out import LeaveOneOut
+from dist_dot.rows.arrays import Parameters, to_host
+from dist_dot.rows.block import Block
 
 ALPHAS = np.logspace(-4, 3, 15)
 LABELS = np.random.default_rng(3).integers(0, 4, 442)

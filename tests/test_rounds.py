@@ -13,13 +13,14 @@ import pytest
 from distributed import KilledWorker, Status
 from distributed.protocol.pickle import dumps
 
-from dist_dot.blocks import cluster, rounds, run
-from dist_dot.blocks.block import cut
-from dist_dot.blocks.rounds import Rounds, RunSpec
-from dist_dot.blocks.run import SchedulerBlocks
-from dist_dot.blocks.service import KEPT, Service
-from dist_dot.blocks.worker import NAME, KernelPlugin, pack, unpack
 from dist_dot.errors import ClusterError, DeadlineError
+from dist_dot.rounds import asking as rounds
+from dist_dot.rounds import cluster, run
+from dist_dot.rounds.asking import Rounds, RunSpec
+from dist_dot.rounds.run import SchedulerBlocks
+from dist_dot.rounds.service import KEPT, Service
+from dist_dot.rounds.worker import NAME, KernelPlugin, pack, unpack
+from dist_dot.rows.block import cut
 
 CUTS = cut(50, 3, "float64", 10)
 SPEC = RunSpec(b"", CUTS, "block", ("",) * 5, "the rows", 0.3, "", b"")

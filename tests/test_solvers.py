@@ -8,8 +8,8 @@ import pytest
 from problems import categories, columns, optimum, problems
 
 from dist_dot import Checkpoints, Objective, SolverError, Status, lay_out, losses, minimise
-from dist_dot.blocks.block import cut
 from dist_dot.errors import InputError
+from dist_dot.rows.block import cut
 from dist_dot.solvers import LBFGS, Exact, GradientDescent, Newton, choose
 from dist_dot.solvers.conjugate import conjugate_gradients
 from dist_dot.solvers.lbfgs import inverse_product

@@ -18,12 +18,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dist_dot import DataError, LogisticRegression, LogisticRegressionCV, Objective, Status, lay_out, losses, minimise
-from dist_dot.blocks.arrays import Parameters, to_host
-from dist_dot.blocks.block import Block
-from dist_dot.blocks.kernels import ValueAndGradient
-from dist_dot.blocks.layout import beside
-from dist_dot.blocks.together import ALL, FEW, FoldScores, ValuesAndGradients
 from dist_dot.errors import InputError
+from dist_dot.kernels.folds import ALL, FEW, FoldScores, ValuesAndGradients
+from dist_dot.kernels.passes import ValueAndGradient
+from dist_dot.rounds.layout import beside
+from dist_dot.rows.arrays import Parameters, to_host
+from dist_dot.rows.block import Block
 from dist_dot.solvers import LBFGS, GradientDescent, Newton
 from dist_dot.training import together
 from dist_dot.training.loop import Loop

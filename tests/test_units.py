@@ -21,9 +21,9 @@ from dist_dot import (
     losses,
     minimise,
 )
-from dist_dot.blocks.arrays import Parameters
-from dist_dot.blocks.block import Block
-from dist_dot.blocks.kernels import Curvature
+from dist_dot.kernels.passes import Curvature
+from dist_dot.rows.arrays import Parameters
+from dist_dot.rows.block import Block
 from dist_dot.solvers import LBFGS, Exact, GradientDescent, Newton
 
 ITERATIVE = {"newton": Newton(), "cg": Newton("cg"), "lbfgs": LBFGS(), "gradient": GradientDescent()}

@@ -6,10 +6,10 @@ import pytest
 from numba.core.errors import NumbaError
 
 from dist_dot import losses
-from dist_dot.blocks.arrays import Parameters
-from dist_dot.blocks.block import Block
-from dist_dot.blocks.kernels import ValueAndGradient
-from dist_dot.blocks.vectors import load, total
+from dist_dot.kernels.passes import ValueAndGradient
+from dist_dot.kernels.vectors import load, total
+from dist_dot.rows.arrays import Parameters
+from dist_dot.rows.block import Block
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -13,9 +13,9 @@ from sklearn.linear_model import RidgeCV as ReferenceCV
 from sklearn.model_selection import cross_val_score
 
 from dist_dot import Checkpoints, LinearRegression, Objective, Ridge, RidgeCV, SolverError, lay_out, losses, minimise
-from dist_dot.blocks.arrays import Parameters, to_host
-from dist_dot.blocks.block import Block
-from dist_dot.blocks.gathered import Rows
+from dist_dot.kernels.gathered import Rows
+from dist_dot.rows.arrays import Parameters, to_host
+from dist_dot.rows.block import Block
 from dist_dot.solvers import LBFGS, Exact, row_space
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.gpu.clock import Clock, Record, cases
 from dist_dot import lay_out, losses
-from dist_dot.blocks.kernels import Expansion, ValueAndGradient
-from dist_dot.blocks.moments import CentredMoments
+from dist_dot.kernels.moments import CentredMoments
+from dist_dot.kernels.passes import Expansion, ValueAndGradient
 
 LOSSES = (losses.Squared(), losses.Logistic(), losses.Poisson(), losses.Gamma(), losses.Huber())
 DTYPES = ("float32", "float64")

@@ -14,8 +14,9 @@ import numpy as np
 from benchmarks.gpu.clock import Clock, Record, cases, normal
 from benchmarks.harness import Times
 from dist_dot import LogisticRegression, lay_out, losses
-from dist_dot.blocks.block import Blocks, cut
-from dist_dot.blocks.kernels import ValueAndGradient
+from dist_dot.kernels.passes import ValueAndGradient
+from dist_dot.rounds.blocks import Blocks
+from dist_dot.rows.block import cut
 
 N, QUICK, P = 10_500_000, 2_000_000, 128
 ROUNDS = 51

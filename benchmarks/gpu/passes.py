@@ -10,9 +10,9 @@ import numpy as np
 from benchmarks.gpu.clock import Clock, Record, cases, free, normal, pass_ms, room, round_ms, seconds_of
 from benchmarks.gpu.rates import copy_rate, read_rate
 from dist_dot import lay_out, losses
-from dist_dot.blocks.device.settle import to_device
-from dist_dot.blocks.kernels import Moments, ValueAndGradient
-from dist_dot.blocks.targets import ConstantValues, ReferenceSums, TargetSums
+from dist_dot.kernels.passes import Moments, ValueAndGradient
+from dist_dot.kernels.targets import ConstantValues, ReferenceSums, TargetSums
+from dist_dot.rows.settle import to_device
 
 GIGABYTES = 4
 DTYPES = ("float32", "float64")

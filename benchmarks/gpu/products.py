@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.gpu.clock import Clock, Record, cases, normal, room, round_ms, seconds_of
 from dist_dot import lay_out, losses
-from dist_dot.blocks.kernels import Expansion
-from dist_dot.blocks.moments import CentredMoments
+from dist_dot.kernels.moments import CentredMoments
+from dist_dot.kernels.passes import Expansion
 
 NBYTES = 4_000_000_000
 

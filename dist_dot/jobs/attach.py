@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from dist_dot.blocks.block import log
-from dist_dot.blocks.remote import RemoteRun, RunSummary, runs
 from dist_dot.errors import JobError, RunCancelled
 from dist_dot.jobs.job import Job
 from dist_dot.jobs.run import Plan, Report, finish, run_job
+from dist_dot.rounds.blocks import log
+from dist_dot.rounds.remote import RemoteRun, RunSummary, runs
 from dist_dot.training.fit import Progress
 
 

@@ -10,10 +10,10 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from dist_dot.blocks.remote import RunSummary
 from dist_dot.jobs.model import Model
 from dist_dot.jobs.predict import Predicted
 from dist_dot.jobs.run import Report
+from dist_dot.rounds.remote import RunSummary
 from dist_dot.training.fit import Progress, Status
 
 COEFFICIENTS = 8

@@ -42,7 +42,7 @@ def gpu() -> dict[str, Any]:
 
     It asks dist_dot, which `facts` has found.
     """
-    from dist_dot.blocks.device import settle
+    from dist_dot.rows import settle
 
     missing = settle.unusable()
     card, name, free = ("", "", 0) if missing else (*settle.card(), settle.free_memory())

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dist_dot.blocks.block import Block, Cuts
-from dist_dot.blocks.layout import make_block
-from dist_dot.blocks.reduce import fold, root
 from dist_dot.errors import DataError
 from dist_dot.jobs.job import Data
 from dist_dot.jobs.sources import Part, Table, require_columns
+from dist_dot.kernels.tree import fold, root
 from dist_dot.objective import deviations
+from dist_dot.rounds.layout import make_block
+from dist_dot.rows.block import Block, Cuts
 from dist_dot.typing import Array
 
 Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.errors import DataError, JobError, suggestion
 from dist_dot.jobs.features import check_kind, check_values
 from dist_dot.jobs.model import Model
 from dist_dot.jobs.sources import Table, chunks, open_table
+from dist_dot.kernels.blas import one_blas_thread
 from dist_dot.typing import Array
 
 RANGE = 64 << 20  # bytes of the rows that are read, encoded and predicted at a time
@@ -124,7 +124,7 @@ def _each(function: Callable[[Any], Any], items: Sequence[Any], client: Any) -> 
         finally:
             pool.shutdown(wait=False)  # whoever was interrupted does not wait for ranges that nobody wants
         return
-    from dist_dot.blocks.cluster import gather
+    from dist_dot.rounds.cluster import gather
 
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     threads = max(1, sum(worker["nthreads"] for worker in workers))

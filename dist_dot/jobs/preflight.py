@@ -16,9 +16,10 @@ from dask.utils import format_bytes
 from distributed import Client
 
 from dist_dot import __version__
-from dist_dot.blocks.block import Cuts, log
 from dist_dot.errors import ClusterError, DeadlineError, DeviceError, JobError
 from dist_dot.jobs import facts
+from dist_dot.rounds.blocks import log
+from dist_dot.rows.block import Cuts
 
 DEADLINE = 60.0  # seconds for all answers to one question
 SILENT = 10.0  # seconds without a heartbeat, of which there are two a second, that name a worker that does not answer

@@ -10,9 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dist_dot.blocks.block import Blocks, Cuts, Recovery, cut, log
-from dist_dot.blocks.device import settle
-from dist_dot.blocks.layout import lay_out_rows
 from dist_dot.errors import DataError, JobError, RunCancelled
 from dist_dot.jobs.features import BlockMaker, Encoding, learn_encoding
 from dist_dot.jobs.interrupt import interrupt
@@ -21,6 +18,10 @@ from dist_dot.jobs.model import Model, loss_of, to_json
 from dist_dot.jobs.sources import Part, Split, Table, open_table
 from dist_dot.losses import Loss, Softmax, Squared
 from dist_dot.objective import Objective
+from dist_dot.rounds.blocks import Blocks, Recovery, log
+from dist_dot.rounds.layout import lay_out_rows
+from dist_dot.rows import settle
+from dist_dot.rows.block import Cuts, cut
 from dist_dot.solvers import LBFGS, Choice, GradientDescent, choose
 from dist_dot.solvers.choice import MEMORY
 from dist_dot.training.checkpoint import Checkpoints, write_atomically
@@ -193,7 +194,7 @@ def _check_shared(folder: str, client: Any) -> None:
     """Refuse checkpoints in a folder of this machine that the scheduler, whose loop writes them, does not see."""
     if "://" in folder:
         return
-    from dist_dot.blocks.remote import sees
+    from dist_dot.rounds.remote import sees
 
     Path(folder).mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=folder, prefix=".seen-") as file:
@@ -226,7 +227,7 @@ def plan_job(job: Job, client: Any) -> Plan:
     def each(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
         if client is None:
             return map(function, items)
-        from dist_dot.blocks.cluster import gather
+        from dist_dot.rounds.cluster import gather
 
         return gather(client, client.map(function, items, pure=False))
 

@@ -11,13 +11,13 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from dist_dot.blocks.arrays import cast, is_lazy, is_other, no_rows
-from dist_dot.blocks.device.settle import known, taken
-from dist_dot.blocks.inputs import as_array, check_collection, check_unmasked, computed
-from dist_dot.blocks.layout import float_dtype, lay_out, n_rows, n_targets
 from dist_dot.errors import DataError, InputError
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
+from dist_dot.rounds.layout import float_dtype, lay_out, n_rows, n_targets
+from dist_dot.rows.arrays import cast, is_lazy, is_other, no_rows
+from dist_dot.rows.inputs import as_array, check_collection, check_unmasked, computed
+from dist_dot.rows.settle import known, taken
 from dist_dot.training.early_stopping import EarlyStopping
 from dist_dot.training.fit import Fit, Status
 from dist_dot.training.loop import minimise

@@ -5,11 +5,11 @@ from typing import Any, ClassVar, Self
 
 from sklearn.base import RegressorMixin
 
-from dist_dot.blocks.device.settle import given_back
-from dist_dot.blocks.layout import float_dtype, lay_out
 from dist_dot.linear_model.base import LinearModel, apply
 from dist_dot.losses import Gamma, Loss, Poisson
 from dist_dot.objective import Objective
+from dist_dot.rounds.layout import float_dtype, lay_out
+from dist_dot.rows.settle import given_back
 from dist_dot.solvers import Solver
 from dist_dot.training.early_stopping import EarlyStopping
 from dist_dot.training.fit import Callback

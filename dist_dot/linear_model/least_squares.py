@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import MultiOutputMixin, RegressorMixin
 
-from dist_dot.blocks.device.settle import given_back
-from dist_dot.blocks.layout import float_dtype, lay_out
 from dist_dot.linear_model.base import LinearModel
 from dist_dot.linear_model.scores import r2
 from dist_dot.losses import Squared
 from dist_dot.objective import Objective
+from dist_dot.rounds.layout import float_dtype, lay_out
+from dist_dot.rows.settle import given_back
 
 
 class LeastSquares(MultiOutputMixin, RegressorMixin, LinearModel):  # type: ignore[misc, unused-ignore]

@@ -9,15 +9,15 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from dist_dot.blocks.arrays import NUMBERS, cast, is_other, namespace, to_host
-from dist_dot.blocks.device.settle import given_back
-from dist_dot.blocks.layout import float_dtype, lay_out
 from dist_dot.errors import InputError
 from dist_dot.linear_model.base import LinearModel, apply, is_plain
 from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
 from dist_dot.linear_model.scores import accuracy, area_under_curve, mean_loss
 from dist_dot.losses import Logistic, Loss, Softmax
 from dist_dot.objective import Objective
+from dist_dot.rounds.layout import float_dtype, lay_out
+from dist_dot.rows.arrays import NUMBERS, cast, is_other, namespace, to_host
+from dist_dot.rows.settle import given_back
 from dist_dot.solvers import Solver
 from dist_dot.training.early_stopping import EarlyStopping
 from dist_dot.training.fit import Callback

@@ -7,13 +7,13 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold
 
-from dist_dot.blocks.inputs import computed
-from dist_dot.blocks.layout import beside, float_dtype, lay_out
-from dist_dot.blocks.together import ALL
 from dist_dot.errors import InputError
+from dist_dot.kernels.folds import ALL
 from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
 from dist_dot.linear_model.logistic import LogisticRegression
 from dist_dot.linear_model.ridge_cv import fold_labels
+from dist_dot.rounds.layout import beside, float_dtype, lay_out
+from dist_dot.rows.inputs import computed
 from dist_dot.solvers import LBFGS, Solver
 from dist_dot.solvers.choice import AUTO, MEMORY, named
 from dist_dot.training.fit import Callback, Fit, Progress, Status

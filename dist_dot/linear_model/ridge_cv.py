@@ -5,10 +5,10 @@ from typing import Any, Self
 import numpy as np
 from sklearn.model_selection import check_cv
 
-from dist_dot.blocks.arrays import to_host
-from dist_dot.blocks.layout import beside, float_dtype, lay_out, n_rows
 from dist_dot.errors import InputError
 from dist_dot.linear_model.least_squares import LeastSquares
+from dist_dot.rounds.layout import beside, float_dtype, lay_out, n_rows
+from dist_dot.rows.arrays import to_host
 from dist_dot.training.cross_validation import CrossValidation
 from dist_dot.typing import Array
 

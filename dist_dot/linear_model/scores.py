@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from dist_dot.blocks.scores import Correct, RankCounts, SquaredErrors
 from dist_dot.errors import InputError
+from dist_dot.kernels.scores import Correct, RankCounts, SquaredErrors
 from dist_dot.objective import Objective
 from dist_dot.typing import Array
 

@@ -8,12 +8,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numba import njit
 
-from dist_dot.blocks.arrays import cast, is_lazy, is_other, namespace, to_host
-from dist_dot.blocks.blas import one_blas_thread
-from dist_dot.blocks.inputs import as_array, check_collection
-from dist_dot.blocks.layout import check_finite, float_dtype, n_rows
 from dist_dot.errors import DataError, InputError, suggestion
+from dist_dot.kernels.blas import one_blas_thread
 from dist_dot.products.pairs import directions
+from dist_dot.rounds.layout import check_finite, float_dtype, n_rows
+from dist_dot.rows.arrays import cast, is_lazy, is_other, namespace, to_host
+from dist_dot.rows.inputs import as_array, check_collection
 from dist_dot.typing import Array
 
 # Scores of a tile of rows: they stay in the L2 cache for the search. At least ROWS rows, whatever the queries.

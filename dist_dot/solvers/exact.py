@@ -5,13 +5,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from dist_dot.blocks.block import Cuts
-from dist_dot.blocks.extended import ResidualProducts, add, two_product
-from dist_dot.blocks.gathered import Rows
-from dist_dot.blocks.moments import CentredMoments, CentredTriangle
 from dist_dot.errors import SolverError
+from dist_dot.kernels.extended import ResidualProducts, add, two_product
+from dist_dot.kernels.gathered import Rows
+from dist_dot.kernels.moments import CentredMoments, CentredTriangle
 from dist_dot.objective import Objective
 from dist_dot.reference import Reference
+from dist_dot.rows.block import Cuts
 from dist_dot.solvers.factor import CONDITION, Factor
 from dist_dot.solvers.least_squares import Quadratic, Summary, reference_of, require_squared
 from dist_dot.solvers.row_space import Gathered, RowSpace, few_rows
@@ -30,8 +30,8 @@ DIGITS = 0.1  # a round that adds less, on average over the coefficients, is the
 class ExactState:
     """What the solver has found out.
 
-    `flat` is the summary of all rows (see `dist_dot.blocks.moments`), with R where `method` is "qr" and second moments
-    where it is "gram", or the rows themselves where it is "rows" (see `dist_dot.blocks.gathered`); `scale` and `mean`
+    `flat` is the summary of all rows (see `dist_dot.kernels.moments`), with R where `method` is "qr" and second moments
+    where it is "gram", or the rows themselves where it is "rows" (see `dist_dot.kernels.gathered`); `scale` and `mean`
     are those of `dist_dot.solvers.scaling`, to columns of norm 1; `condition` is that of X with the penalty, its
     columns so scaled, for "rows" its rows; `rank` counts the columns that are no combinations of others. For "rows"
     both are known once it is `solved`. `note` says in words what was not plain sailing.

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.linalg import eigh, qr, solve_triangular, svd
 from scipy.linalg.lapack import dpocon, dpotrf, dtrcon
 
-from dist_dot.blocks.moments import triangle
+from dist_dot.kernels.moments import triangle
 from dist_dot.typing import Array
 
 # Second moments lose twice the digits of the condition: up to here ten of the sixteen are left.

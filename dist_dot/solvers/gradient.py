@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from dist_dot.blocks.moments import CentredMoments
 from dist_dot.errors import SolverError
+from dist_dot.kernels.moments import CentredMoments
 from dist_dot.objective import Objective
 from dist_dot.reference import Reference
 from dist_dot.solvers.curvature import largest_curvature
@@ -24,7 +24,7 @@ class GradientState:
 
     The solver moves in scaled coordinates v with w = scale * v and b = scale_b * c - <mean, w>; `scale` and `mean`
     hold that map, `v` is the point where F was evaluated, `x` the one without momentum, `t` the momentum counter and
-    `curvature` the L of the step 1 / L. `summary` is that of all rows (see `dist_dot.blocks.moments`), or empty.
+    `curvature` the L of the step 1 / L. `summary` is that of all rows (see `dist_dot.kernels.moments`), or empty.
     """
 
     parameters: Array

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
-from dist_dot.blocks.moments import columns, triangle
 from dist_dot.errors import InputError, SolverError
+from dist_dot.kernels.moments import columns, triangle
 from dist_dot.losses import Squared
 from dist_dot.objective import FAR, ColumnMoments, Objective
 from dist_dot.reference import Reference, Sizes
@@ -61,7 +61,7 @@ class Quadratic:
 class Summary:
     """All the rows, summed up in one round: what least squares needs to know, whatever the penalty.
 
-    `flat` is described in `dist_dot.blocks.moments`; it holds an R where it is `triangular`, else second moments.
+    `flat` is described in `dist_dot.kernels.moments`; it holds an R where it is `triangular`, else second moments.
     """
 
     flat: Array

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import qr
 
-from dist_dot.blocks.block import Cuts
-from dist_dot.blocks.moments import triangle
 from dist_dot.errors import InputError
+from dist_dot.kernels.moments import triangle
+from dist_dot.rows.block import Cuts
 from dist_dot.solvers.factor import CONDITION, Factor, factor_moments, factor_triangle, rank_tolerance
 from dist_dot.typing import Array
 
@@ -163,7 +163,7 @@ def span(X: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Gathered:
-    """All the rows, from one round: `flat` is described in `dist_dot.blocks.gathered`."""
+    """All the rows, from one round: `flat` is described in `dist_dot.kernels.gathered`."""
 
     flat: Array
     n_features: int

@@ -8,14 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dist_dot.blocks.block import Blocks, Kernel, Program, Report, T
-from dist_dot.blocks.gathered import Rows
-from dist_dot.blocks.layout import lay_out
-from dist_dot.blocks.leave_one_out import LeaveOneOut
-from dist_dot.blocks.moments import CentredMoments, CentredTriangle, FoldMoments, merge_moments
 from dist_dot.errors import InputError
+from dist_dot.kernels.gathered import Rows
+from dist_dot.kernels.kernel import Kernel
+from dist_dot.kernels.leave_one_out import LeaveOneOut
+from dist_dot.kernels.moments import CentredMoments, CentredTriangle, FoldMoments, merge_moments
 from dist_dot.losses import Squared
 from dist_dot.objective import Objective
+from dist_dot.rounds.blocks import Blocks, Program, Report, T
+from dist_dot.rounds.layout import lay_out
 from dist_dot.solvers.exact import Exact, by_rows
 from dist_dot.solvers.factor import rank_tolerance
 from dist_dot.solvers.least_squares import Quadratic, Summary
@@ -30,7 +31,7 @@ CONDITION = 1e4
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """A program (see `dist_dot.blocks.block`): ridge for each of the alphas, and the Fit of the best one.
+    """A program (see `dist_dot.rounds.blocks`): ridge for each of the alphas, and the Fit of the best one.
 
     With folds the last column of y is the number of each row's fold, and a score is the mean over the targets of R2 on
     the rows of a fold after a fit to all the others, whose sums are merged: total minus fold would cancel. One round

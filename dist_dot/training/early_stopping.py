@@ -14,7 +14,7 @@ class EarlyStopping:
     """Hold out one row in `one_in`; end the run once their mean loss has not reached a new low for `patience` steps.
 
     The Fit then has the coefficients of the lowest one. A run that converges before that, or reaches max_iter, has
-    those of its end, as without. The rows are drawn by their number: see `dist_dot.blocks.held_out`. They are scored in
+    those of its end, as without. The rows are drawn by their number: see `dist_dot.rounds.held_out`. They are scored in
     the rounds that train, so a step costs no round more, but for a solver that does without such rounds
     (`GradientDescent(reuse="gram")`), where it costs one; a round costs what reading one row in `one_in` twice does.
     Raises InputError for numbers that make no sense.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dist_dot.blocks.block import Recovery
+from dist_dot.rounds.blocks import Recovery
 from dist_dot.training.inference import Inference, inference
 from dist_dot.typing import Array
 

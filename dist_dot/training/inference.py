@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from dist_dot.blocks.blas import one_blas_thread
 from dist_dot.errors import InputError, SolverError
+from dist_dot.kernels.blas import one_blas_thread
 from dist_dot.solvers.exact import ExactState
 from dist_dot.typing import Array
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from dist_dot.blocks.block import Blocks, Report
-from dist_dot.blocks.held_out import HeldOut
 from dist_dot.errors import ClusterError, InputError, SolverError
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
 from dist_dot.reference import Reference
+from dist_dot.rounds.blocks import Blocks, Report
+from dist_dot.rounds.held_out import HeldOut
 from dist_dot.solvers.base import Solver
 from dist_dot.solvers.choice import choose
 from dist_dot.solvers.exact import Exact

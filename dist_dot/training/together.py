@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from dist_dot.blocks.block import Blocks, Kernel, Recovery, Report
-from dist_dot.blocks.kernels import ValueAndGradient
-from dist_dot.blocks.together import FoldScores, ValuesAndGradients, WithoutFold
 from dist_dot.errors import InputError, RunCancelled
+from dist_dot.kernels.folds import FoldScores, ValuesAndGradients, WithoutFold
+from dist_dot.kernels.kernel import Kernel
+from dist_dot.kernels.passes import ValueAndGradient
 from dist_dot.objective import Objective
+from dist_dot.rounds.blocks import Blocks, Recovery, Report
 from dist_dot.solvers.base import Solver
 from dist_dot.solvers.choice import choose
 from dist_dot.training.fit import Callback, Fit, Progress
@@ -23,7 +24,7 @@ from dist_dot.typing import Array
 
 @dataclass(frozen=True)
 class Together:
-    """A program (see `dist_dot.blocks.block`): loops of one loss, each on all rows, or on all but those of its fold.
+    """A program (see `dist_dot.rounds.blocks`): loops of one loss, each on all rows, or on all but those of its fold.
 
     With folds the last column of y is the number of each row's fold; a loop with fold -1 leaves none out. Every loop is
     the one of `minimise`, and takes the steps that it would take alone, to rounding; each runs in a thread, and a round

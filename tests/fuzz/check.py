@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from sklearn.model_selection import StratifiedKFold
 
 from fuzz import fits
 from fuzz.case import Case, Rows, rows_of
@@ -173,6 +174,7 @@ def _alike(case: Case, reference: Reference, one: fits.Outcome, other: fits.Outc
         return [] if same else [Find(f"other bits: {kind} {case.route}", words)]
     if abs(one.alpha - other.alpha) > 1e-6 * one.alpha:
         near = None in (one.score, other.score) or abs(one.score - other.score) <= 1e-8 * abs(one.score)
+        near |= case.family in ("softmax", "logistic") and _lacks_a_class(reference.rows)
         words = f"{one.alpha} scores {one.score}, {other.alpha} {other.score}"
         return [] if near else [Find(f"another alpha: {kind}", words)]
     if reference.p * reference.k > 100:
@@ -193,6 +195,14 @@ def _alike(case: Case, reference: Reference, one: fits.Outcome, other: fits.Outc
     if allowed > 1e-2 * np.linalg.norm(here):
         return []  # what comes to first order says nothing so far away
     return [] if apart <= 4 * allowed else [Find(f"other coefficients: {kind}", f"{apart:.1e} > {4 * allowed:.1e}")]
+
+
+def _lacks_a_class(rows: Rows) -> bool:
+    """Whether a class has no weight where a fold is left out: its intercept has no minimum, and the score no value."""
+    s = np.ones(len(rows.y)) if rows.s is None else rows.s
+    classes = np.unique(rows.y)
+    splits = StratifiedKFold(3).split(rows.y, rows.y)
+    return any(not s[train][rows.y[train] == c].sum() > 0 for train, _ in splits for c in classes)
 
 
 def script(case: Case) -> str:

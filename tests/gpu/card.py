@@ -5,8 +5,8 @@ import numpy as np
 from problems import losses_and_derivatives
 
 from dist_dot import lay_out
-from dist_dot.blocks import device
-from dist_dot.blocks.reduce import fold, merge_of, root
+from dist_dot.kernels import device
+from dist_dot.kernels.tree import fold, merge_of, root
 
 DTYPES = ("float32", "float64")
 # Rounding errors are this many units of the last place of the sum of the sizes, at most.

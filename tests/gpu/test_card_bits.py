@@ -8,11 +8,11 @@ import pytest
 from card import DTYPES, in_parts, laid_out, on_card, rows
 
 from dist_dot import LogisticRegression, Objective, Ridge, lay_out, losses
-from dist_dot.blocks.extended import ResidualProducts
-from dist_dot.blocks.kernels import Curvature, Expansion, GramProduct, HessianProduct, Moments, ValueAndGradient
-from dist_dot.blocks.moments import CentredMoments
-from dist_dot.blocks.targets import CheckTarget, ReferenceSums, TargetSums
-from dist_dot.blocks.together import ValuesAndGradients
+from dist_dot.kernels.extended import ResidualProducts
+from dist_dot.kernels.folds import ValuesAndGradients
+from dist_dot.kernels.moments import CentredMoments
+from dist_dot.kernels.passes import Curvature, Expansion, GramProduct, HessianProduct, Moments, ValueAndGradient
+from dist_dot.kernels.targets import CheckTarget, ReferenceSums, TargetSums
 
 P = 128
 # Kernels, how many columns [w, b] each is asked with, and whether y carries the fold.

@@ -9,13 +9,13 @@ import pytest
 from card import DTYPES, laid_out, rows, whole_rows
 
 from dist_dot import Objective, Ridge, lay_out, losses, minimise
-from dist_dot.blocks.extended import ResidualProducts
-from dist_dot.blocks.held_out import HeldOut
-from dist_dot.blocks.kernels import Curvature, Expansion, ValueAndGradient
-from dist_dot.blocks.leave_one_out import LeaveOneOut
-from dist_dot.blocks.moments import CentredMoments, CentredTriangle, FoldMoments, columns
-from dist_dot.blocks.scores import Correct, RankCounts
-from dist_dot.blocks.targets import ReferenceSums, SlopeSizes
+from dist_dot.kernels.extended import ResidualProducts
+from dist_dot.kernels.leave_one_out import LeaveOneOut
+from dist_dot.kernels.moments import CentredMoments, CentredTriangle, FoldMoments, columns
+from dist_dot.kernels.passes import Curvature, Expansion, ValueAndGradient
+from dist_dot.kernels.scores import Correct, RankCounts
+from dist_dot.kernels.targets import ReferenceSums, SlopeSizes
+from dist_dot.rounds.held_out import HeldOut
 
 
 def both(kernel, X, y, s, at, block_rows=400):

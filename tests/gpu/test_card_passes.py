@@ -7,8 +7,11 @@ from card import DTYPES, Expected, address, assert_near, laid_out, misaligned, o
 
 import dist_dot
 from dist_dot import lay_out, losses
-from dist_dot.blocks.device.card import Card
-from dist_dot.blocks.kernels import (
+from dist_dot.errors import DataError
+from dist_dot.kernels.device.card import Card
+from dist_dot.kernels.folds import FoldScores, ValuesAndGradients, WithoutFold
+from dist_dot.kernels.moments import CentredMoments
+from dist_dot.kernels.passes import (
     Curvature,
     Expansion,
     GramProduct,
@@ -17,10 +20,7 @@ from dist_dot.blocks.kernels import (
     ValueAndGradient,
     coupled,
 )
-from dist_dot.blocks.moments import CentredMoments
-from dist_dot.blocks.targets import CheckTarget, ConstantValues, ReferenceSums, TargetSums
-from dist_dot.blocks.together import FoldScores, ValuesAndGradients, WithoutFold
-from dist_dot.errors import DataError
+from dist_dot.kernels.targets import CheckTarget, ConstantValues, ReferenceSums, TargetSums
 
 WIDTHS = (1, 3, 5, 16, 17, 28, 100, 127, 128, 129, 500, 512, 1000, 1025, 3000, 5001)
 SINGLE = (losses.Squared(), losses.Logistic(), losses.Poisson(), losses.Gamma(), losses.Huber(1.0))

@@ -1,1 +1,0 @@
-"""Where the rows live, and the only code that touches them."""

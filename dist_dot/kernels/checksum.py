@@ -1,0 +1,34 @@
+"""Checksums of blocks: whether rows are the ones they were."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import xxhash
+
+from dist_dot.kernels import device
+from dist_dot.rows.arrays import to_host
+from dist_dot.rows.block import Block
+
+CROSSING = 32 << 20  # bytes that a checksum brings from a device at once
+
+
+def checksum(block: Block) -> str:
+    """Return 128 bits of the bytes of X, y and weight, at the speed of memory: XXH3; rows of a GPU are read there."""
+    digest = xxhash.xxh3_128()
+    for place, array in enumerate((block.X, block.y, block.weight)):
+        if array is None:
+            continue
+        digest.update(repr(tuple(array.shape)).encode())
+        if device.on_device(array):
+            digest.update(repr(device.digest(array, place)).encode())
+            continue
+        rows = max(1, CROSSING // max(1, block.nbytes // max(1, len(block))))
+        for start in range(0, len(block), rows):
+            part = array[start : start + rows, ...] if array.ndim > 1 else array[start : start + rows]
+            digest.update(np.ascontiguousarray(to_host(part)).data)
+    return digest.hexdigest()
+
+
+def combined(checksums: Iterable[str]) -> str:
+    """Return one checksum of those of all blocks, in order."""
+    return xxhash.xxh3_128("".join(checksums).encode()).hexdigest()

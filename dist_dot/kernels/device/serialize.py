@@ -1,0 +1,36 @@
+"""Blocks of a GPU on their way to another worker, GPU to GPU where Dask's connections can do that (UCX).
+
+They then take the family "cuda" of Dask's serializers. Other connections (TCP) take "pickle": through the host, once,
+see `Block.__reduce__`. A block of the host is always pickled.
+"""
+
+from typing import Any
+
+from distributed.protocol.cuda import cuda_deserialize, cuda_serialize
+
+from dist_dot.rows.block import Block, stays_on_device
+
+
+@cuda_serialize.register(Block)
+def serialize(block: Block) -> tuple[dict[str, Any], list[Any]]:
+    """Return what Dask sends of a block, as CuPy arrays of bytes. Raises NotImplementedError for one of the host."""
+    if not block.on_device:
+        raise NotImplementedError("its rows are on the host")
+    headers: list[Any] = []
+    frames: list[Any] = []
+    for array in (block.X, block.y, block.weight):
+        header, parts = (None, []) if array is None else cuda_serialize(array)
+        headers.append(header)
+        frames += parts
+    return {"start": block.start, "arrays": headers}, frames
+
+
+@cuda_deserialize.register(Block)
+def deserialize(header: dict[str, Any], frames: list[Any]) -> Block:
+    """Return the block that was sent: each of its arrays is one frame."""
+    import cupy
+
+    array, rest = cuda_deserialize.dispatch(cupy.ndarray), iter(frames)
+    arrays: list[Any] = [None if each is None else array(each, [next(rest)]) for each in header["arrays"]]
+    X, y, weight = arrays
+    return stays_on_device(Block(X, y, weight, header["start"]))

@@ -1,0 +1,30 @@
+"""The rows themselves, end to end: what least squares needs to know where there are fewer rows than columns."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from dist_dot.kernels.passes import column
+from dist_dot.rows.arrays import Parameters, namespace
+from dist_dot.rows.block import Block
+from dist_dot.typing import Array
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Any parameters -> [x (p), y (k), s] of each row, in order, end to end: n (p + k + 1) numbers, float64.
+
+    The sums of other kernels have one size; these grow with the rows, so it is for few of them.
+    """
+
+    def __call__(self, block: Block, parameters: Parameters) -> Array:
+        """Copy the rows."""
+        xp = namespace(block.X)
+        X, y = xp.astype(block.X, xp.float64), xp.astype(column(block.y), xp.float64)
+        s: Any = xp.ones_like(y[:, :1]) if block.weight is None else xp.astype(column(block.weight), xp.float64)
+        rows: Array = xp.reshape(xp.concat([X, y, s], axis=1), (-1,))
+        return rows
+
+    def merge(self, left: Array, right: Array) -> Array:
+        """Return the rows of both."""
+        rows: Array = namespace(left).concat([left, right])
+        return rows

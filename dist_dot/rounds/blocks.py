@@ -1,0 +1,60 @@
+"""Blocks as a loop sees them, wherever they are, and the programs that run beside them."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from dist_dot.kernels.kernel import Kernel
+from dist_dot.rows.block import Cuts
+from dist_dot.typing import Array
+
+log = logging.getLogger("dist_dot")
+T = TypeVar("T")
+Report = Callable[[Any], bool]
+"""What a program calls with its progress; the answer True asks it to stop."""
+Program = Callable[["Blocks", Report], T]
+"""What runs beside the blocks: a loop of `Blocks.reduce` calls. It must pickle."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What the deaths of workers have cost: the numbers so far.
+
+    lost counts the workers that left the cluster, repeated the rounds that had to be asked for again (for the missing
+    blocks alone), seconds the time that those took beyond an undisturbed one.
+    """
+
+    lost: int = 0
+    repeated: int = 0
+    seconds: float = 0.0
+
+
+class Blocks(Protocol):
+    """Rows cut into blocks, wherever they live."""
+
+    cuts: Cuts
+    rounds: int
+    """How many rounds were asked for so far."""
+    recovery: Recovery
+
+    @property
+    def checksum(self) -> str:
+        """A checksum of all rows, in their cuts. No round."""
+
+    @property
+    def where(self) -> str:
+        """Where the rows live, in words."""
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the rows are on GPUs."""
+
+    def reduce(self, kernel: Kernel, parameters: Array) -> Array:
+        """Return the sum of kernel(block, parameters) over all blocks, merged as the kernel says. One round."""
+
+    def notice(self, words: str) -> None:
+        """Tell the owner of the run what happened to it: a warning of the logger "dist_dot", where the client is."""
+
+    def run(self, program: Program[T], report: Report) -> T:
+        """Run program(blocks, report) as close to the rows as a loop can be, and return what it returns."""

@@ -1,0 +1,289 @@
+"""X, y and weights in any accepted form -> row blocks that are checked, aligned, and where they will be used."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from dist_dot.errors import DataError
+from dist_dot.kernels.device import places_outside
+from dist_dot.kernels.ready import ready_for
+from dist_dot.rounds.blocks import Blocks
+from dist_dot.rounds.local import LocalBlocks
+from dist_dot.rows import settle
+from dist_dot.rows.arrays import aligned, cast, dtype_name, is_lazy, is_other, namespace, no_rows, to_host
+from dist_dot.rows.block import BLOCK, Block, Cuts, block_key, cut, stays_on_device
+from dist_dot.rows.inputs import as_array, check_collection
+from dist_dot.typing import Array
+
+
+def lay_out(
+    X: Any, y: Any, sample_weight: Any = None, *, block_rows: int | str = "auto", device: str = settle.AUTO
+) -> Blocks:
+    """Cut rows into blocks and return where they are.
+
+    X is (n, p), y is (n,), or (n, k) for k targets, sample_weight is (n,) or None: NumPy arrays, anything that NumPy
+    makes an array of, Dask arrays, or arrays of a library that speaks the array API, such as CuPy. torch tensors are
+    taken as the CuPy or NumPy arrays of the same memory. float32 stays float32, every other number becomes float64.
+    NumPy and CuPy rows are used in place where they are C-contiguous and of the right dtype. A Dask collection with a
+    `distributed.Client` in force is laid out on that cluster, one task per block, anything else in this process.
+    block_rows is "auto", a function of n, p and dtype, or the number of rows.
+
+    device "auto" leaves the rows where they lie, on the host or on a GPU. "cuda" brings rows of the host to the GPU of
+    their worker, or of this process, once and block by block; "cpu" brings those of a GPU to the host.
+
+    Cost: one pass over X. Raises DataError for shapes that do not match, of a Dask array also those of its chunks, for
+    what are no numbers, and for NaN, infinity, masked values and a negative weight, each with its row and column, those
+    in an X on the GPU of this process in the first round that reads X;
+    DeviceError for "cuda" without a GPU that can be used, and for rows that do not fit in its memory, before they are
+    read where that is the GPU of this process; what a Dask task raises, as it is.
+    """
+    settle.known(device)
+    X, y, sample_weight = map(settle.taken, (X, y, sample_weight))
+    if any(is_lazy(array) for array in (X, y, sample_weight)):
+        return _lay_out_dask(X, y, sample_weight, block_rows, device)
+    X, y = as_array("X", X), as_array("y", y)
+    weight = None if sample_weight is None else as_array("sample_weight", sample_weight)
+    check_shapes(X.shape, y.shape, None if weight is None else weight.shape)
+    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape))
+    float_dtype(y, "y")
+    if weight is not None:
+        float_dtype(weight, "sample_weight")
+    if device == settle.CUDA:
+        settle.require(device)
+        there = settle.on_device(X) and dtype_name(X) == cuts.dtype
+        settle.check_room(0 if there else cuts.memory(weight is not None), str(cuts))
+    if settle.on_device(X) and device != settle.CPU:
+        X, y, weight = _settled(X, y, weight, cuts.dtype, device)
+        settle.settled(X)  # what has made the rows may still be at work on them
+        ready_for(X)
+        check_rows(None, y, weight, 0)
+
+        def rows(number: int) -> Block:
+            part = slice(*cuts.bounds(number))
+            return stays_on_device(Block(X[part], y[part], None if weight is None else weight[part], part.start))
+
+        # All of X is looked at in the round that reads it first: a pass for that alone would be a tenth of a fit.
+        return LocalBlocks(
+            [rows(number) for number in range(cuts.n_blocks)], cuts, lambda: check_rows(X, None, None, 0)
+        )
+
+    def make(number: int) -> Block:
+        part = slice(*cuts.bounds(number))
+        return make_block(X[part, :], y[part, ...], None if weight is None else weight[part], cuts, number, device)
+
+    return lay_out_rows(make, cuts, None)
+
+
+def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: Any, source: str = "the rows") -> Blocks:
+    """Make each block by its number: here, by as many threads as this process may use, or as tasks of the cluster.
+
+    `make` must pickle, and give the same block each time: Dask calls it again for a block that was lost. A run on
+    blocks that it made otherwise ends with a DataError, which names the source.
+    """
+    numbers = range(cuts.n_blocks)
+    if client is None:
+        with ThreadPoolExecutor(thread_name_prefix="dist-dot-layout") as pool:
+            return LocalBlocks(list(pool.map(make, numbers)), cuts)
+    from dask import delayed
+
+    from dist_dot.rounds.cluster import place
+
+    prefix = _new_prefix()
+    task = delayed(make, pure=False)
+    tasks = [task(number, dask_key_name=block_key(prefix, number)) for number in numbers]
+    return place(client, tasks, cuts, prefix, source)
+
+
+def make_block(X: Array, y: Array, weight: Array | None, cuts: Cuts, number: int, device: str = settle.AUTO) -> Block:
+    """Check rows, and return them as block `number` of these cuts.
+
+    Raises DataError where X is not (m, p) of as many rows and columns as the cuts say, or y and weight do not have a
+    row each: kernels read as many rows as X has.
+    """
+    start, stop = cuts.bounds(number)
+    rows, k = (stop - start,), cuts.n_targets
+    _check_shape("X", X, ((*rows, cuts.n_features),), number)
+    _check_shape("y", y, (rows, (*rows, 1)) if k == 1 else ((*rows, k),), number)
+    if weight is not None:
+        _check_shape("sample_weight", weight, (rows,), number)
+    X, y, weight = _settled(X, y, weight, cuts.dtype, device)
+    ready_for(X)  # here, so that no round has to wait for it
+    if settle.on_device(X):
+        settle.settled(X)
+    check_rows(X, y, weight, start)
+    return stays_on_device(Block(X, y, weight, start))
+
+
+def _settled(X: Array, y: Array, weight: Array | None, dtype: str, device: str) -> tuple[Array, Array, Array | None]:
+    """Return rows in this dtype, where the wish says: one target is (m,) for every kernel, however it came."""
+    X = aligned(settle.settle(X, device, dtype))
+    y = aligned(settle.settle(cast(y, dtype, X), settle.AUTO, dtype))
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = namespace(y).reshape(y, (-1,))
+    return X, y, None if weight is None else aligned(settle.settle(cast(weight, dtype, X), settle.AUTO, dtype))
+
+
+def check_rows(X: Array | None, y: Array | None, weight: Array | None, start: int) -> None:
+    """Raise DataError for NaN, infinity and a negative weight, with row and column; `start` is the first row."""
+    named = [("X", X), ("y", y), ("sample_weight", weight)]
+    there = [(name, array) for name, array in named if array is not None]
+    if settle.on_device(there[0][1]):  # all at once: the host waits for the card once
+        lows = [0.0 if name == "sample_weight" else -np.inf for name, _ in there]
+        if not any(place >= 0 for place in places_outside([array for _, array in there], lows)):
+            return
+    for name, array in there:
+        check_finite(name, array, start)
+    if weight is not None:
+        xp = namespace(weight)
+        if weight.shape[0] and float(xp.min(weight)) < 0:
+            row = int(xp.argmin(weight))
+            raise DataError(f"sample_weight is {float(weight[row])} in row {start + row}: weights are >= 0")
+
+
+def _check_shape(name: str, array: Any, expected: tuple[tuple[int, ...], ...], number: int) -> None:
+    """Raise DataError for another shape than the expected ones, and for what are no numbers."""
+    float_dtype(array, name)
+    if tuple(array.shape) not in expected:
+        raise DataError(
+            f"{name} has shape {tuple(array.shape)} in block {number}, which is cut as {expected[0]}: the source of "
+            "the rows gives another shape than it said, or has changed since"
+        )
+
+
+def check_shapes(X: tuple[int, ...], y: tuple[int, ...], weight: tuple[int, ...] | None) -> None:
+    """Raise DataError unless the shapes are (n, p), (n,) or (n, k), and (n,) or None, with n, p and k at least 1."""
+    if len(X) != 2:
+        raise DataError(f"X has shape {X}: expected (n_samples, n_features); a single column is X.reshape(-1, 1)")
+    if len(y) not in (1, 2) or y[1:] == (0,):
+        raise DataError(f"y has shape {y}: expected (n_samples,), or (n_samples, n_targets)")
+    if X[0] != y[0]:
+        raise DataError(f"X has {X[0]} rows and y has {y[0]}")
+    if weight is not None and weight != y[:1]:
+        raise DataError(f"sample_weight has shape {weight}: expected {y[:1]}, one weight per row")
+    if 0 in X:
+        raise DataError(f"X has shape {X}: there is nothing to train on")
+
+
+def n_targets(y: tuple[int, ...]) -> int:
+    """Return the number of targets in a y of this shape."""
+    return y[1] if len(y) == 2 else 1
+
+
+def n_rows(X: Any) -> int:
+    """Return the number of rows; of a Dask array that does not know it, by computing the sizes of its chunks."""
+    if np.isnan(X.shape[:1]).any():
+        X.compute_chunk_sizes()
+    return int(X.shape[0]) if X.shape else 0
+
+
+def beside(y: Any, column: Array) -> Any:
+    """Return y (n,) or (n, k) with this column (n,) as its last, in y's own library; lazily for a Dask array."""
+    if not is_lazy(y):
+        return _beside(y, column[:, None])
+    import dask.array as da
+
+    n_rows(y)
+    y = (y if y.ndim == 2 else y[:, None]).rechunk({1: -1})
+    last = da.from_array(column[:, None], chunks=(y.chunks[0], 1))
+    meta = no_rows(y._meta, float_dtype(y), 2)
+    return da.map_blocks(_beside, y, last, dtype=meta.dtype, chunks=(y.chunks[0], (y.shape[1] + 1,)), meta=meta)
+
+
+def _beside(y: Any, column: Array) -> Any:
+    xp, dtype = namespace(y), float_dtype(y)
+    return xp.concat([xp.reshape(cast(y, dtype), (y.shape[0], -1)), cast(column, dtype, y)], axis=1)
+
+
+def float_dtype(X: Any, name: str = "X") -> str:
+    """Return the dtype that blocks of X hold: float32 or float64. Raises DataError for what are no numbers."""
+    xp = namespace(X)
+    if not xp.isdtype(X.dtype, ("real floating", "integral", "bool")):
+        raise DataError(f"{name} has dtype {X.dtype}: expected numbers")
+    return "float32" if X.dtype == xp.float32 else "float64"
+
+
+def check_finite(name: str, array: Array, start: int) -> None:
+    """Raise DataError for NaN and infinity, with the column and the row, of which `start` is the first."""
+    # A finite sum is proof enough, at the speed of memory and without a temporary; else look closer.
+    xp = namespace(array)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if bool(xp.isfinite(xp.sum(array))):
+            return
+    finite = to_host(xp.isfinite(array))
+    if finite.all():
+        return
+    place = tuple(int(i) for i in np.argwhere(~finite)[0])
+    column = f" in column {place[1]}" if array.ndim == 2 else ""
+    raise DataError(
+        f"{name} is {float(array[place])}{column}, row {start + place[0]}: fill or drop such rows before the fit"
+    )
+
+
+def _new_prefix() -> str:
+    return f"{BLOCK}-{uuid4().hex[:12]}"
+
+
+def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str, device: str) -> Blocks:
+    """Rechunk to the cuts, and make one block per chunk of rows."""
+    import dask.array as da
+    from dask import compute, delayed
+
+    named = {"X": X, "y": y} if weight is None else {"X": X, "y": y, "sample_weight": weight}
+    for name, array in named.items():
+        if is_lazy(array):
+            check_collection(name, array)
+            n_rows(array)
+    checked = [as_array(name, array) for name, array in named.items()]
+    X, y, *rest = [array if is_lazy(array) else da.from_array(array, asarray=not is_other(array)) for array in checked]
+    for name, array in zip(named, (X, y, *rest), strict=True):
+        float_dtype(array, name)
+    check_shapes(X.shape, y.shape, rest[0].shape if rest else None)
+    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape))
+    rows = tuple(stop - start for start, stop in map(cuts.bounds, range(cuts.n_blocks)))
+    X_parts = X.rechunk((rows, X.shape[1])).to_delayed().ravel()
+    y_parts = y.rechunk((rows, *y.shape[1:])).to_delayed().ravel()
+    weight_parts = rest[0].rechunk((rows,)).to_delayed().ravel() if rest else [None] * cuts.n_blocks
+    make, prefix = delayed(make_block, pure=False), _new_prefix()
+    tasks = [
+        make(
+            X_part,
+            y_part,
+            weight_part,
+            cuts,
+            number,
+            device,
+            dask_key_name=block_key(prefix, number),
+        )
+        for number, (X_part, y_part, weight_part) in enumerate(zip(X_parts, y_parts, weight_parts, strict=True))
+    ]
+    client = _client_in_force()
+    if client is None:
+        settle.require(device)
+        return LocalBlocks(compute(*tasks, scheduler="threads"), cuts)
+    from dist_dot.rounds.cluster import place
+
+    return place(client, tasks, cuts, prefix, f"the Dask array {X.name}")
+
+
+def memory(lazy: bool) -> tuple[int, int]:
+    """Return the bytes of memory and the threads that this process has, or the smallest worker where rows are lazy."""
+    from distributed.system import MEMORY_LIMIT
+
+    client = _client_in_force() if lazy else None
+    workers = [] if client is None else client.scheduler_info(n_workers=-1)["workers"].values()
+    smallest = min((worker["memory_limit"] or MEMORY_LIMIT for worker in workers), default=MEMORY_LIMIT)
+    return int(smallest), max((worker["nthreads"] for worker in workers), default=len(os.sched_getaffinity(0)))
+
+
+def _client_in_force() -> Any:
+    """Return the client that `dask.compute` would use, None where there is none."""
+    from distributed import default_client
+
+    try:
+        return default_client()
+    except ValueError:
+        return None
