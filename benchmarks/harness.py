@@ -56,7 +56,7 @@ def _compiled_sum(values: Array) -> float:
 
 
 @dataclass(frozen=True)
-class CompiledSum:
+class CompiledSum(Kernel):
     """The sum of X by a compiled loop: one way to read it as a stream."""
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
@@ -65,7 +65,7 @@ class CompiledSum:
 
 
 @dataclass(frozen=True)
-class NumpySum:
+class NumpySum(Kernel):
     """The sum of X by NumPy: another way."""
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:

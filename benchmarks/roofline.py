@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.harness import CompiledSum, NumpySum, Times, environment, random_blocks, resident, save
 from dist_dot import losses
+from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.passes import Curvature, ValueAndGradient
 from dist_dot.rounds.blocks import Blocks
 from dist_dot.rows.arrays import Parameters
@@ -84,7 +85,7 @@ def points(blocks: Blocks, count: int, repeats: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class PlainSyrk:
+class PlainSyrk(Kernel):
     """X.T X by NumPy, which calls syrk, of a whole block."""
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:

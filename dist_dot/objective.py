@@ -338,11 +338,11 @@ class Objective:
         cuts, k, eps = self.blocks.cuts, self.n_outputs, float(np.finfo(self.blocks.cuts.dtype).eps)
         moments, raw = self.moments(), self._reference_sums[2]
         mean = moments.mean if self.fit_intercept else np.zeros(self.n_features)
-        kernel = Roundings(self.loss, tuple(map(float, mean)))
+        unit = 4.0 * eps * (np.sqrt(cuts.n_samples) + self.n_features + 5.0)
+        kernel = Roundings(self.loss, tuple(map(float, mean)), float(unit))
         points = self.padded(parameters), self._best_constant()
         there, null = (self.blocks.reduce(kernel, point).reshape(2, -1) for point in points)
         pull = self.penalty * np.abs(parameters)
-        unit = 4.0 * eps * (np.sqrt(cuts.n_samples) + self.n_features + 5.0)
         about, plain = (unit * (self._strip(each) + pull) for each in there + null)
         spread = (moments.spread if self.fit_intercept else raw) + eps * eps * raw
         sizes = self.curvature * np.append(spread, [moments.weight] * int(self.fit_intercept))

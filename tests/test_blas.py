@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from dist_dot import LinearRegression, LogisticRegression, Objective, lay_out, losses, top_k
 from dist_dot.kernels.blas import one_blas_thread
+from dist_dot.kernels.kernel import Kernel
 from dist_dot.linear_model.labels import class_weights
 from dist_dot.products import search
 
@@ -31,7 +32,7 @@ def two_threads():
 
 
 @dataclass(frozen=True)
-class Look:
+class Look(Kernel):
     """A kernel that returns the largest number of threads, which does not add up."""
 
     def __call__(self, block, parameters):
@@ -59,11 +60,12 @@ def test_the_last_to_leave_lifts_the_limit():
 
 
 def test_an_error_lifts_the_limit():
-    def fail(block, parameters):
-        raise ZeroDivisionError
+    class Fails(Kernel):
+        def __call__(self, block, parameters):
+            raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        lay_out(np.ones((3, 1)), np.ones(3)).reduce(fail, np.zeros(0))
+        lay_out(np.ones((3, 1)), np.ones(3)).reduce(Fails(), np.zeros(0))
     assert threads() == {2}
 
 

@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster
 
 from dist_dot import DataError, Objective, Ridge, Status, lay_out, losses, minimise
 from dist_dot.errors import ClusterError, DeadlineError
+from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.passes import Moments
 from dist_dot.rounds.cluster import gather
 from dist_dot.rounds.worker import NAME, SMALL, pack, unpack
@@ -213,8 +214,9 @@ class Boom(Exception):
     pass
 
 
-def boom(block, parameters):
-    raise Boom("from a worker")
+class Booms(Kernel):
+    def __call__(self, block, parameters):
+        raise Boom("from a worker")
 
 
 def test_an_exception_in_a_kernel_reaches_the_client(clients, rows):
@@ -225,7 +227,7 @@ def test_an_exception_in_a_kernel_reaches_the_client(clients, rows):
     X, y = rows
     try:
         with clients(2).as_current(), pytest.raises(Exception, match="from a worker"):
-            lay_out(chunked(X, 100), chunked(y, 100)).reduce(boom, np.zeros(8))
+            lay_out(chunked(X, 100), chunked(y, 100)).reduce(Booms(), np.zeros(8))
     finally:
         cloudpickle.unregister_pickle_by_value(test_cluster)
 

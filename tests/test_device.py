@@ -17,6 +17,7 @@ from sklearn.base import clone
 from dist_dot import DataError, LinearRegression, LogisticRegression, PoissonRegressor, Ridge, lay_out
 from dist_dot.errors import DeviceError, InputError
 from dist_dot.kernels import device
+from dist_dot.kernels.passes import GramProduct
 from dist_dot.kernels.tree import fold, root
 from dist_dot.linear_model import LogisticRegressionCV, RidgeCV
 from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
@@ -239,7 +240,7 @@ def test_tables_are_kept_while_their_blocks_live(tables):
 def test_tables_of_several_cards_and_of_many_blocks_add_up_to_the_same_nodes(tables, monkeypatch):
     monkeypatch.setattr(device, "BLOCKS", 3)
     blocks = blocks_on([0, 0, 1, 0, 0, 0, 0, 0, 0])
-    assert device.reduce(blocks, range(9), 9, None, None) == {root(9): 36}
+    assert device.reduce(blocks, range(9), 9, GramProduct(), None) == {root(9): 36}
     assert tables == [3, 3, 2, 1]
 
 

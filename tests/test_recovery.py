@@ -17,6 +17,7 @@ from distributed import Client, KilledWorker, LocalCluster
 from benchmarks.chaos import chaos
 from dist_dot import Checkpoints, DataError, Objective, losses, minimise
 from dist_dot.errors import ClusterError, DeadlineError, RunCancelled
+from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.passes import ValueAndGradient
 from dist_dot.rounds import asking as rounds
 from dist_dot.rounds import service
@@ -65,7 +66,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Slow:
+class Slow(Kernel):
     """A loss that takes its time: seconds per block, and sleeps where the interpreter is free."""
 
     seconds: float
@@ -130,7 +131,7 @@ def test_a_frozen_worker_is_given_up_and_replaced(straight, monkeypatch, notices
 
 
 @dataclass(frozen=True)
-class Sticks:
+class Sticks(Kernel):
     """A loss that does not come back from the first block that it is asked for."""
 
     once: str

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.tree import fold, root, uncovered
 from dist_dot.rounds.local import LocalBlocks
 from dist_dot.rows.block import Block, Cuts
@@ -49,13 +50,14 @@ def test_few_sums_are_held_at_a_time():
     blocks._threads = 1
     held, most = set(), 0
 
-    def kernel(block, parameters):
-        nonlocal most
-        sums = np.full(3, float(block.start))
-        held.add(block.start)
-        weakref.finalize(sums, held.discard, block.start)
-        most = max(most, len(held))
-        return sums
+    class Watched(Kernel):
+        def __call__(self, block, parameters):
+            nonlocal most
+            sums = np.full(3, float(block.start))
+            held.add(block.start)
+            weakref.finalize(sums, held.discard, block.start)
+            most = max(most, len(held))
+            return sums
 
-    assert blocks.reduce(kernel, np.zeros(1)).tolist() == [sum(range(64))] * 3
+    assert blocks.reduce(Watched(), np.zeros(1)).tolist() == [sum(range(64))] * 3
     assert most <= 7  # one for each level of the tree, and the new one

@@ -5,7 +5,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +14,7 @@ from distributed import KilledWorker, Status
 from distributed.protocol.pickle import dumps
 
 from dist_dot.errors import ClusterError, DeadlineError
+from dist_dot.kernels.kernel import Kernel
 from dist_dot.rounds import asking as rounds
 from dist_dot.rounds import cluster, run
 from dist_dot.rounds.asking import Rounds, RunSpec
@@ -56,13 +57,16 @@ def answering(*answers, seconds=0.2):
         loop.close()
 
 
-def add(block, parameters):
+class Add(Kernel):
     """Stand for a kernel: what is sent back here was made up."""
+
+    def __call__(self, block, parameters):
+        raise NotImplementedError
 
 
 def test_a_round_is_repeated_for_the_missing_blocks_alone():
     with answering([0, 1, 4], [], [2], [3], seconds=0.02) as (blocks, asked):
-        assert blocks.reduce(add, np.zeros(1)) == 31.0
+        assert blocks.reduce(Add(), np.zeros(1)) == 31.0
     assert asked == [None, [2, 3], [2, 3], [3]] and blocks.recovery.repeated == 1
 
 
@@ -70,7 +74,7 @@ def test_a_round_ends_when_nobody_answers_any_more():
     # Each answer is a reason to go on waiting: four attempts take more than twice the patience.
     with answering([0], [1], [2], [3]) as (blocks, asked), pytest.raises(DeadlineError) as caught:
         begin = time.monotonic()
-        blocks.reduce(add, np.zeros(1))
+        blocks.reduce(Add(), np.zeros(1))
     assert "for 0 s no worker answered for blocks [4] of the rows" in str(caught.value)
     assert len(asked) in (5, 6) and time.monotonic() - begin < 5
 
@@ -78,13 +82,13 @@ def test_a_round_ends_when_nobody_answers_any_more():
 def test_work_is_no_waiting():
     # Each attempt takes longer than the patience of 0.3 s, and the first two bring nothing: their workers were lost.
     with answering("a", "b", [0, 1, 2, 3, 4], seconds=0.5) as (blocks, asked):
-        assert blocks.reduce(add, np.zeros(1)) == 31.0
+        assert blocks.reduce(Add(), np.zeros(1)) == 31.0
     assert len(asked) == 3
     with answering([0], "a", "b", [1, 2], "c", "d", [3, 4], seconds=0.5) as (blocks, asked):
-        assert blocks.reduce(add, np.zeros(1)) == 31.0
+        assert blocks.reduce(Add(), np.zeros(1)) == 31.0
     # A worker that is lost again and again, as one to which no connection can be made, is not at work.
     with answering("a", "a", [0, 1, 2, 3, 4], seconds=0.5) as (blocks, asked), pytest.raises(DeadlineError):
-        blocks.reduce(add, np.zeros(1))
+        blocks.reduce(Add(), np.zeros(1))
     assert len(asked) == 2
 
 
@@ -92,7 +96,7 @@ def test_blocks_that_workers_die_of_in_a_round_end_the_run(monkeypatch):
     monkeypatch.setattr(run, "DEATHS", 2)
     with answering([0, 1], "a", "b", [2], "c", "d", "e", seconds=0.01) as (blocks, asked):
         with pytest.raises(ClusterError, match=r"3 workers in a row were lost while they worked on blocks \[3, 4\] of"):
-            blocks.reduce(add, np.zeros(1))
+            blocks.reduce(Add(), np.zeros(1))
         assert len(asked) == 7
 
 
@@ -108,7 +112,7 @@ def test_an_answer_in_the_last_moment_of_a_look_is_one(monkeypatch):
 
     monkeypatch.setattr(Future, "result", late)
     with answering([0, 1, 2, 3, 4]) as (blocks, _):
-        assert blocks.reduce(add, np.zeros(1)) == 31.0
+        assert blocks.reduce(Add(), np.zeros(1)) == 31.0
 
 
 def test_a_worker_that_finishes_no_block_is_stuck_and_a_slow_one_is_not():
@@ -362,11 +366,21 @@ def plugin_with(executors, held):
     return plugin
 
 
+@dataclass(frozen=True)
+class PowerOfTwo(Kernel):
+    """Two to the number of the block, after some seconds."""
+
+    seconds: float = 0.0
+
+    def __call__(self, block, parameters):
+        time.sleep(self.seconds)
+        return np.array([2.0**block.number])
+
+
 def part_of(executors, held):
     """Return what a worker with these blocks answers when it is asked for blocks 0 .. 3 of 5."""
     plugin = plugin_with(executors, held)
-    kernel = dumps(lambda block, parameters: np.array([2.0**block.number]))
-    return asyncio.run(plugin.round(["run", 1, 1], kernel=kernel, **MESSAGE))
+    return asyncio.run(plugin.round(["run", 1, 1], kernel=dumps(PowerOfTwo()), **MESSAGE))
 
 
 def test_a_worker_names_the_blocks_that_it_lacks():
@@ -379,10 +393,6 @@ def test_a_worker_names_the_blocks_that_it_lacks():
 
 
 def test_an_attempt_that_nobody_waits_for_leaves_the_threads_to_the_next():
-    def slow(block, parameters):
-        time.sleep(0.2)
-        return np.array([2.0**block.number])
-
     read = []
 
     class Data(dict):
@@ -393,7 +403,7 @@ def test_an_attempt_that_nobody_waits_for_leaves_the_threads_to_the_next():
     async def go(plugin):
         attempts = []
         for stamp in (["run", 1, 1], ["run", 1, 2], ["another run", 1, 1]):  # while block 0 is at work for the first
-            attempts.append(asyncio.create_task(plugin.round(stamp, kernel=dumps(slow), **MESSAGE)))
+            attempts.append(asyncio.create_task(plugin.round(stamp, kernel=dumps(PowerOfTwo(0.2)), **MESSAGE)))
             await asyncio.sleep(0.05)
         return await asyncio.gather(*attempts)
 

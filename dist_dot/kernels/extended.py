@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dist_dot.kernels.compiled import rounded
+from dist_dot.kernels.kernel import Kernel
 from dist_dot.rows.arrays import Parameters, is_other, namespace, read_only
 from dist_dot.rows.block import Block
 from dist_dot.typing import Array
@@ -57,7 +58,7 @@ _two_product, _add = _exact(two_product), _exact(add)
 
 
 @dataclass(frozen=True)
-class ResidualProducts:
+class ResidualProducts(Kernel):
     """Parameters [W, b] (p + 1, k) -> with r = y - X W - b: sums of s r^2 (k), X.T s r (p, k), sums of s r (k).
 
     Flat: all the hi, then all the lo, each row by row. Some 60 operations for each number of X and each target.

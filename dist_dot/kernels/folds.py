@@ -14,7 +14,6 @@ from dist_dot.kernels.columns import column_sums
 from dist_dot.kernels.elementwise import code_of
 from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.passes import TileSums, ValueAndGradient, column, gradient_sums, tiles, total
-from dist_dot.kernels.tree import merge_of
 from dist_dot.losses import Loss
 from dist_dot.rows.arrays import Parameters, is_other, namespace
 from dist_dot.rows.block import Block
@@ -28,7 +27,7 @@ ROWS = 384
 
 
 @dataclass(frozen=True)
-class WithoutFold:
+class WithoutFold(Kernel):
     """Another kernel, over the rows that are not in the fold, with the target alone for y."""
 
     kernel: Kernel
@@ -45,11 +44,11 @@ class WithoutFold:
 
     def merge(self, left: Array, right: Array) -> Array:
         """Return the sums over the rows of both, as the kernel has them."""
-        return merge_of(self.kernel)(left, right)
+        return self.kernel.merge(left, right)
 
 
 @dataclass(frozen=True)
-class ValuesAndGradients:
+class ValuesAndGradients(Kernel):
     """Parameters of each fit, one after the other -> the sums of `ValueAndGradient` of each, without its fold."""
 
     loss: Loss
@@ -93,7 +92,7 @@ class ValuesAndGradients:
 
 
 @dataclass(frozen=True)
-class FoldScores:
+class FoldScores(Kernel):
     """Parameters of each fit -> [sum s, losses, sum s of rows predicted right] of each, over the rows of its fold.
 
     With class_weight (k,) the weights of rows are divided by that of their class.

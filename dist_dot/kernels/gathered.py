@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.passes import column
 from dist_dot.rows.arrays import Parameters, namespace
 from dist_dot.rows.block import Block
@@ -10,7 +11,7 @@ from dist_dot.typing import Array
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Kernel):
     """Any parameters -> [x (p), y (k), s] of each row, in order, end to end: n (p + k + 1) numbers, float64.
 
     The sums of other kernels have one size; these grow with the rows, so it is for few of them.

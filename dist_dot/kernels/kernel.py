@@ -1,17 +1,35 @@
 """What a kernel is."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from dist_dot.rows.arrays import Parameters
 from dist_dot.rows.block import Block
 from dist_dot.typing import Array
 
-Kernel = Callable[[Block, Parameters], Array]
-"""(block, parameters) -> sums over its rows, one flat float64 array of its library. See `dist_dot.kernels.passes`.
 
-They are added up in the memory of the first, so it returns new memory each time. Where two results do not simply add
-up, it has a method `merge`: (left, right) -> the result for the rows of both. Where it can answer for all blocks on a
-GPU at once, it has a method `launch`: (rows, blocks, parameters of the host) -> the sums (blocks, width) on the GPU, or
-those of each block in order, or None where it cannot after all; rows is a `dist_dot.kernels.device.DeviceRows`. `reads`
-is "y" where it reads y alone, and "X" where its sums are finite only if all of X is.
-"""
+class Kernel(ABC):
+    """Sums over the rows of a block, as they are asked for in one round of all blocks. It must pickle.
+
+    `reads` is "y" where it reads y alone, and "X" where its sums are finite only if all of X is.
+    """
+
+    reads: ClassVar[str] = ""
+
+    @abstractmethod
+    def __call__(self, block: Block, parameters: Parameters) -> Array:
+        """Return the sums over the rows of a block: one flat float64 array of its library, in new memory."""
+
+    def merge(self, left: Array, right: Array) -> Array:
+        """Return the result for the rows of both, in the memory of either: the sum, where nothing else is said."""
+        left += right
+        return left
+
+    def launch(self, rows: Any, blocks: Sequence[Block], parameters: Array) -> Any:
+        """Answer for all blocks of a GPU at once; None where this kernel, or this width of rows, has no way to.
+
+        rows is a `dist_dot.kernels.device.DeviceRows`, parameters are NumPy's. Returns the sums (blocks, width) on the
+        GPU, or those of each block in order.
+        """
+        return None

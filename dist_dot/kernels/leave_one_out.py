@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.moments import tiles
 from dist_dot.rows.arrays import Parameters, namespace
 from dist_dot.rows.block import Block
@@ -14,7 +15,7 @@ LEAST = 1e-6
 
 
 @dataclass(frozen=True)
-class LeaveOneOut:
+class LeaveOneOut(Kernel):
     """Parameters, see `pack` -> sum over the rows of s e^2 for each alpha and target (alphas, targets), and a count.
 
     ::

@@ -20,6 +20,7 @@ import numpy as np
 from dist_dot.kernels import device
 from dist_dot.kernels.compiled import reordered, rounded
 from dist_dot.kernels.gram import GramSum, tile_rows
+from dist_dot.kernels.kernel import Kernel
 from dist_dot.rows.arrays import Parameters, is_other, namespace, read_only
 from dist_dot.rows.block import Block
 from dist_dot.typing import Array
@@ -29,7 +30,7 @@ DEVICE_TILE = 64 << 20
 
 
 @dataclass(frozen=True)
-class CentredMoments:
+class CentredMoments(Kernel):
     """Any parameters -> [weight, mean (d), second moments about the mean (d, d)]. n d^2 operations, in BLAS."""
 
     reads: ClassVar[str] = "X"
@@ -56,7 +57,7 @@ class CentredMoments:
 
 
 @dataclass(frozen=True)
-class FoldMoments:
+class FoldMoments(Kernel):
     """Any parameters -> for each of `folds` the summary of its rows, end to end.
 
     The last column of y is no target, but the number of the fold that the row belongs to.
@@ -88,7 +89,7 @@ class FoldMoments:
 
 
 @dataclass(frozen=True)
-class CentredTriangle:
+class CentredTriangle(Kernel):
     """Any parameters -> [weight, mean (d), R (d, d)] with R.T R the second moments about the mean. 2 n d^2 operations.
 
     Tall and skinny QR: tile by tile within a block, then in the fold's tree (Demmel, Grigori, Hoemmen and Langou,

@@ -23,6 +23,7 @@ from dist_dot.kernels import compiled, device
 from dist_dot.kernels.columns import column_sums
 from dist_dot.kernels.elementwise import code_of
 from dist_dot.kernels.gram import GramSum, Shifted, tile_rows
+from dist_dot.kernels.kernel import Kernel
 from dist_dot.losses import Loss, Squared
 from dist_dot.rows.arrays import Parameters, cast, dtype_name, is_other, itemsize, namespace
 from dist_dot.rows.block import Block
@@ -35,7 +36,7 @@ WIDEST = 8 << 20  # numbers that a kernel makes of a tile at once: many classes 
 
 
 @dataclass(frozen=True)
-class ValueAndGradient:
+class ValueAndGradient(Kernel):
     """Parameters [w, b] (p + 1) -> [loss, gradient in w (p), gradient in b]: unpenalised sums over the rows.
 
     With k outputs the parameters are [w, b] of each, one after the other, and so is the gradient: k (p + 1) numbers and
@@ -59,7 +60,7 @@ class ValueAndGradient:
 
 
 @dataclass(frozen=True)
-class GramProduct:
+class GramProduct(Kernel):
     """Parameters [v, c] (p + 1) -> sum over the rows of s_i (<x_i, v> + c) [x_i, 1]: the Gram matrix times [v, c].
 
     With k outputs that of each, one after the other.
@@ -80,7 +81,7 @@ class GramProduct:
 
 
 @dataclass(frozen=True)
-class HessianProduct:
+class HessianProduct(Kernel):
     """Parameters [w, b], [v, c] -> the unpenalised Hessian at [w, b] times [v, c]: as many numbers as either has."""
 
     loss: Loss
@@ -105,15 +106,17 @@ class HessianProduct:
 
 
 @dataclass(frozen=True)
-class Roundings:
+class Roundings(Kernel):
     """Parameters [w, b] -> what a relative change of 1 in each number may do to the gradient there, to first order.
 
     Every sign is taken to be against it. Of each output p + 1 numbers about the centre x0 (p), that is of F in w and
-    the z at x0; and then of each output as many of the columns as they are. In float64.
+    the z at x0; and then of each output as many of the columns as they are. In float64. The curvature of a row is the
+    largest that it has where each number changes by so much, `unit`: that of the Huber loss jumps.
     """
 
     loss: Loss
     centre: tuple[float, ...]
+    unit: float
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once, as array operations."""
@@ -131,8 +134,10 @@ class Roundings:
                 r, moved = abs(self.loss.first(y, z)), q * (1.0 + (1.0 - q) * size + others)
             else:
                 y = column(y)
-                slope = self.loss.first(y, z)
-                r, moved = abs(slope), self.loss.second(y, z) * size + abs(slope - self.loss.first(0.0 * (y + z), z))
+                slope, second = self.loss.first(y, z), self.loss.second(y, z)
+                for near in (z - self.unit * size, z + self.unit * size):
+                    second = xp.maximum(second, self.loss.second(y, near))
+                r, moved = abs(slope), second * size + abs(slope - self.loss.first(0.0 * (y + z), z))
             if s is not None:
                 s = column(xp.astype(s, xp.float64))
                 r, moved = s * r, s * moved
@@ -142,7 +147,7 @@ class Roundings:
 
 
 @dataclass(frozen=True)
-class Curvature:
+class Curvature(Kernel):
     """Parameters [w, b] (p + 1) -> [X, 1].T D [X, 1], D = diag(s d2 loss / dz2), unpenalised: the Hessian in [w, b].
 
     Flat: the rows of the symmetric matrix, each up to the diagonal, (p + 1) (p + 2) / 2 numbers. With several outputs
@@ -220,7 +225,7 @@ class Curvature:
 
 
 @dataclass(frozen=True)
-class Expansion:
+class Expansion(Kernel):
     """Parameters -> the sums of `ValueAndGradient`, then those of `Curvature`: all of F up to second order."""
 
     loss: Loss
@@ -254,7 +259,7 @@ def coupled(loss: Loss, outputs: int) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class Moments:
+class Moments(Kernel):
     """Parameters [x0, y0] (p + 1) -> [sum s, sums of s (x - x0) (p), of s (y - y0), of the same squared (p + 1)].
 
     With several targets y0 and the sums of y are as many.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.passes import column, total
 from dist_dot.rows.arrays import Parameters, namespace, to_host
 from dist_dot.rows.block import Block
@@ -12,7 +13,7 @@ from dist_dot.typing import Array
 
 
 @dataclass(frozen=True)
-class Correct:
+class Correct(Kernel):
     """Parameters [w, b] of each output -> [sum s, sum s of the rows whose class is predicted], for y a class's code.
 
     With one output class 1 is predicted where z > 0, with several that of the largest z.
@@ -30,7 +31,7 @@ class Correct:
 
 
 @dataclass(frozen=True)
-class SquaredErrors:
+class SquaredErrors(Kernel):
     """Parameters [w, b] of each of k targets -> [sum s, sums of s y (k), sums of s (y - z)^2 (k)]."""
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
@@ -44,7 +45,7 @@ class SquaredErrors:
 
 
 @dataclass(frozen=True)
-class RankCounts:
+class RankCounts(Kernel):
     """Parameters [w, b, edges (m)] -> sums of s of the rows of class 0 (m + 1), then of class 1, between the edges.
 
     A row with edges[i - 1] < z <= edges[i] counts in place i. The n numbers z are counted on the host.

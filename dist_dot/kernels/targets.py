@@ -13,6 +13,7 @@ import numpy as np
 
 from dist_dot.errors import DataError
 from dist_dot.kernels import compiled, device
+from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.passes import Moments, TileSums, ValueAndGradient, column, tiles, total
 from dist_dot.losses import POSITIVE, Loss, Squared, lines_of
 from dist_dot.rows.arrays import Parameters, is_other, namespace
@@ -21,7 +22,7 @@ from dist_dot.typing import Array
 
 
 @dataclass(frozen=True)
-class CheckTarget:
+class CheckTarget(Kernel):
     """Raise DataError for a y outside of the loss's domain, with its row; return the sum of s. Reads y alone."""
 
     loss: Loss
@@ -69,7 +70,7 @@ def _accepted(loss: Loss) -> str:
 
 
 @dataclass(frozen=True)
-class TargetSums:
+class TargetSums(Kernel):
     """Parameters are not used -> [sum s, sums of s y]: what the best constant is. Reads y alone.
 
     Where y is the code of a class, the last are the sums of s of each class, `outputs` of them. Raises DataError for a
@@ -106,7 +107,7 @@ class TargetSums:
 
 
 @dataclass(frozen=True)
-class ConstantValues:
+class ConstantValues(Kernel):
     """Parameters z, constants for all rows -> the sum of s loss(y, z) at each of them. Reads y alone.
 
     A constant is one number, or one for each target, whose losses add up, or for each output. Where `deviance`, the sum
@@ -149,7 +150,7 @@ class ConstantValues:
 
 
 @dataclass(frozen=True)
-class ReferenceSums:
+class ReferenceSums(Kernel):
     """Parameters [0, z] of each output -> the gradient of each, and how large the numbers are that it is the sum of.
 
     The gradients are those of `ValueAndGradient`, p + 1 numbers each. Then come the sums of s x (p), of s x^2 (p), and
@@ -178,7 +179,7 @@ class ReferenceSums:
 
 
 @dataclass(frozen=True)
-class SlopeSizes:
+class SlopeSizes(Kernel):
     """Parameters z, a constant of each output -> for each target the sum of s r^2, and then of s m^2. Reads y alone.
 
     r is a row's slope, m the size of the numbers whose difference it is: |r| + |y dr / dy| + |z dr / dz|. Where y is

@@ -7,8 +7,7 @@ there.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from operator import add, iadd
-from typing import Any
+from operator import add
 
 import numpy as np
 
@@ -20,12 +19,6 @@ quietly = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 Node = tuple[int, int]
 Merge = Callable[[Array, Array], Array]
 """(left, right) -> the sum of both, which may take the memory of either."""
-
-
-def merge_of(kernel: Any) -> Merge:
-    """Return how two results of a kernel become one: its own `merge`, or addition in place."""
-    merge: Merge = getattr(kernel, "merge", iadd)
-    return merge
 
 
 def root(leaves: int) -> Node:

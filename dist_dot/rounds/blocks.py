@@ -31,12 +31,19 @@ class Recovery:
 
 
 class Blocks(Protocol):
-    """Rows cut into blocks, wherever they live."""
+    """Rows cut into blocks, wherever they live: what a loop asks."""
 
-    cuts: Cuts
-    rounds: int
-    """How many rounds were asked for so far."""
-    recovery: Recovery
+    @property
+    def cuts(self) -> Cuts:
+        """How many rows and columns there are, and where rows are cut."""
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds were asked for so far."""
+
+    @property
+    def recovery(self) -> Recovery:
+        """What the deaths of workers have cost."""
 
     @property
     def checksum(self) -> str:
@@ -55,6 +62,10 @@ class Blocks(Protocol):
 
     def notice(self, words: str) -> None:
         """Tell the owner of the run what happened to it: a warning of the logger "dist_dot", where the client is."""
+
+
+class Host(Blocks, Protocol):
+    """Blocks beside which a program can run."""
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run program(blocks, report) as close to the rows as a loop can be, and return what it returns."""

@@ -14,7 +14,6 @@ import numpy as np
 from dist_dot.errors import InputError
 from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.passes import ValueAndGradient, column, total
-from dist_dot.kernels.tree import merge_of
 from dist_dot.losses import Loss
 from dist_dot.rounds.blocks import Blocks, Recovery
 from dist_dot.rows.arrays import Parameters, namespace
@@ -39,7 +38,7 @@ def held_out(block: Block, one_in: int) -> Array:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Kept(Kernel):
     """Another kernel, over the rows that are not held out."""
 
     kernel: Kernel
@@ -53,11 +52,11 @@ class Kept:
 
     def merge(self, left: Array, right: Array) -> Array:
         """Return the sums over the rows of both, as the kernel has them."""
-        return merge_of(self.kernel)(left, right)
+        return self.kernel.merge(left, right)
 
 
 @dataclass(frozen=True)
-class KeptAndScored:
+class KeptAndScored(Kernel):
     """Parameters of some points -> the sums of a kernel over the rows that are kept, then of those held out: see below.
 
     They are sum s, and the sum of s * loss at each point. The kernel has a `loss` and so many `points`, and its sums

@@ -11,7 +11,7 @@ import numpy as np
 from dist_dot.errors import DataError
 from dist_dot.kernels.device import places_outside
 from dist_dot.kernels.ready import ready_for
-from dist_dot.rounds.blocks import Blocks
+from dist_dot.rounds.blocks import Host
 from dist_dot.rounds.local import LocalBlocks
 from dist_dot.rows import settle
 from dist_dot.rows.arrays import aligned, cast, dtype_name, is_lazy, is_other, namespace, no_rows, to_host
@@ -22,7 +22,7 @@ from dist_dot.typing import Array
 
 def lay_out(
     X: Any, y: Any, sample_weight: Any = None, *, block_rows: int | str = "auto", device: str = settle.AUTO
-) -> Blocks:
+) -> Host:
     """Cut rows into blocks and return where they are.
 
     X is (n, p), y is (n,), or (n, k) for k targets, sample_weight is (n,) or None: NumPy arrays, anything that NumPy
@@ -78,7 +78,7 @@ def lay_out(
     return lay_out_rows(make, cuts, None)
 
 
-def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: Any, source: str = "the rows") -> Blocks:
+def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: Any, source: str = "the rows") -> Host:
     """Make each block by its number: here, by as many threads as this process may use, or as tasks of the cluster.
 
     `make` must pickle, and give the same block each time: Dask calls it again for a block that was lost. A run on
@@ -227,7 +227,7 @@ def _new_prefix() -> str:
     return f"{BLOCK}-{uuid4().hex[:12]}"
 
 
-def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str, device: str) -> Blocks:
+def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str, device: str) -> Host:
     """Rechunk to the cuts, and make one block per chunk of rows."""
     import dask.array as da
     from dask import compute, delayed

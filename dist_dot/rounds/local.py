@@ -13,7 +13,7 @@ from dist_dot.kernels import device
 from dist_dot.kernels.blas import one_blas_thread
 from dist_dot.kernels.checksum import checksum, combined
 from dist_dot.kernels.kernel import Kernel
-from dist_dot.kernels.tree import Node, merge_of, put, quietly, root
+from dist_dot.kernels.tree import Node, put, quietly, root
 from dist_dot.rounds.blocks import Program, Recovery, Report, T, log
 from dist_dot.rows.arrays import Parameters, to_host
 from dist_dot.rows.block import Block, Cuts, named
@@ -56,13 +56,12 @@ class LocalBlocks:
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return the sum of kernel(block, parameters) over all blocks. One round; reads X once."""
         self.rounds += 1
-        leaves, merge = len(self.blocks), merge_of(kernel)
+        leaves, merge = len(self.blocks), kernel.merge
         if self.on_device:
-            reads = getattr(kernel, "reads", "")
-            if self._look is not None and not reads:
+            if self._look is not None and not kernel.reads:
                 self._looked()
             sums = self.tables.reduce(self.blocks, range(leaves), leaves, kernel, parameters)[root(leaves)]
-            if self._look is not None and reads == "X":
+            if self._look is not None and kernel.reads == "X":
                 self._looked(np.isfinite(sums).all())
             return sums
         at, nodes, lock = Parameters(parameters), dict[Node, Array](), Lock()

@@ -16,7 +16,7 @@ from dist_dot.errors import ClusterError, DeadlineError, RunCancelled
 from dist_dot.kernels.blas import one_blas_thread
 from dist_dot.kernels.checksum import combined
 from dist_dot.kernels.kernel import Kernel
-from dist_dot.kernels.tree import Node, fold, merge_of, root, uncovered
+from dist_dot.kernels.tree import Node, fold, root, uncovered
 from dist_dot.rounds.asking import DEATHS, Rounds, RunSpec
 from dist_dot.rounds.blocks import Program, Recovery
 from dist_dot.rounds.worker import NAME, as_sent, pack, unpack
@@ -151,7 +151,7 @@ class SchedulerBlocks:
                 fallen.clear()
             elif len(fallen) == before:  # else a worker was at it when it was lost, which may have taken hours
                 waited += monotonic() - since
-            nodes = fold(nodes, leaves, merge_of(kernel))
+            nodes = fold(nodes, leaves, kernel.merge)
             missing = uncovered(nodes, leaves)
             if missing:
                 self._check(missing, waited, len(fallen))

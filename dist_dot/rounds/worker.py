@@ -18,7 +18,7 @@ from dist_dot.kernels.blas import one_blas_thread
 from dist_dot.kernels.checksum import checksum
 from dist_dot.kernels.device import serialize  # noqa: F401 - it tells Dask how blocks of a GPU travel
 from dist_dot.kernels.kernel import Kernel
-from dist_dot.kernels.tree import Node, fold, merge_of, put, quietly
+from dist_dot.kernels.tree import Node, fold, put, quietly
 from dist_dot.rounds.placement import Ranges
 from dist_dot.rows.arrays import Parameters, namespace, to_host
 from dist_dot.rows.block import Block, block_key
@@ -134,7 +134,7 @@ class KernelPlugin(WorkerPlugin):
             return {"stamp": stamp, "error": dumps(as_sent(error))}
         if not attempt.wanted:
             return None
-        nodes = fold({node: total for part in parts for node, total in part.nodes.items()}, leaves, merge_of(run))
+        nodes = fold({node: total for part in parts for node, total in part.nodes.items()}, leaves, run.merge)
         return {
             "stamp": stamp,
             "nodes": list(nodes),
@@ -156,7 +156,7 @@ class KernelPlugin(WorkerPlugin):
         verify: list[int],
     ) -> "_Part":
         """One block at a time, so that spilled ones do not all come back at once; those on a card all at once."""
-        part, merge = _Part({}, [], []), merge_of(kernel)
+        part, merge = _Part({}, [], []), kernel.merge
         on_card: dict[int, Block] = {}
         for number in numbers:
             if not attempt.wanted:

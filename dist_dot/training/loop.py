@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from dist_dot.errors import ClusterError, InputError, SolverError
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
 from dist_dot.reference import Reference
-from dist_dot.rounds.blocks import Blocks, Report
+from dist_dot.rounds.blocks import Blocks, Host, Report
 from dist_dot.rounds.held_out import HeldOut
 from dist_dot.solvers.base import Solver
 from dist_dot.solvers.choice import choose
@@ -72,7 +72,8 @@ def minimise(
         # Each one is called, also after another one has asked to stop.
         return any([bool(callback(progress)) for callback in callbacks])
 
-    return replace(objective.blocks.run(loop, report), solver=str(chosen))
+    host = cast(Host, objective.blocks)  # those of `lay_out` are
+    return replace(host.run(loop, report), solver=str(chosen))
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,7 @@ class Loop:
     def __call__(self, blocks: Blocks, report: Report) -> Fit:
         """Iterate to the end."""
         if self.early_stopping is not None:
-            kept: Any = HeldOut(blocks, self.early_stopping.one_in)
-            blocks = kept
+            blocks = HeldOut(blocks, self.early_stopping.one_in)
         objective = Objective(blocks, self.loss, self.alpha, self.fit_intercept, self.scale)
         return self._iterate(objective.standardized() if self.standardize else objective, report)
 
@@ -179,7 +179,7 @@ class Loop:
         """
         if self.early_stopping is None:
             return now
-        kept: Any = objective.blocks
+        kept = cast(HeldOut, objective.blocks)
         if before is not None and np.array_equal(now.state.parameters, before.parameters):
             loss = now.validation.latest
         else:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from threading import Condition, Thread
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from dist_dot.kernels.folds import FoldScores, ValuesAndGradients, WithoutFold
 from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.passes import ValueAndGradient
 from dist_dot.objective import Objective
-from dist_dot.rounds.blocks import Blocks, Recovery, Report
+from dist_dot.rounds.blocks import Blocks, Host, Recovery, Report
 from dist_dot.solvers.base import Solver
 from dist_dot.solvers.choice import choose
 from dist_dot.training.fit import Callback, Fit, Progress
@@ -92,7 +92,8 @@ def minimise_path(
         Loop(each.loss, each.alpha, each.fit_intercept, chosen.solver, tol, max_iter, None, begin, each.scale)
         for each in (replace(objective, alpha=float(alpha)) for alpha in alphas)
     )
-    fits = objective.blocks.run(Together(loops), lambda progress: any([bool(each(progress)) for each in callbacks]))
+    host = cast(Host, objective.blocks)  # those of `lay_out` are
+    fits = host.run(Together(loops), lambda progress: any([bool(each(progress)) for each in callbacks]))
     return tuple(replace(fit, solver=str(chosen)) for fit in fits)
 
 
@@ -146,7 +147,7 @@ class _Meeting:
         return sums
 
     def _attend(self, loop: Loop, number: int, outcomes: list[Any]) -> None:
-        member: Any = _Member(self, number)
+        member = _Member(self, number)
         try:
             outcomes[number] = replace(loop(member, lambda progress: self._heard(number, progress)), state=None)
         except BaseException as error:  # raised again by the thread that holds the meeting
@@ -245,6 +246,15 @@ class _Member:
     def where(self) -> str:
         """Where the rows live, in words."""
         return self._meeting.blocks.where
+
+    @property
+    def checksum(self) -> str:
+        """A checksum of all rows, those of the fold too. No round."""
+        return self._meeting.blocks.checksum
+
+    def notice(self, words: str) -> None:
+        """Tell the owner of the run."""
+        self._meeting.blocks.notice(words)
 
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return the sums over the rows that are not in this loop's fold."""

@@ -6,7 +6,7 @@ from problems import losses_and_derivatives
 
 from dist_dot import lay_out
 from dist_dot.kernels import device
-from dist_dot.kernels.tree import fold, merge_of, root
+from dist_dot.kernels.tree import fold, root
 
 DTYPES = ("float32", "float64")
 # Rounding errors are this many units of the last place of the sum of the sizes, at most.
@@ -128,7 +128,7 @@ def assert_near(found, expected, tolerance, what=""):
 
 def in_parts(blocks, kernel, at, parts):
     """Return the sum of all blocks as a cluster's workers make it: each of some ranges by itself, then all together."""
-    everything, leaves, merge = blocks.blocks, len(blocks.blocks), merge_of(kernel)
+    everything, leaves, merge = blocks.blocks, len(blocks.blocks), kernel.merge
     nodes, size = {}, -(-leaves // parts)
     for start in range(0, leaves, size):
         numbers = list(range(start, min(start + size, leaves)))

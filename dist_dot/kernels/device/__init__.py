@@ -24,7 +24,7 @@ from weakref import ref
 from dist_dot.kernels.device.card import Card, card
 from dist_dot.kernels.device.evaluation import Evaluation
 from dist_dot.kernels.device.rows import DeviceRows, digest, first_outside, merged
-from dist_dot.kernels.tree import Node, merge_of, put
+from dist_dot.kernels.tree import Node, put
 from dist_dot.rows.arrays import Parameters
 from dist_dot.rows.settle import on_device
 from dist_dot.typing import Array
@@ -71,7 +71,7 @@ class Tables:
         for here, part, rows in self._parts:
             mine = [blocks[i] for i in part], [numbers[i] for i in part]
             for node, total in _reduce(here, rows, *mine, leaves, kernel, parameters).items():
-                put(nodes, node, total, leaves, merge_of(kernel))
+                put(nodes, node, total, leaves, kernel.merge)
         return nodes
 
 
@@ -85,8 +85,7 @@ def _reduce(
     parameters: Array,
 ) -> dict[Node, Array]:
     with here:
-        launch = getattr(kernel, "launch", None)
-        sums = launch(rows, blocks, parameters) if launch else None
+        sums = kernel.launch(rows, blocks, parameters)
         if isinstance(sums, Evaluation):
             return sums.nodes(numbers, leaves)
         if on_device(sums):
@@ -96,7 +95,7 @@ def _reduce(
             sums = (kernel(block, at) for block in blocks)
         nodes: dict[Node, Any] = {}
         for number, total in zip(numbers, sums, strict=True):
-            put(nodes, (0, number), total, leaves, merge_of(kernel))
+            put(nodes, (0, number), total, leaves, kernel.merge)
         return here.together(nodes)
 
 
