@@ -136,7 +136,7 @@ class Objective:
         moments = self.moments()
         deviation = deviations(moments.mean, moments.spread / moments.weight)
         scaled = replace(self, scale=np.where(deviation > 0, deviation, 1.0))
-        known = ("target_sums", "reference_sums")  # in which the penalty has no share
+        known = ("target_sums", "reference_sums", "column_moments", "by_expansion")  # no penalty has a share in them
         scaled.__dict__.update({name: self.__dict__[name] for name in known if name in self.__dict__})
         return scaled
 
@@ -235,6 +235,12 @@ class Objective:
         Such columns are summed up about their means, so that nothing cancels. `reference` does not make its rounds
         again. Raises InputError if the weights sum to zero.
         """
+        known: ColumnMoments | None = self.__dict__.get("column_moments")
+        if known is None:
+            known = self.__dict__["column_moments"] = self._moments()
+        return known
+
+    def _moments(self) -> ColumnMoments:
         p, weight = self.n_features, float(self._target_sums[0])
         _, first, raw, _ = self._reference_sums
         mean = first / weight
@@ -286,7 +292,11 @@ class Objective:
         slopes, parts = of_targets.reshape(2, -1).max(axis=1)
         one, mean = [weight] * int(self.fit_intercept), first / weight if self.fit_intercept else np.zeros(p)
         with np.errstate(over="ignore", invalid="ignore"):
-            sizes = Sizes(np.append(raw, one), np.append(raw - first * mean, one), mean, slopes, parts)
+            centred = raw - first * mean
+        if self.fit_intercept and "by_expansion" in self.__dict__:
+            # Those sums have the roundings of products: what is left of a column far from 0 is known about its mean.
+            mean, centred = self.moments().mean, self.moments().spread
+        sizes = Sizes(np.append(raw, one), np.append(centred, one), mean, slopes, parts)
         return Reference.of(self._strip(gradient), sizes, self.blocks.cuts)
 
     def far_columns(self) -> tuple[Array, Array]:
@@ -413,6 +423,7 @@ class Objective:
         raw, first = triangle[i * (i + 3) // 2][:p] / curvature, triangle[p * (p + 1) // 2 :][:p] / curvature
         of_targets = self.blocks.reduce(SlopeSizes(self.loss), at_best)
         self.__dict__["reference_sums"] = [self._moved(gradient, first, b, at_best), first, raw, of_targets]
+        self.__dict__["by_expansion"] = True
 
     def _constants(self, parameters: Array) -> Array | None:
         """Return the z of all rows (n_outputs,) where W is 0 and the slope of the loss is a line in y; else None."""

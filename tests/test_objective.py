@@ -272,7 +272,7 @@ def test_moments_of_columns_near_and_far(weighted):
         assert objective.blocks.rounds == rounds
         before = objective.blocks.rounds
         objective.standardized().reference()  # what is known of the rows goes with it
-        assert objective.blocks.rounds == before + (rounds == 3)
+        assert objective.blocks.rounds == before
 
 
 def test_a_round_reads_x_once(rows):
@@ -362,7 +362,10 @@ STARTS = {
 def started(name, dtype, unit, fit_intercept):
     """Return an objective whose columns nobody has looked at."""
     (loss, targets), random = STARTS[name], np.random.default_rng(5)
-    X = random.standard_normal((400, 6)).astype(dtype) + 3
+    X = random.standard_normal((400, 9)) + 3
+    X[:, 6], X[:, 7] = 1.0, 0.1  # constant, and far from 0
+    X[:, 8] += 1e4
+    X = X.astype(dtype)
     if loss.name == "softmax":
         y = random.integers(0, 4, 400)
     elif loss.name == "logistic":
@@ -408,12 +411,16 @@ def test_an_expansion_at_0_knows_the_columns(name, dtype, fit_intercept):
         value, gradient, hessian = objective.expansion(start)
         rounds = objective.blocks.rounds
         found, expected = objective.reference(), other.reference()
-        assert objective.blocks.rounds == rounds + (0 if shows else 2)
+        assert objective.blocks.rounds == rounds + (int(fit_intercept) if shows else 2)  # one about the means
         assert not objective.shows_columns(start)  # they are known
         close = 1e-11 if dtype == "float64" else 1e-5
-        np.testing.assert_allclose(found.gradient, expected.gradient, atol=close * np.abs(expected.gradient).max() * 10)
-        np.testing.assert_allclose(found.floors, expected.floors, rtol=1e-4)
-        for one, another in zip(vars(objective.moments()).values(), vars(other.moments()).values(), strict=True):
-            np.testing.assert_allclose(one, another, rtol=10 * close)
+        largest = np.abs(expected.gradient).max()
+        rounding = close * largest + 8 * np.finfo(dtype).eps * 1e4 * 400  # of 400 numbers of 1e4, times a slope of 1
+        np.testing.assert_allclose(found.gradient, expected.gradient, atol=rounding)
+        np.testing.assert_allclose(found.floors, expected.floors, rtol=1e-3 if dtype == "float64" else 1e-2)
+        one, another = objective.moments(), other.moments()
+        np.testing.assert_array_equal(one.far, another.far)
+        np.testing.assert_allclose(one.mean, another.mean, rtol=10 * close)
+        np.testing.assert_allclose(one.spread, another.spread, rtol=10 * close, atol=1e-20 * 400)
         plain = other.expansion(start)
         assert (value, *gradient) == (plain[0], *plain[1]) and np.array_equal(hessian, plain[2])
