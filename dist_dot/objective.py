@@ -25,6 +25,8 @@ from dist_dot.typing import Array
 
 # Deviations from 0 at which the mean of a column is far: uncentred, the squares of float32 rows have three digits less.
 FAR = 32.0
+# How far slopes at one constant may be from those at another that they tell, in units of the slopes of a label.
+NEAR = 1.0
 # The curvature at a constant that a Hessian can be divided by.
 TINY = float(np.finfo(np.float32).tiny) / float(np.finfo(np.float32).eps)
 
@@ -200,12 +202,18 @@ class Objective:
         return (*self._penalised(sums[:split], parameters), self._hessian(sums[split:]))
 
     def shows_columns(self, parameters: Array) -> bool:
-        """Whether an expansion at a flat vector knows the columns of X, and they are not known yet. No round.
+        """Whether an expansion at a flat vector knows the columns of X, and they are not known yet.
+
+        At most the round of `check_target`.
 
         At W = 0 the curvature of a loss, where no y has a share in it, is the same for all rows: the Hessian is X.T X.
+        Its sums have to be of float64 rows: those of others are products in float32. And the slopes must not be far
+        from those of the best constant: their difference would be one of large numbers.
         """
         z = self._constants(parameters)
-        if z is None or "reference_sums" in self.__dict__:
+        if z is None or "reference_sums" in self.__dict__ or self.blocks.cuts.dtype != "float64":
+            return False
+        if np.any(np.abs(self._shift(z, self._best_constant().reshape(z.size, -1)[:, -1])[1]) > NEAR):
             return False
         y = np.zeros(1 if self.loss.outputs > 1 else z.size)
         curvature = self.loss.second(y, z)
@@ -432,11 +440,16 @@ class Objective:
 
     def _moved(self, gradient: Array, first: Array, z: Array, to: Array) -> Array:
         """Return the padded unpenalised gradient at W = 0 and other constants (n_outputs,): slopes are lines in y."""
-        (a, c), (other_a, other_c) = line(self.loss, z) or (z, z), line(self.loss, to) or (to, to)
+        by, more = self._shift(z, to)
         sums = np.append(first, self._target_sums[0])
-        by = (other_c / c)[:, None]
-        moved: Array = by * gradient.reshape(z.size, -1) + (other_a[:, None] - by * a[:, None]) * sums
+        moved: Array = by[:, None] * gradient.reshape(z.size, -1) + more[:, None] * sums
         return moved.ravel()
+
+    def _shift(self, z: Array, to: Array) -> tuple[Array, Array]:
+        """Return f and g, where f r + g is the slope at other constants of a row whose slope is r (n_outputs,)."""
+        (a, c), (other_a, other_c) = line(self.loss, z) or (z, z), line(self.loss, to) or (to, to)
+        by = other_c / c
+        return by, other_a - by * a
 
     def _best_constant(self) -> Array:
         """Return the padded flat vector of the best constant, with z = 0 where y is at an end of its domain.

@@ -1,5 +1,6 @@
 """The fold: same bits whoever holds what."""
 
+import time
 import weakref
 
 import numpy as np
@@ -61,3 +62,19 @@ def test_few_sums_are_held_at_a_time():
 
     assert blocks.reduce(Watched(), np.zeros(1)).tolist() == [sum(range(64))] * 3
     assert most <= 7  # one for each level of the tree, and the new one
+
+
+def test_the_error_of_the_first_block_is_raised_whoever_was_faster():
+    class Fails(Kernel):
+        def __call__(self, block, parameters):
+            if block.start in (3, 40):
+                time.sleep(0.02 if block.start == 3 else 0.0)
+                raise ValueError(f"block {block.start}")
+            return np.zeros(1)
+
+    cuts = Cuts(64, 1, "float64", block_rows=1)
+    blocks = LocalBlocks([Block(np.ones((1, 1)), np.ones(1), None, i) for i in range(64)], cuts)
+    blocks._threads = 4
+    for _ in range(10):
+        with pytest.raises(ValueError, match="block 3"):
+            blocks.reduce(Fails(), np.zeros(1))

@@ -447,3 +447,25 @@ def test_small_rates_without_an_intercept_end(solver):
         mean = np.exp(X @ w)
         w = w - np.linalg.solve(X.T @ (mean[:, None] * X) + np.eye(4), X.T @ (mean - y) + w)
     np.testing.assert_allclose(fit.w, w, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("constant", [0.1, 1234.567, 1e6])
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+@pytest.mark.parametrize("loss", [losses.Logistic(), losses.Poisson(), losses.Softmax(3)], ids=lambda loss: loss.name)
+def test_newton_holds_a_constant_column_beside_an_intercept(loss, alpha, constant, dtype):
+    random = np.random.default_rng(1)
+    X = random.standard_normal((1000, 4)).astype(dtype)
+    X[:, 3] = constant
+    z = X[:, 0].astype(float)
+    y = {
+        "logistic": random.random(1000) < 1 / (1 + np.exp(-z)),
+        "poisson": random.poisson(np.exp(z / 2 + 1)),
+        "softmax": np.clip(np.round(z + random.standard_normal(1000)) + 1, 0, 2),
+    }[loss.name].astype(dtype)
+    fit = minimise(Objective(lay_out(X, y, block_rows=128), loss, alpha), "newton")
+    without = minimise(Objective(lay_out(X[:, :3], y, block_rows=128), loss, alpha), "newton")
+    assert fit.status is without.status is Status.CONVERGED
+    np.testing.assert_array_equal(fit.w[3], 0.0)
+    np.testing.assert_allclose(fit.w[:3], without.w, atol=2e-4 * np.abs(without.w).max())
+    np.testing.assert_allclose(fit.intercept, without.intercept, atol=2e-4)

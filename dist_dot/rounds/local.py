@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property
 from threading import Lock
 
@@ -65,31 +65,37 @@ class LocalBlocks:
                 self._looked(np.isfinite(sums).all())
             return sums
         at, nodes, lock = Parameters(parameters), dict[Node, Array](), Lock()
-        numbers = iter(range(leaves))
+        numbers, errors = iter(range(leaves)), dict[int, Exception]()
 
         @quietly
         def work() -> None:
             """Take the next block until there is none: a future for each would cost 15 us, a tenth of a small one."""
             for number in numbers:
-                total = kernel(self.blocks[number], at)
-                with lock:
-                    put(nodes, (0, number), total, leaves, merge)
+                try:
+                    total = kernel(self.blocks[number], at)
+                    with lock:
+                        put(nodes, (0, number), total, leaves, merge)
+                except Exception as error:
+                    errors[number] = error
+                    deque(numbers, 0)  # nobody takes another one; those before it are at work, or done
 
         with one_blas_thread():
-            others = [self._pool.submit(work) for _ in range(self._threads - 1)]
+            others: list[Future[None]] = []
             try:
+                others += [self._pool.submit(work) for _ in range(self._threads - 1)]
                 work()
             finally:
-                deque(numbers, 0)  # after an error, or Ctrl-C, nobody takes another one
+                deque(numbers, 0)  # after Ctrl-C too
                 wait(others)
-            for other in others:
-                other.result()
+        if errors:
+            raise errors[min(errors)]  # of the first block that has one, whoever was faster
         return np.asarray(to_host(nodes[root(leaves)]))
 
     def _looked(self, finite: bool | np.bool = False) -> None:
         """Raise DataError for an X that is not finite, unless it is known to be; once is enough."""
-        if not finite and self._look is not None:
-            self._look()
+        look = self._look  # another thread may have looked meanwhile
+        if not finite and look is not None:
+            look()
         self._look = None
 
     def notice(self, words: str) -> None:

@@ -5,7 +5,7 @@ CuPy is imported in functions only: everything else of dist_dot runs without it,
 
 import os
 import socket
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from queue import SimpleQueue
 from threading import Lock
@@ -21,7 +21,7 @@ AUTO, CPU, CUDA = "auto", "cpu", "cuda"
 WISHES = (AUTO, CPU, CUDA)
 INSTALL = 'pip install "dist-dot[gpu-cuda13]", or [gpu-cuda12] for a driver of CUDA 12'
 # A thread copies some 5 GB/s to pinned memory, the bus takes 55 from there: each of several fills a tile of its own
-# while others are on their way. From 1 MB on the threads are worth waking.
+# while those of others are on their way. From 1 MB on the threads are worth waking.
 TILE = 8 << 20
 SMALL = 1 << 20
 FILLERS = 8
@@ -189,13 +189,15 @@ def to_device(array: Any, dtype: str) -> Any:
 
 
 class _Ferry:
-    """Pinned tiles of this process, two for each of the threads that fill them."""
+    """Pinned tiles of this process, one for each of the threads that fill them."""
 
     def __init__(self) -> None:
         import cupyx
 
         threads = min(FILLERS, len(os.sched_getaffinity(0)))
-        self._tiles = [cupyx.empty_pinned(TILE, np.uint8) for _ in range(2 * threads)]
+        self._free: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(threads):
+            self._free.put(cupyx.empty_pinned(TILE, np.uint8))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dist-dot-settle")
 
     def carry(self, array: Any, rows: Any) -> None:
@@ -207,32 +209,35 @@ class _Ferry:
             rows.set(np.ascontiguousarray(array, rows.dtype))
             return
         stream, step = cupy.cuda.get_current_stream(), TILE // row
-        free: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
-        for tile in self._tiles:
-            free.put((tile, cupy.cuda.Event(disable_timing=True)))
 
         def ferry(start: int) -> None:
-            part, (pinned, copied) = array[start : start + step], free.get()
+            part, pinned = array[start : start + step], self._free.get()
             try:
                 with cupy.cuda.Device(rows.device.id):
-                    copied.synchronize()  # the last copy of this tile
                     tile = pinned[: len(part) * row].view(rows.dtype).reshape(part.shape)
                     np.copyto(tile, part, casting="unsafe")
-                    rows[start : start + step].data.copy_from_host_async(tile.ctypes.data, tile.nbytes, stream)
-                    copied.record(stream)
+                    copied = cupy.cuda.Event(disable_timing=True)
+                    try:
+                        rows[start : start + step].data.copy_from_host_async(tile.ctypes.data, tile.nbytes, stream)
+                    finally:
+                        copied.record(stream)
+                        copied.synchronize()  # others fill their tiles meanwhile; whoever is next may fill this one
             finally:
-                free.put((pinned, copied))
+                self._free.put(pinned)
 
-        starts = range(0, len(array), step)
-        asked = [self._pool.submit(ferry, start) for start in starts if rows.nbytes >= SMALL]
+        starts, asked = range(0, len(array), step), list[Future[None]]()
         try:
+            if rows.nbytes >= SMALL:
+                for start in starts:
+                    asked.append(self._pool.submit(ferry, start))
             for start in starts[len(asked) :]:
                 ferry(start)
             for future in asked:
                 future.result()
-        finally:
+        finally:  # after Ctrl-C too
+            for future in asked:
+                future.cancel()
             wait(asked)
-            stream.synchronize()  # the next who comes fills the tiles anew
 
 
 _lock = Lock()
