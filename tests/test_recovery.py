@@ -409,4 +409,4 @@ def test_chaos():
     """Dask's own KillWorker at work from the first task to the last round. `make chaos` has 23 longer fits."""
     records = chaos(300, {"segfault": 2, "sys.exit": 1}, share=0.75)
     assert len(records) == 4 and all(record["same"] for record in records)
-    assert all(record["deaths"] >= 2 for record in records[1:])
+    assert sum(record["deaths"] for record in records[1:]) >= 6  # by chance a fit has 1, once in 40; all have 15 or so

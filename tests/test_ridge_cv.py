@@ -98,7 +98,7 @@ def test_a_fold_whose_rows_all_weigh_nothing_is_named(diabetes):
     with pytest.raises(InputError, match="rows of fold 2 all have the weight 0"):
         RidgeCV(ALPHAS, cv=PredefinedSplit(fold)).fit(X, y, (fold != 2).astype(float))
     with pytest.raises(
-        InputError, match="all rows but those of fold 0 have the weight 0: there is nothing to train on"
+        InputError, match="the weight is zero of all rows but those of fold 0: there is nothing to train on"
     ):
         RidgeCV(ALPHAS, cv=PredefinedSplit(fold)).fit(X, y, (fold == 0).astype(float))
 

@@ -86,7 +86,9 @@ class CrossValidation:
         for fold, part in enumerate(parts):
             others = reduce(_both, before[:fold][-1:] + after[fold + 1 : fold + 2])
             if not others[0, 0] > 0:
-                raise InputError(f"all rows but those of fold {fold} have the weight 0: there is nothing to train on")
+                raise InputError(
+                    f"the weight is zero of all rows but those of fold {fold}: there is nothing to train on"
+                )
             coef, intercept = _Eigen(self._summary(blocks, others, self.fit_intercept)).ridge(self.alphas)
             if not part[0, 0] > 0:
                 raise InputError(f"the rows of fold {fold} all have the weight 0: there is nothing to score")
