@@ -1,7 +1,7 @@
 """The inverse of X.T X with a penalty, from second moments or from a triangle, and what the rank is short of."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ class Factor:
     penalty's rows below and its columns so scaled, within sqrt(p) of the best scaling (van der Sluis, Condition
     numbers and equilibration of matrices (1969)). It is estimated from the factor in O(p^2) operations. Where the rank
     is short of p by rounding, the inverse is the one that gives the smallest w, and `dropped` names as many columns
-    that are combinations of the others. `projected` (p, k) is half.T X.T Y where a triangle of [X Y] has been factored.
+    that are combinations of the others. `projected` (p, k) is half.T X.T Y of a triangle of [X Y] of full rank.
     """
 
     scale: Array
@@ -113,12 +113,11 @@ def factor_triangle(R: Array, penalty: Array, n: int, about: Array | None = None
     rounding = np.zeros(p) if about is None or penalised else tolerance * np.abs(about) * scale
     if reciprocal > max(tolerance, rounding.max(initial=0.0)):
         return full
-    left, values, vectors = svd(root)
+    _, values, vectors = svd(root)
     least = np.maximum(tolerance * values.max(initial=0.0), np.linalg.norm(vectors * rounding, axis=1))
     if reciprocal > tolerance and np.all(values > least):
         return full
-    short = _smallest(scale, values, vectors.T, least)
-    return replace(short, projected=left[:, values > least].T @ projected)
+    return _smallest(scale, values, vectors.T, least)
 
 
 def _smallest(scale: Array, values: Array, vectors: Array, least: Array | float) -> Factor:
