@@ -407,6 +407,7 @@ def test_answers_of_an_abandoned_attempt_are_none(straight, monkeypatch):
 @pytest.mark.timeout(900)  # each fit takes as long as its workers happen to live
 def test_chaos():
     """Dask's own KillWorker at work from the first task to the last round. `make chaos` has 23 longer fits."""
-    records = chaos(300, {"segfault": 2, "sys.exit": 1}, share=0.75)
+    # Workers live for half of the undisturbed fit, on average: a fit that sees one death alone is one in 300.
+    records = chaos(300, {"segfault": 2, "sys.exit": 1}, share=0.5)
     assert len(records) == 4 and all(record["same"] for record in records)
-    assert sum(record["deaths"] for record in records[1:]) >= 6  # by chance a fit has 1, once in 40; all have 15 or so
+    assert all(record["deaths"] >= 2 for record in records[1:])

@@ -2,13 +2,18 @@
 
 import time
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dist_dot import losses
+from dist_dot.errors import DataError
 from dist_dot.kernels.kernel import Kernel
+from dist_dot.kernels.passes import GramProduct, ValueAndGradient
+from dist_dot.kernels.targets import ReferenceSums, TargetSums
 from dist_dot.kernels.tree import fold, root, uncovered
 from dist_dot.rounds.local import LocalBlocks
 from dist_dot.rows.block import Block, Cuts
@@ -78,3 +83,41 @@ def test_the_error_of_the_first_block_is_raised_whoever_was_faster():
     for _ in range(10):
         with pytest.raises(ValueError, match="block 3"):
             blocks.reduce(Fails(), np.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "sums", "looks"),
+    [
+        (TargetSums(losses.Logistic()), [1.0], 0),  # it reads y alone
+        (ValueAndGradient(losses.Logistic()), [1.0], 0),  # finite sums say that all of X is
+        (ValueAndGradient(losses.Logistic()), [np.nan], 1),
+        (ReferenceSums(losses.Logistic()), [np.inf], 1),
+        (GramProduct(), [1.0], 1),  # it may miss some of X
+    ],
+)
+def test_rows_of_a_gpu_are_looked_at_before_anybody_sees_sums_of_them(kernel, sums, looks):
+    """Once, in the first round that reads X; what is wrong with them is raised, and raised again."""
+    seen, wrong = [], DataError("X is nan in column 0, row 0")
+
+    def blocks(look):
+        made = LocalBlocks([Block(np.ones((1, 1)), np.ones(1), None, 0)], Cuts(1, 1, "float64", 1), look)
+        made.on_device = True
+        made.tables = SimpleNamespace(reduce=lambda *arguments: {(0, 0): np.array(sums)})
+        return made
+
+    fine = blocks(lambda: seen.append("X"))
+    for _ in range(2):
+        np.testing.assert_array_equal(fine.reduce(kernel, np.zeros(2)), sums)
+    assert len(seen) == looks
+
+    def refuse():
+        raise wrong
+
+    refused = blocks(refuse)
+    for _ in range(2 * looks):
+        with pytest.raises(DataError, match="X is nan"):
+            refused.reduce(kernel, np.zeros(2))
+    if kernel.reads == "y":  # the look is still to come
+        refused.reduce(kernel, np.zeros(2))
+        with pytest.raises(DataError, match="X is nan"):
+            refused.reduce(GramProduct(), np.zeros(2))
