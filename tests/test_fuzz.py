@@ -13,7 +13,10 @@ def test_fits_are_minima_and_the_same_ones_in_other_words(number):
     assert not check(drawn(3, number, ordinary=True))
 
 
-@pytest.mark.parametrize(("seed", "number"), [(15, 1149), (17, 947), (19, 4822), (21, 8380), (25, 849), (27, 255)])
+ONCE = [(15, 1149), (17, 947), (19, 4822), (21, 8380), (25, 849), (27, 255), (29, 619), (29, 1651)]
+
+
+@pytest.mark.parametrize(("seed", "number"), ONCE)
 def test_cases_that_found_something_once(seed, number):
     assert not check(drawn(seed, number, ordinary=True))
 

@@ -123,12 +123,20 @@ def to_scaled_gradient(gradient: Array, scale: Array, mean: Array) -> Array:
 
 
 def _stretched(point: Array, u: Array, power: float) -> Array:
-    """Return (1 + u u.T)^power times the point (p, k): only its part along u changes."""
-    square = float(u @ u)
-    if not square:
+    """Return (1 + u u.T)^power times the point (p, k): only its part along u changes.
+
+    That part is taken apart twice. Columns far from 0 have a long u, and what is left of a part along it after one
+    subtraction, rounding alone, would be more than a part that is divided by |u|.
+    """
+    size = float(np.linalg.norm(u))
+    if not size:
         return point
-    along = (np.exp(power * np.log1p(square)) - 1.0) / square * _weighted(u, point)
-    stretched: Array = point + u[:, None] * along
+    unit = u / size
+    along = _weighted(unit, point)
+    across = point - unit[:, None] * along
+    left = _weighted(unit, across)
+    across -= unit[:, None] * left
+    stretched: Array = across + unit[:, None] * ((along + left) * np.hypot(1.0, size) ** (2.0 * power))
     return stretched
 
 

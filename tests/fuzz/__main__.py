@@ -1,6 +1,6 @@
 """Runs case after case, prints what it finds, and at the end how much of each kind.
 
-Exit status 0 if nothing was found.
+Exit status 0 if nothing was found but fits that said themselves that they had not come to a minimum. These are counted.
 """
 
 import argparse
@@ -38,20 +38,25 @@ def main() -> int:
 
 def _run(options: argparse.Namespace, client: object) -> int:
     end, kinds, fitted, number = time.monotonic() + 60 * options.minutes, defaultdict(list), 0, options.first
+    silent, said = set(), set()
     while time.monotonic() < end and number < options.first + options.count:
         found = check(drawn(options.seed, number, options.ordinary), client)
         fitted += found is not None
         for find in found or ():
             kinds[find.kind].append((number, find.words))
+            (said if find.said else silent).add(number)
             print(
                 f"--seed {options.seed}{' --ordinary' * options.ordinary} --case {number}: {find.kind}: {find.words}",
                 flush=True,
             )
         number += 1
-    print(f"seed {options.seed}: cases {options.first} .. {number - 1}, {fitted} of them fitted")
+    print(
+        f"seed {options.seed}: cases {options.first} .. {number - 1}, {fitted} of them fitted; {len(silent)} wrong "
+        f"without a word, {len(said - silent)} that could have come to a minimum and said that they had not"
+    )
     for kind, each in sorted(kinds.items(), key=lambda item: -len(item[1])):
         print(f"{len(each):6} {kind}: cases {', '.join(str(at) for at, _ in each[:5])}; {each[0][1]}")
-    return int(bool(kinds))
+    return int(bool(silent))
 
 
 if __name__ == "__main__":

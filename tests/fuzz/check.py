@@ -30,10 +30,15 @@ CLEAR = 1e-8  # an eigenvalue below this part of the largest one is that of a di
 
 @dataclass(frozen=True)
 class Find:
-    """What is not as it should be: a kind, by which finds are grouped, and the numbers."""
+    """What is not as it should be: a kind, by which finds are grouped, and the numbers.
+
+    `said` is whether the fit has said so itself. It is at no minimum though it could be: MAX_ITER and STALLED. Or what
+    is left is rounding, AT_ROUNDING, and the laxer bound agrees.
+    """
 
     kind: str
     words: str
+    said: bool = False
 
 
 class SlowError(Exception):
@@ -122,12 +127,12 @@ def _minimum(case: Case, reference: Reference, found: fits.Outcome, where: str) 
     what = "no minimum" if not surely <= 1 else "no minimum but for rounding"
     if found.status == "MAX_ITER":
         kind = f"{what if worst > 1 else 'at the minimum'}, MAX_ITER: {where}{kind}"
-        return [Find(kind, words)] if _should_have_ended(reference, found, word) else []
+        return [Find(kind, words, said=True)] if _should_have_ended(reference, found, word) else []
     if found.status == "STALLED":  # which is no minimum, and says so
         there = all(size <= most / 2 for size, most in reference.residual(point, 0.0)[:2])
         there &= not reference.lost(point)
         kind = f"{'at the minimum' if there else what}, STALLED: {where}{kind}"
-        return [Find(kind, words)] if there or (worst > 1 and _well_conditioned(reference, found)) else []
+        return [Find(kind, words, said=True)] if there or (worst > 1 and _well_conditioned(reference, found)) else []
     if found.status not in ("CONVERGED", "AT_ROUNDING"):
         return [Find(f"{found.status}: {where}{kind}", words)]
     gram = word == "gram" or (case.route == "cv" and case.family == "squared")
@@ -137,7 +142,8 @@ def _minimum(case: Case, reference: Reference, found: fits.Outcome, where: str) 
         if reference.p * reference.k <= 100 and reference.clear_gradient(point, CLEAR) <= lax:
             return []  # what is left is along combinations, where F falls by less than its rounding
     if not worst <= 1:
-        return [Find(f"{what}, {found.status}: {where}{kind}", words)]
+        said = surely <= 1 and found.status == "AT_ROUNDING"
+        return [Find(f"{what}, {found.status}: {where}{kind}", words, said)]
     if case.family == "squared" and not found.alpha and word in ("auto", "gram", "qr"):
         share = reference.dependence(point)
         if share > 1e-6:
