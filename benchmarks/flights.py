@@ -31,7 +31,7 @@ def maker() -> BlockMaker:
 
 @dataclass(frozen=True)
 class WithFolds:
-    """Blocks with the number of each row's fold as one more column of y: folds of rows that follow each other."""
+    """Blocks with the number of each row's fold: folds of rows that follow each other."""
 
     make: BlockMaker
     folds: int
@@ -40,7 +40,7 @@ class WithFolds:
         """Return the block."""
         block = self.make(number)
         rows = np.arange(block.start, block.start + len(block))
-        return Block(block.X, np.column_stack([block.y, self.labels()[rows]]), block.weight, block.start)
+        return replace(block, fold=self.labels()[rows])
 
     def labels(self) -> Array:
         """Return the fold of each row: those of scikit-learn's KFold."""
@@ -51,13 +51,13 @@ class WithFolds:
 
     def blocks(self, client: Any) -> Blocks:
         """Lay them out on the client's cluster."""
-        return lay_out_rows(self, replace(self.make.cuts, n_targets=2), client)
+        return lay_out_rows(self, self.make.cuts, client)
 
 
 def matrix(make: BlockMaker) -> tuple[Array, Array]:
     """Return X (n, 160) and y (n,) in this process."""
     blocks = [make(number) for number in range(make.cuts.n_blocks)]
-    return np.concatenate([block.X for block in blocks]), np.concatenate([block.y for block in blocks])
+    return np.concatenate([block.X.dense() for block in blocks]), np.concatenate([block.y for block in blocks])
 
 
 def full_rank(make: BlockMaker) -> list[int]:

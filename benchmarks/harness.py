@@ -38,7 +38,7 @@ class RandomRows:
         start, stop = self.cuts.bounds(number)
         random = np.random.default_rng(number)
         X = random.standard_normal((stop - start, self.cuts.n_features), self.cuts.dtype)
-        return make_block(X, (np.arange(start, stop) % 2).astype(X.dtype), None, self.cuts, number)
+        return make_block(X, (np.arange(start, stop) % 2).astype(X.dtype), self.cuts, number)
 
 
 def random_blocks(client: Any, nbytes: int, p: int, dtype: str, block_rows: int | str = "auto") -> Blocks:
@@ -61,7 +61,7 @@ class CompiledSum(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
-        return np.array([_compiled_sum(block.X.reshape(-1))])
+        return np.array([_compiled_sum(block.X.dense().reshape(-1))])
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class NumpySum(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
-        return np.array([float(block.X.sum())])
+        return np.array([float(block.X.dense().sum())])
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ class LateFlights:
         """Return the block."""
         block = self.make(number)
         rows = slice(0, self.cuts.bounds(number)[1] - block.start)
-        return Block(block.X[rows], (block.y[rows] > LATE).astype(np.float64), None, block.start)
+        part = block.rows(rows)
+        return replace(part, y=(part.y > LATE).astype(np.float64), weight=None)
 
 
 @dataclass(frozen=True)

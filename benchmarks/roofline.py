@@ -90,7 +90,8 @@ class PlainSyrk(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
-        return np.array([float((block.X.T @ block.X)[0, 0])])
+        X = block.X.dense()
+        return np.array([float((X.T @ X)[0, 0])])
 
 
 def memory(client: Any, nbytes: int) -> dict[str, Any]:

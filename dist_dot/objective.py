@@ -51,12 +51,12 @@ class Objective:
 
     ::
 
-        F(W, b) = sum_i s_i * loss(y_i, z_i)  +  alpha / 2 * ||scale * W||^2          z_i = <x_i, W> + b
+        F(W, b) = sum_i s_i * loss(y_i, z_i)  +  alpha / 2 * ||scale * W||^2          z_i = <x_i, W> + b + o_i
 
     X is (n, p), W is (p, k) and b (k,), with k outputs: 1, as many as y has targets, whose losses add up, or a class
     each. b is never penalised, and is 0 without `fit_intercept`; s_i >= 0 are the sample weights, 1 where none were
-    given. `scale` (p,) is 1 where none is given; with the standard deviations of the columns the penalty is that of
-    standardised columns, and W is still that of X as it is (see `standardized`).
+    given, and o_i the offsets, 0 where none were. `scale` (p,) is 1 where none is given; with the standard deviations
+    of the columns the penalty is that of standardised columns, and W is still that of X as it is (see `standardized`).
 
     Solvers see one flat vector of `n_parameters` numbers: W row by row, then b, which is not there without
     `fit_intercept`.
@@ -267,11 +267,12 @@ class Objective:
     def start(self) -> Array:
         """Return the flat vector where a run begins that is given no other: 0.
 
-        For the Huber loss it is the `null_model` where F is lower there: far from y the loss has no curvature, and
-        nothing says how far to go. That costs two rounds of y alone, one of which `reference` does not make again.
+        For the Huber loss it is the `null_model` where F is lower there, unless rows have an offset: far from y that
+        loss has no curvature, and nothing says how far to go. It costs two rounds of y alone, one of which `reference`
+        does not make again.
         """
         zero = np.zeros(self.n_parameters)
-        if not isinstance(self.loss, Huber) or not self.fit_intercept:
+        if not isinstance(self.loss, Huber) or not self.fit_intercept or self.blocks.cuts.offset:
             return zero
         null = self.null_model()[1]
         intercepts = np.append(np.zeros(self.n_outputs), self.split(null)[1])
@@ -289,10 +290,10 @@ class Objective:
     def reference(self) -> Reference:
         """Return the gradient at W = 0 and z = link(weighted mean of y), for all rows, and the rounding of its sums.
 
-        That z is the same without an intercept, and 0 where y is at an end of its domain throughout. The gradient is in
-        the units of those near the minimum, whatever the unit of y and wherever a run starts. Two rounds: one reads y
-        alone, and is not made again after `check_target`; the other reads X once. Raises InputError if the weights sum
-        to zero.
+        That z is the same without an intercept and whatever the offsets are, and 0 where y is at an end of its domain
+        throughout. The gradient is in the units of those near the minimum, whatever the unit of y and wherever a run
+        starts. Two rounds: one reads y alone, and is not made again after `check_target`; the other reads X once.
+        Raises InputError if the weights sum to zero.
         """
         weight = float(self._target_sums[0])
         gradient, first, raw, of_targets = self._reference_sums
@@ -376,8 +377,8 @@ class Objective:
     def explained(self, parameters: Array) -> float:
         """Return D2 = 1 - deviance(model) / deviance(best constant): R2 for the squared loss. Three rounds.
 
-        Without a penalty, on these blocks, which may hold other rows than the model was trained on. It is 1.0 for a
-        constant y that is met exactly and -inf for one that is not. Reads X once.
+        Without a penalty, on these blocks, which may hold other rows than the model was trained on. The best constant
+        knows no offset. D2 is 1.0 for a constant y that is met exactly and -inf for one that is not. Reads X once.
         """
         constant = self._null_model(self._target_sums).reshape(self.n_outputs, -1)[:, -1]
         dropped, value = self.blocks.reduce(ConstantValues(self.loss, deviance=True), constant)
@@ -434,9 +435,9 @@ class Objective:
         self.__dict__["by_expansion"] = True
 
     def _constants(self, parameters: Array) -> Array | None:
-        """Return the z of all rows (n_outputs,) where W is 0 and the slope of the loss is a line in y; else None."""
+        """Return the z of all rows (n_outputs,), where they have one and the loss's slope is a line in y; else None."""
         W, b = self.split(parameters)
-        return None if W.any() or line(self.loss, b) is None else b
+        return None if W.any() or self.blocks.cuts.offset or line(self.loss, b) is None else b
 
     def _moved(self, gradient: Array, first: Array, z: Array, to: Array) -> Array:
         """Return the padded unpenalised gradient at W = 0 and other constants (n_outputs,): slopes are lines in y."""

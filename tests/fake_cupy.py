@@ -7,6 +7,7 @@ been waited for copies the wrong rows.
 import ctypes
 import sys
 from collections import namedtuple
+from threading import Lock
 from types import ModuleType, SimpleNamespace
 
 import array_api_compat
@@ -25,16 +26,17 @@ class OutOfMemoryError(MemoryError):
 
 
 class Stream:
-    """Copies in the order in which they were asked for; none is done before somebody waits."""
+    """Copies in the order in which they were asked for, each once; none is done before somebody waits."""
 
     def __init__(self):
-        self.queue, self.done = [], 0
+        self.queue, self.done, self.lock = [], 0, Lock()
 
     def synchronize(self, upto=None):
-        upto = len(self.queue) if upto is None else upto
-        for copy in self.queue[self.done : upto]:
-            copy()
-        self.done = max(self.done, upto)
+        with self.lock:
+            upto = len(self.queue) if upto is None else upto
+            for copy in self.queue[self.done : upto]:
+                copy()
+            self.done = max(self.done, upto)
 
 
 def module(driver=13000, devices=1, free=1 << 30, pooled=0):

@@ -12,6 +12,8 @@ from scipy.optimize import minimize
 from scipy.special import expit, logsumexp, softmax
 
 from dist_dot import Objective, lay_out, losses
+from dist_dot.rows.block import Block
+from dist_dot.rows.design import Dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,11 @@ class Problem:
         return Objective(
             lay_out(self.X, self.y, self.weight, block_rows=block_rows), self.loss, self.alpha, self.fit_intercept
         )
+
+
+def dense_block(X, y, weight=None, start=0, **columns):
+    """A block of rows in one array."""
+    return Block(Dense(X), y, weight, start, **columns)
 
 
 def columns(n, p, spread=1.0, seed=0):

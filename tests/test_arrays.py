@@ -12,6 +12,7 @@ import refusing
 import sklearn.linear_model as reference
 from dask import delayed
 from dask.array.dispatch import concatenate_lookup
+from problems import dense_block
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 
@@ -31,7 +32,6 @@ from dist_dot import (
 from dist_dot.kernels.passes import Curvature, Expansion, GramProduct, HessianProduct, Moments, ValueAndGradient
 from dist_dot.kernels.targets import CheckTarget, ConstantValues, ReferenceSums, SlopeSizes, TargetSums
 from dist_dot.rows.arrays import Parameters, to_host
-from dist_dot.rows.block import Block
 
 LIBRARIES = [array_api_strict, refusing.library]
 SEVERAL = (losses.Squared(), losses.Logistic(), losses.Poisson(), losses.Gamma(), losses.Huber(0.5))
@@ -65,9 +65,9 @@ def rows_of(n, p, dtype, weighted):
 )
 def test_kernels_give_what_they_give_for_numpy(library, dtype, weighted, n, p, kernel):
     X, y, s, at = rows_of(n, p, dtype, weighted)
-    expected = kernel(Block(X, y, s, 0), Parameters(at))
+    expected = kernel(dense_block(X, y, s), Parameters(at))
     X, y, s = (None if array is None else library.asarray(array) for array in (X, y, s))
-    found = kernel(Block(X, y, s, 0), Parameters(at))
+    found = kernel(dense_block(X, y, s), Parameters(at))
     assert type(found) is type(X)
     close = {"rtol": 1e-12, "atol": 1e-12} if dtype == "float64" else {"rtol": 2e-5, "atol": 2e-5}
     np.testing.assert_allclose(to_host(found), expected, **close)
@@ -86,9 +86,9 @@ def test_kernels_of_several_outputs_too(library, dtype, weighted, n, loss, kerne
     width = loss.outputs * (1 + (kernel is HessianProduct))
     at = np.random.default_rng(0).standard_normal(7 * width)
     kernel = kernel() if kernel is GramProduct else kernel(loss)
-    expected = kernel(Block(X, y, s, 0), Parameters(at))
+    expected = kernel(dense_block(X, y, s), Parameters(at))
     X, y, s = (None if array is None else library.asarray(array) for array in (X, y, s))
-    found = kernel(Block(X, y, s, 0), Parameters(at))
+    found = kernel(dense_block(X, y, s), Parameters(at))
     assert type(found) is type(X)
     close = {"rtol": 1e-11, "atol": 1e-12} if dtype == "float64" else {"rtol": 2e-4, "atol": 2e-4}
     np.testing.assert_allclose(to_host(found), expected, **close)
@@ -120,8 +120,8 @@ def test_what_is_constant_gives_what_it_gives_for_numpy(library, dtype, weighted
         (ReferenceSums(loss), at.ravel()),
         (SlopeSizes(loss), z[:width]),
     ):
-        expected = kernel(Block(X, y, s, 0), Parameters(parameters))
-        found = kernel(Block(*there, 0), Parameters(parameters))
+        expected = kernel(dense_block(X, y, s), Parameters(parameters))
+        found = kernel(dense_block(*there, 0), Parameters(parameters))
         close = {"rtol": 1e-11, "atol": 1e-11} if dtype == "float64" else {"rtol": 2e-5, "atol": 2e-4}
         np.testing.assert_allclose(to_host(found), expected, **close)
         if isinstance(kernel, ConstantValues):
@@ -132,9 +132,9 @@ def test_what_is_constant_gives_what_it_gives_for_numpy(library, dtype, weighted
             if kernel.deviance:
                 assert expected[0] == pytest.approx(np.sum(weight @ loss.dropped(y)), rel=1e-5, abs=1e-9)
         if kernel == ReferenceSums(loss):
-            passed = ValueAndGradient(loss)(Block(X, y, s, 0), Parameters(parameters))[1:]
+            passed = ValueAndGradient(loss)(dense_block(X, y, s), Parameters(parameters))[1:]
             np.testing.assert_allclose(expected[: passed.size], passed, rtol=2e-5, atol=2e-4)
-            sizes = SlopeSizes(loss)(Block(X, y, s, 0), Parameters(z[:width]))
+            sizes = SlopeSizes(loss)(dense_block(X, y, s), Parameters(z[:width]))
             np.testing.assert_array_equal(expected[-sizes.size :], sizes)
 
 
@@ -169,8 +169,9 @@ def test_reads_of_x_are_rounds():
     objective = Objective(lay_out(refusing.library.asarray(X), y, s, block_rows=32), losses.Squared(), 1.0)
     refusing.counts.tiles = 0
     fit = minimise(objective, solvers.GradientDescent())
-    # One round of `Objective.reference` reads y alone, and the other X twice; that of F at 0 has a tile of its point.
-    assert fit.rounds > 10 and refusing.counts.tiles == 10 * (fit.rounds + 2)
+    # One round of `Objective.reference` reads y alone, and the other X twice; that of F at 0 has a tile of its point,
+    # and one of an X without columns.
+    assert fit.rounds > 10 and refusing.counts.tiles == 10 * (fit.rounds + 3)
 
 
 def test_the_refusing_library_refuses():
@@ -189,7 +190,7 @@ def test_points_in_one_pass_are_the_points_one_by_one(library, dtype, weighted, 
     X, y, s, _ = rows_of(n, 20, dtype, weighted)
     X, y, s = (None if array is None else library.asarray(array) for array in (X, y, s))
     points = np.random.default_rng(0).standard_normal((3, 21)) * 0.1
-    block = Block(X, y, s, 0)
+    block = dense_block(X, y, s)
     found = to_host(ValueAndGradient(loss, 3)(block, Parameters(points.ravel()))).reshape(3, -1)
     for point, sums in zip(points, found, strict=True):
         expected = to_host(ValueAndGradient(loss)(block, Parameters(point)))
@@ -224,7 +225,7 @@ def test_bad_values_are_named_there_too(library):
     with pytest.raises(DataError, match="sample_weight is -1.0 in row 49"):
         lay_out(library.asarray(np.ones((50, 3))), y, np.append(y[1:], -1.0), block_rows=16)
     with pytest.raises(DataError, match="y is 2.0 in row 18"):
-        block = Block(library.asarray(np.ones((4, 3))), library.asarray(np.array([1.0, 0, 2, 0])), None, 16)
+        block = dense_block(library.asarray(np.ones((4, 3))), library.asarray(np.array([1.0, 0, 2, 0])), None, 16)
         CheckTarget(losses.Logistic())(block, Parameters(np.zeros(0)))
     with pytest.raises(DataError, match="expected numbers"):
         lay_out(array_api_strict.asarray(np.ones((50, 3), complex)), y)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import refusing
 from distributed.sizeof import sizeof
+from problems import dense_block
 from sklearn.base import clone
 
 from dist_dot import DataError, LinearRegression, LogisticRegression, PoissonRegressor, Ridge, lay_out
@@ -81,7 +82,7 @@ def test_cupy_without_a_driver_or_a_card_is_one_error_and_breaks_nothing_else(ma
     with pytest.raises(DeviceError, match=words):
         lay_out(X, y, device="cuda")
     assert Ridge().fit(X, y).fit_.where.startswith("this process, ")
-    assert pickle.loads(pickle.dumps(Block(X, y, None, 0))).X.tobytes() == X.tobytes()
+    assert pickle.loads(pickle.dumps(dense_block(X, y))).X.values.tobytes() == X.tobytes()
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -136,7 +137,7 @@ def test_settle_goes_where_the_wish_says_and_copies_nothing_that_is_there(cupy):
 def test_device_cpu_brings_rows_of_any_library_to_the_host():
     X, y = rows_of()
     blocks = lay_out(refusing.library.asarray(X), refusing.library.asarray(y), device="cpu", block_rows=16)
-    assert isinstance(blocks, LocalBlocks) and all(type(block.X) is np.ndarray for block in blocks.blocks)
+    assert isinstance(blocks, LocalBlocks) and all(type(block.X.values) is np.ndarray for block in blocks.blocks)
     assert blocks.checksum == lay_out(X, y, block_rows=16).checksum
     model = Ridge(device="cpu").fit(array_api_strict.asarray(X), array_api_strict.asarray(y))
     assert model.coef_.tobytes() == Ridge().fit(X, y).coef_.tobytes()
@@ -151,7 +152,9 @@ def test_rows_of_the_host_settle_on_the_gpu_and_the_blocks_say_so(cupy, monkeypa
         blocks = lay_out(rows, target, device="cuda", block_rows=16)
         assert blocks.where == "this process, on NVIDIA H100"
         assert all(block.on_device and settle.on_device(block.y) for block in blocks.blocks)
-        np.testing.assert_array_equal(np.concatenate([block.X._values for block in blocks.blocks]), X, strict=True)
+        np.testing.assert_array_equal(
+            np.concatenate([block.X.values._values for block in blocks.blocks]), X, strict=True
+        )
     lazy = da.from_array(X, chunks=(20, 5)), da.from_array(y, chunks=20)
     assert lay_out(*lazy, device="cuda", block_rows=16).where == "this process, on NVIDIA H100"
     assert lay_out(cupy.asarray(X), y, device="cpu").where.startswith("this process, ")
@@ -162,19 +165,19 @@ def test_rows_of_the_host_settle_on_the_gpu_and_the_blocks_say_so(cupy, monkeypa
 
 def test_a_device_block_counts_its_objects_and_not_its_rows(cupy):
     X, y = rows_of(1000)
-    host = Block(X, y, None, 0)
-    there = Block(settle.to_device(X, "float64"), settle.to_device(y, "float64"), None, 0)
+    host = dense_block(X, y)
+    there = dense_block(settle.to_device(X, "float64"), settle.to_device(y, "float64"))
     assert sizeof(host) >= host.nbytes == there.nbytes == 1000 * 6 * 8
     assert OF_A_DEVICE <= sizeof(there) < 1000
 
 
 def test_a_device_block_moves_through_the_host_and_is_rebuilt_on_a_gpu_only(cupy, monkeypatch):
     X, y = rows_of()
-    block = Block(*(settle.to_device(array, "float64") for array in (X, y, np.abs(y))), 16)
+    block = dense_block(*(settle.to_device(array, "float64") for array in (X, y, np.abs(y))), 16)
     moved = pickle.dumps(block)
     again = pickle.loads(moved)
     assert again.on_device and again.start == 16
-    np.testing.assert_array_equal(again.X._values, X, strict=True)
+    np.testing.assert_array_equal(again.X.values._values, X, strict=True)
     np.testing.assert_array_equal(again.weight._values, np.abs(y), strict=True)
     cupy.cuda.runtime.getDeviceCount = lambda: 0
     with pytest.raises(DeviceError, match="device 'cuda' is asked for, and on .* CUDA finds no GPU"):
@@ -189,8 +192,8 @@ def test_dask_cuda_leaves_device_blocks_where_they_are(cupy, monkeypatch):
     X, y = rows_of()
     lay_out(X, y)
     assert not asked  # what is of the host is spilled as ever
-    pickle.loads(pickle.dumps(Block(settle.to_device(X, "float64"), settle.to_device(y, "float64"), None, 0)))
-    assert asked[Block](Block(settle.to_device(X, "float64"), y, None, 0)) and not asked[Block](Block(X, y, None, 0))
+    pickle.loads(pickle.dumps(dense_block(settle.to_device(X, "float64"), settle.to_device(y, "float64"))))
+    assert asked[Block](dense_block(settle.to_device(X, "float64"), y)) and not asked[Block](dense_block(X, y))
 
 
 # Tables of blocks.
@@ -205,7 +208,9 @@ class Card:
 
 
 def blocks_on(cards):
-    return [Block(SimpleNamespace(device=SimpleNamespace(id=card)), None, None, i) for i, card in enumerate(cards)]
+    return [
+        dense_block(SimpleNamespace(device=SimpleNamespace(id=card)), None, None, i) for i, card in enumerate(cards)
+    ]
 
 
 @pytest.fixture
@@ -376,7 +381,7 @@ def test_tensors_are_taken_without_a_copy_and_predictions_are_tensors(torch):
     labels = np.where(y > 0, 7, 3)
     own = Tensor(X, wants_gradient=True)
     assert np.shares_memory(settle.taken(own), X)
-    assert np.shares_memory(lay_out(own, Tensor(y), block_rows=16).blocks[0].X, X)
+    assert np.shares_memory(lay_out(own, Tensor(y), block_rows=16).blocks[0].X.values, X)
     for model, target in ((Ridge(), y), (LogisticRegression(), labels), (PoissonRegressor(), np.abs(y))):
         expected = clone(model).fit(X, target)
         model.fit(own, Tensor(target))

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from distributed.protocol.cuda import cuda_deserialize, cuda_serialize
 from distributed.protocol.serialize import deserialize, serialize
+from problems import dense_block
 from test_jobs import JOB, make_table
 from test_rounds import SPEC
 from test_submit import JOB as SUBMITTED
@@ -156,19 +157,19 @@ def there(monkeypatch):
     cuda_serialize.register(cupy.ndarray, lambda array: ({"shape": array.shape}, [array]))
     cuda_deserialize.register(cupy.ndarray, lambda header, frames: frames[0])
     X = np.random.default_rng(0).standard_normal((40, 3))
-    return Block(settle.to_device(X, "float64"), settle.to_device(X[:, 0], "float64"), None, 8)
+    return dense_block(settle.to_device(X, "float64"), settle.to_device(X[:, 0], "float64"), None, 8)
 
 
 def test_a_block_of_a_gpu_stays_there_where_the_connection_can_send_it_so(there):
     assert Registered is Block
     header, frames = serialize(there, serializers=("cuda", "dask", "pickle"))  # what UCX asks for
-    assert header["serializer"] == "cuda" and frames[0] is there.X and frames[1] is there.y and len(frames) == 2
+    assert header["serializer"] == "cuda" and frames[0] is there.X.values and frames[1] is there.y and len(frames) == 2
     again = deserialize(header, frames)
-    assert again.X is there.X and again.weight is None and again.start == 8
+    assert again.X.values is there.X.values and again.weight is None and again.start == 8
     header, frames = serialize(there)  # what TCP asks for
     assert header["serializer"] == "pickle"
-    np.testing.assert_array_equal(deserialize(header, frames).X._values, there.X._values, strict=True)
-    host = Block(np.ones((4, 2)), np.ones(4), None, 0)
+    np.testing.assert_array_equal(deserialize(header, frames).X.values._values, there.X.values._values, strict=True)
+    host = dense_block(np.ones((4, 2)), np.ones(4))
     assert serialize(host, serializers=("cuda", "dask", "pickle"))[0]["serializer"] == "pickle"
 
 

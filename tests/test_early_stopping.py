@@ -7,6 +7,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import refusing
+from problems import dense_block
 
 from dist_dot import (
     Checkpoints,
@@ -24,7 +25,6 @@ from dist_dot.errors import InputError
 from dist_dot.kernels.passes import ValueAndGradient
 from dist_dot.rounds.held_out import KeptAndScored, held_out
 from dist_dot.rows.arrays import Parameters, to_host
-from dist_dot.rows.block import Block
 from dist_dot.solvers import LBFGS, GradientDescent, Newton
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sending large graph")
@@ -42,7 +42,7 @@ def noisy(loss, n=240, p=60):
 
 
 def drawn(n, one_in=10):
-    return np.asarray(held_out(Block(np.zeros((n, 1)), np.zeros(n), None, 0), one_in))
+    return np.asarray(held_out(dense_block(np.zeros((n, 1)), np.zeros(n)), one_in))
 
 
 @pytest.mark.parametrize("library", [np, array_api_strict, refusing.library])
@@ -54,7 +54,9 @@ def test_the_rows_held_out_do_not_hang_on_the_cuts(library, one_in):
     assert len({tuple(group) for group in np.split(whole[: n // one_in * one_in], n // one_in)}) == one_in
     ends = [0, 0, 1, 64, 500, 501, n]
     parts = [
-        held_out(Block(library.asarray(np.zeros((stop - start, 1))), library.asarray(np.zeros(1)), None, start), one_in)
+        held_out(
+            dense_block(library.asarray(np.zeros((stop - start, 1))), library.asarray(np.zeros(1)), None, start), one_in
+        )
         for start, stop in zip(ends, ends[1:], strict=False)
     ]
     np.testing.assert_array_equal(np.concatenate([to_host(part) for part in parts]), whole)
@@ -157,7 +159,7 @@ def test_a_block_may_hold_nothing_out(library, targets):
     X, y, _ = noisy(losses.Huber())
     number = int(np.argmin(drawn(len(y))))
     Y = y if targets == 1 else np.column_stack([y, -y])
-    block = Block(*(library.asarray(part[number : number + 1]) for part in (X, Y)), None, number)
+    block = dense_block(*(library.asarray(part[number : number + 1]) for part in (X, Y)), None, number)
     kernel, at = ValueAndGradient(losses.Huber()), Parameters(np.ones(targets * 61) / 9)
     found = to_host(KeptAndScored(kernel, 10)(block, at))
     np.testing.assert_array_equal(found, np.append(to_host(kernel(block, at)), [0.0, 0.0]))

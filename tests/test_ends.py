@@ -3,13 +3,13 @@
 import array_api_strict
 import numpy as np
 import pytest
+from problems import dense_block
 from sklearn.exceptions import ConvergenceWarning
 
 from dist_dot import LogisticRegression, Objective, Status, lay_out, losses, minimise
 from dist_dot.jobs.cli import EXIT
 from dist_dot.kernels.passes import Roundings
 from dist_dot.rows.arrays import Parameters, to_host
-from dist_dot.rows.block import Block
 from dist_dot.solvers import LBFGS, GradientDescent, Newton
 
 LOSSES = [
@@ -139,7 +139,7 @@ def test_what_rounding_may_do_to_a_gradient(loss, weighted, n):
     s = np.linspace(0.0, 2.0, n) if weighted else None
     k, centre = loss.outputs, np.array([0.5, -0.25, 0.0, 2.0])
     at = np.random.default_rng(1).standard_normal((k, 5))
-    found = Roundings(loss, tuple(centre), 0.0)(Block(X, y, s, 0), Parameters(at.ravel()))
+    found = Roundings(loss, tuple(centre), 0.0)(dense_block(X, y, s), Parameters(at.ravel()))
 
     Z = X @ at[:, :4].T + at[:, 4]
     size = abs(X) @ abs(at[:, :4].T) + abs(at[:, 4])
@@ -159,7 +159,7 @@ def test_what_rounding_may_do_to_a_gradient(loss, weighted, n):
     np.testing.assert_allclose(found, np.concatenate([about.ravel(), plain.ravel()]), rtol=1e-11, atol=1e-12)
 
     arrays = (None if array is None else array_api_strict.asarray(array) for array in (X, y, s))
-    other = Roundings(loss, tuple(centre), 0.0)(Block(*arrays, 0), Parameters(at.ravel()))
+    other = Roundings(loss, tuple(centre), 0.0)(dense_block(*arrays, 0), Parameters(at.ravel()))
     np.testing.assert_allclose(to_host(other), found, rtol=1e-11, atol=1e-12)
 
 
@@ -168,7 +168,7 @@ def test_a_curvature_that_jumps_counts_where_rounding_may_take_a_row():
     X, y = np.array([[1.0]]), np.array([3.0])
     for gap, curved in ((1e-4, True), (1e-2, False)):
         at = np.array([3.0 + 1.0 + gap, 0.0])  # z is beyond the kink at y + 1 by the gap, and 4 unit changes it by 4e-3
-        block, parameters = Block(X, y, None, 0), Parameters(at)
+        block, parameters = dense_block(X, y), Parameters(at)
         plain, near = (Roundings(losses.Huber(1.0), (0.0,), unit)(block, parameters) for unit in (0.0, 1e-3))
         z, slope, at_y = at[0], 1.0, 0.0  # the slope at y = 0 is 1 as well
         np.testing.assert_allclose(plain[0], at_y + slope)

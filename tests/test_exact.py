@@ -12,6 +12,7 @@ import refusing
 import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from problems import dense_block
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression as Reference
 
@@ -22,7 +23,6 @@ from dist_dot.kernels import extended
 from dist_dot.kernels.extended import ResidualProducts
 from dist_dot.kernels.moments import CentredMoments, CentredTriangle, FoldMoments
 from dist_dot.rows.arrays import Parameters, to_host
-from dist_dot.rows.block import Block
 from dist_dot.solvers import Exact, GradientDescent
 
 LIBRARIES = [np, array_api_strict, refusing.library]
@@ -56,9 +56,9 @@ def parts(flat, triangular):
 @pytest.mark.parametrize(("n", "k"), [(0, 1), (1, 1), (3, 2), (300, 2), (3000, 1)])
 def test_summaries_of_a_block(library, kernel, n, k, weighted, dtype):
     X, Y, s = rows_of(n, 4, k, weighted, dtype)
-    block = Block(*(None if array is None else library.asarray(array) for array in (X, Y, s)), 0)
+    block = dense_block(*(None if array is None else library.asarray(array) for array in (X, Y, s)), 0)
     found = kernel(block, Parameters(np.zeros(0)))
-    assert type(found) is type(block.X)
+    assert type(found) is type(block.y)
     for ours, expected in zip(
         parts(to_host(found), isinstance(kernel, CentredTriangle)), summary_of(X, Y, s), strict=True
     ):
@@ -75,7 +75,7 @@ def test_summaries_merge_into_that_of_all_rows(kernel, cuts):
     edges = [0, *sorted(cuts), 60]
     merged = None
     for start, stop in zip(edges, edges[1:], strict=False):
-        block = Block(X[start:stop], Y[start:stop], s[start:stop], start)
+        block = dense_block(X[start:stop], Y[start:stop], s[start:stop], start)
         part = kernel(block, Parameters(np.zeros(0)))
         merged = part if merged is None else kernel.merge(merged, part)
     for ours, expected in zip(parts(merged, isinstance(kernel, CentredTriangle)), summary_of(X, Y, s), strict=True):
@@ -87,7 +87,7 @@ def test_weights_of_float32_lose_nothing():
     X, Y, s = rows_of(500, 4, 1, True, "float32")
     s = np.random.default_rng(1).uniform(0.1, 5.0, len(s)).astype("float32")
     for kernel in (CentredMoments(), CentredTriangle()):
-        found = kernel(Block(X, Y, s, 0), Parameters(np.zeros(0)))
+        found = kernel(dense_block(X, Y, s, 0), Parameters(np.zeros(0)))
         for ours, expected in zip(
             parts(found, isinstance(kernel, CentredTriangle)), summary_of(X, Y, s.astype(float)), strict=True
         ):
@@ -110,7 +110,8 @@ def test_folds_have_the_summaries_of_their_rows(library, weighted):
     X, y, s = rows_of(90, 3, 1, weighted)
     fold = np.arange(90) % 3
     fold[fold == 1] = 2  # an empty one
-    block = Block(*(None if a is None else library.asarray(a) for a in (X, np.column_stack([y, fold]), s)), 0)
+    of_rows = (None if a is None else library.asarray(a) for a in (X, y, s))
+    block = dense_block(*of_rows, fold=library.asarray(fold.astype(float)))
     kernel = FoldMoments(3)
     found = to_host(kernel.merge(kernel(block, Parameters(np.zeros(0))), kernel(block, Parameters(np.zeros(0)))))
     for number, flat in enumerate(found.reshape(3, -1)):
@@ -144,7 +145,7 @@ def test_residual_products_have_thirty_digits(library, k, n, weighted):
     X, Y, s = rows_of(n, 3, k, weighted)
     X = X * 10.0 ** np.random.default_rng(0).uniform(-8, 8, X.shape)
     at = np.random.default_rng(1).standard_normal((4, k))
-    block = Block(*(None if array is None else library.asarray(array) for array in (X, Y, s)), 0)
+    block = dense_block(*(None if array is None else library.asarray(array) for array in (X, Y, s)), 0)
     kernel = ResidualProducts()
     found = kernel(block, Parameters(at.ravel()))
     high, low = to_host(kernel.merge(found, found)).reshape(2, -1)
@@ -299,13 +300,13 @@ def test_arrays_of_other_libraries(library, method):
 
 def test_a_round_crosses_once_each_way():
     X, y = load_diabetes(return_X_y=True)
-    blocks = lay_out(refusing.library.asarray(X), np.column_stack([y, np.arange(len(y)) % 2]), block_rows=64)
+    blocks = lay_out(refusing.library.asarray(X), y, fold=np.arange(len(y)) % 2, block_rows=64)
     for kernel in (CentredMoments(), CentredTriangle(), FoldMoments(2)):
         refusing.counts.out = 0
         blocks.reduce(kernel, np.zeros(0))
         assert refusing.counts.out == 1
     refusing.counts.into = refusing.counts.out = 0
-    blocks.reduce(ResidualProducts(), np.zeros(22))
+    blocks.reduce(ResidualProducts(), np.zeros(11))
     assert (refusing.counts.into, refusing.counts.out) == (1, 1)
 
 

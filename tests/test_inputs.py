@@ -13,6 +13,7 @@ import pytest
 import refusing
 import scipy.sparse
 from dask import delayed
+from problems import dense_block
 from sklearn.base import clone
 
 from dist_dot import (
@@ -34,7 +35,7 @@ from dist_dot.linear_model import labels as host_labels
 from dist_dot.linear_model.labels import classes_of, encoded, most_classes
 from dist_dot.rounds.layout import make_block, memory
 from dist_dot.rows.arrays import Parameters, to_host
-from dist_dot.rows.block import Block, cut
+from dist_dot.rows.block import cut
 
 # The arrays of these tests travel inside their graph, which is what Dask warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:Sending large graph")
@@ -117,14 +118,14 @@ def test_estimators_refuse_such_chunks_too(model):
 def test_a_block_is_what_its_cuts_say(shapes, words, library):
     X, y, weight = (library.asarray(np.ones(shape)) for shape in shapes)
     with pytest.raises(DataError, match=words):
-        make_block(X, y, weight, cut(48, 3, "float64", 16), 2)
+        make_block(X, y, cut(48, 3, "float64", 16), 2, {"sample_weight": weight})
 
 
 def test_the_last_block_is_shorter():
     cuts = cut(40, 3, "float64", 16, n_targets=2)
-    assert len(make_block(np.ones((8, 3)), np.ones((8, 2)), np.ones(8), cuts, 2)) == 8
+    assert len(make_block(np.ones((8, 3)), np.ones((8, 2)), cuts, 2, {"offset": np.ones(8)})) == 8
     with pytest.raises(DataError, match=r"X has shape \(16, 3\) in block 2, which is cut as \(8, 3\)"):
-        make_block(np.ones((16, 3)), np.ones((16, 2)), None, cuts, 2)
+        make_block(np.ones((16, 3)), np.ones((16, 2)), cuts, 2)
 
 
 MODELS = [
@@ -373,7 +374,7 @@ class Watched(losses.Softmax):
 @pytest.mark.parametrize("kernel", [ValueAndGradient, HessianProduct, Curvature], ids=lambda kernel: kernel.__name__)
 def test_many_classes_take_few_rows_at_a_time(kernel, points, monkeypatch):
     random, k = np.random.default_rng(0), 9
-    block = Block(random.standard_normal((700, 2)), random.integers(0, k, 700).astype(float), None, 0)
+    block = dense_block(random.standard_normal((700, 2)), random.integers(0, k, 700).astype(float))
     pass_ = kernel is ValueAndGradient
     at = Parameters(random.standard_normal(3 * k * (points if pass_ else 1 + (kernel is HessianProduct))))
     kernels = [kernel(loss, points) if pass_ else kernel(loss) for loss in (losses.Softmax(k), Watched(k))]

@@ -3,6 +3,7 @@
 import array_api_strict
 import numpy as np
 import pytest
+from problems import dense_block
 from scipy.special import logsumexp, xlogy
 
 from dist_dot import losses
@@ -10,7 +11,6 @@ from dist_dot.errors import DataError, InputError
 from dist_dot.kernels.passes import ValueAndGradient
 from dist_dot.kernels.targets import CheckTarget, TargetSums
 from dist_dot.rows.arrays import Parameters, to_host
-from dist_dot.rows.block import Block
 
 ELEMENTWISE = [losses.Squared(), losses.Huber(), losses.Logistic(), losses.Poisson(), losses.Gamma()]
 SOFTMAX = losses.Softmax(4)
@@ -96,7 +96,9 @@ def test_nothing_overflows(loss, dtype, z):
     plain = np.full((1, loss.outputs) if loss.outputs > 1 else 1, z, dtype)
     for found in (loss.value(y, plain), loss.first(y, plain), loss.second(y, plain)):
         assert found.dtype == dtype and np.isfinite(found).all()
-    sums = ValueAndGradient(loss)(Block(np.ones((1, 1), dtype), y, np.zeros(1, dtype), 0), Parameters(at.astype(float)))
+    sums = ValueAndGradient(loss)(
+        dense_block(np.ones((1, 1), dtype), y, np.zeros(1, dtype), 0), Parameters(at.astype(float))
+    )
     assert not sums.any()
 
 
@@ -105,7 +107,7 @@ def test_nothing_overflows(loss, dtype, z):
 @pytest.mark.parametrize("z", [z for z in Z if z])
 def test_the_compiled_pass_is_stable_too(loss, dtype, z):
     y = np.array([0.75], dtype)
-    sums = ValueAndGradient(loss)(Block(np.ones((1, 1), dtype), y, None, 0), Parameters(np.array([z, 0.0])))
+    sums = ValueAndGradient(loss)(dense_block(np.ones((1, 1), dtype), y), Parameters(np.array([z, 0.0])))
     z = np.array([z], dtype)
     expected = np.concatenate([loss.value(y, z), loss.first(y, z)])
     np.testing.assert_allclose(sums[:2], expected, rtol=1e-13 if dtype == "float64" else 2e-5, atol=1e-300)
@@ -151,14 +153,14 @@ def test_an_exposure_is_an_offset_of_z(loss):
 def test_a_y_outside_of_the_domain_is_named(loss, y, words, dtype):
     column = np.array([1.0, y], dtype)
     with pytest.raises(DataError, match=f"y is {y} in row 8: {words}$"):
-        CheckTarget(loss)(Block(np.ones((2, 1), dtype), column, None, 7), Parameters(np.zeros(0)))
+        CheckTarget(loss)(dense_block(np.ones((2, 1), dtype), column, None, 7), Parameters(np.zeros(0)))
 
 
 @pytest.mark.parametrize("kernel", [CheckTarget(losses.Poisson()), TargetSums(losses.Poisson())])
 def test_of_several_targets_too_and_of_those_on_a_card(kernel):
     y = np.ones((5, 3))
     y[3, 2] = -2.0
-    block = Block(np.ones((5, 1)), y, None, 7)
+    block = dense_block(np.ones((5, 1)), y, None, 7)
 
     class OnACard:
         has_sums = staticmethod(lambda loss: True)

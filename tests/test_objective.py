@@ -5,13 +5,14 @@ import pickle
 import dask.array as da
 import numpy as np
 import pytest
+from problems import dense_block
 
 from dist_dot import DataError, Objective, lay_out, losses, minimise, solvers
 from dist_dot.errors import InputError
 from dist_dot.kernels import elementwise
 from dist_dot.kernels.passes import GramProduct, Moments, ValueAndGradient
 from dist_dot.rows.arrays import Parameters
-from dist_dot.rows.block import Block, cut
+from dist_dot.rows.block import cut
 
 LOSSES = [losses.Squared(), losses.Logistic()]
 COMPILED = [*LOSSES, losses.Poisson(), losses.Gamma()]
@@ -26,7 +27,7 @@ def test_the_compiled_pass_is_the_formula(loss, dtype, weighted, n, p):
     X, y = random.standard_normal((n, p)).astype(dtype), random.standard_normal(n).astype(dtype)
     y = y if loss.curvature else abs(y)
     s = random.uniform(0, 2, n).astype(dtype) if weighted else None
-    block, at = Block(X, y, s, 0), random.standard_normal(p + 1) / np.sqrt(p)
+    block, at = dense_block(X, y, s), random.standard_normal(p + 1) / np.sqrt(p)
     parameters = Parameters(at)
     X, y, one = X.astype(float), y.astype(float), np.ones(n) if s is None else s.astype(float)
     close = {"rtol": 1e-12, "atol": 1e-11} if dtype == "float64" else {"rtol": 2e-4, "atol": 2e-3}
@@ -68,7 +69,7 @@ def test_the_compiled_exp_and_log1p_are_exact_to_rounding():
 @pytest.mark.parametrize("y", [0.0, 1.0])
 def test_the_logistic_loss_is_stable(z, y):
     loss = losses.Logistic()
-    sums = ValueAndGradient(loss)(Block(np.ones((1, 1)), np.array([y]), None, 0), Parameters(np.array([z, 0.0])))
+    sums = ValueAndGradient(loss)(dense_block(np.ones((1, 1)), np.array([y])), Parameters(np.array([z, 0.0])))
     wrong = (z > 0) != (y == 1)
     np.testing.assert_allclose(sums, [abs(z) * wrong, *2 * [np.sign(z) * wrong]], atol=1e-300)
     np.testing.assert_allclose([loss.value(y, z), loss.first(y, z)], sums[:2], atol=1e-300)
@@ -76,7 +77,7 @@ def test_the_logistic_loss_is_stable(z, y):
 
 @pytest.mark.parametrize("loss", COMPILED)
 def test_nan_does_not_pass_unseen(loss):
-    sums = ValueAndGradient(loss)(Block(np.ones((5, 2)), np.ones(5), None, 0), Parameters(np.array([0.0, np.nan, 0.0])))
+    sums = ValueAndGradient(loss)(dense_block(np.ones((5, 2)), np.ones(5)), Parameters(np.array([0.0, np.nan, 0.0])))
     assert np.isnan(sums[0])
 
 
@@ -294,8 +295,13 @@ def test_a_block_arrives_aligned():
     raw = bytearray(8 * 21 + 1)
     X = np.frombuffer(memoryview(raw)[1:], dtype=np.float64)[:20].reshape(10, 2)
     assert not X.flags.aligned
-    moved = pickle.loads(pickle.dumps(Block(X, X[:, 0], None, 5), protocol=5))
-    assert moved.X.flags.aligned and moved.X.flags.c_contiguous and moved.y.flags.c_contiguous and moved.start == 5
+    moved = pickle.loads(pickle.dumps(dense_block(X, X[:, 0], None, 5), protocol=5))
+    assert (
+        moved.X.values.flags.aligned
+        and moved.X.values.flags.c_contiguous
+        and moved.y.flags.c_contiguous
+        and moved.start == 5
+    )
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, da.from_array])
@@ -335,7 +341,7 @@ def test_bad_shapes_and_numbers_are_named(rows):
     for Y in (np.ones((600, 0)), np.ones((600, 2, 2))):
         with pytest.raises(DataError, match="expected \\(n_samples,\\), or"):
             lay_out(X, Y)
-    with pytest.raises(DataError, match="expected \\(600,\\), one weight per row"):
+    with pytest.raises(DataError, match="expected \\(600,\\), one number for each row"):
         lay_out(X, np.ones((600, 2)), np.ones((600, 2)))
     with pytest.raises(DataError, match="expected numbers"):
         lay_out(np.array([["a"]]), [1.0])

@@ -62,7 +62,7 @@ class Rows:
         random = np.random.default_rng(number)
         X = random.standard_normal((stop - start, 30))
         y = X @ np.arange(30.0) + random.standard_normal(stop - start)
-        return make_block(X, y + (word == "changed"), None, CUTS, number)
+        return make_block(X, y + (word == "changed"), CUTS, number)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import dense_block
 
 from dist_dot import losses
 from dist_dot.errors import DataError
@@ -16,7 +17,7 @@ from dist_dot.kernels.passes import GramProduct, ValueAndGradient
 from dist_dot.kernels.targets import ReferenceSums, TargetSums
 from dist_dot.kernels.tree import fold, root, uncovered
 from dist_dot.rounds.local import LocalBlocks
-from dist_dot.rows.block import Block, Cuts
+from dist_dot.rows.block import Cuts
 
 
 def leaves_of(count):
@@ -52,7 +53,7 @@ def test_a_range_folds_to_few_nodes(start, stop):
 
 def test_few_sums_are_held_at_a_time():
     cuts = Cuts(64, 1, "float64", block_rows=1)
-    blocks = LocalBlocks([Block(np.ones((1, 1)), np.ones(1), None, i) for i in range(64)], cuts)
+    blocks = LocalBlocks([dense_block(np.ones((1, 1)), np.ones(1), None, i) for i in range(64)], cuts)
     blocks._threads = 1
     held, most = set(), 0
 
@@ -78,7 +79,7 @@ def test_the_error_of_the_first_block_is_raised_whoever_was_faster():
             return np.zeros(1)
 
     cuts = Cuts(64, 1, "float64", block_rows=1)
-    blocks = LocalBlocks([Block(np.ones((1, 1)), np.ones(1), None, i) for i in range(64)], cuts)
+    blocks = LocalBlocks([dense_block(np.ones((1, 1)), np.ones(1), None, i) for i in range(64)], cuts)
     blocks._threads = 4
     for _ in range(10):
         with pytest.raises(ValueError, match="block 3"):
@@ -100,7 +101,7 @@ def test_rows_of_a_gpu_are_looked_at_before_anybody_sees_sums_of_them(kernel, su
     seen, wrong = [], DataError("X is nan in column 0, row 0")
 
     def blocks(look):
-        made = LocalBlocks([Block(np.ones((1, 1)), np.ones(1), None, 0)], Cuts(1, 1, "float64", 1), look)
+        made = LocalBlocks([dense_block(np.ones((1, 1)), np.ones(1))], Cuts(1, 1, "float64", 1), look)
         made.on_device = True
         made.tables = SimpleNamespace(reduce=lambda *arguments: {(0, 0): np.array(sums)})
         return made

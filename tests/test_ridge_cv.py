@@ -5,6 +5,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import refusing
+from problems import dense_block
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import Ridge as Reference
 from sklearn.linear_model import RidgeCV as ReferenceCV
@@ -15,7 +16,6 @@ from dist_dot import Ridge, RidgeCV
 from dist_dot.errors import InputError
 from dist_dot.kernels.leave_one_out import LeaveOneOut
 from dist_dot.rows.arrays import Parameters, to_host
-from dist_dot.rows.block import Block
 
 ALPHAS = np.logspace(-4, 3, 15)
 LABELS = np.random.default_rng(3).integers(0, 4, 442)
@@ -166,7 +166,7 @@ def test_the_leave_one_out_kernel_gives_what_it_gives_for_numpy(library, weighte
     shapes = (3,), (3, 3), (3, 4), (), (3, 4, 2), (4, 2)
     at = kernel.pack(*(0.1 * random.standard_normal(shape) for shape in shapes))
     other = (None if array is None else library.asarray(array) for array in (X, y, s))
-    found, expected = (kernel(block, Parameters(at)) for block in (Block(*other, 0), Block(X, y, s, 0)))
+    found, expected = (kernel(block, Parameters(at)) for block in (dense_block(*other, 0), dense_block(X, y, s)))
     np.testing.assert_allclose(to_host(found), expected, rtol=1e-12)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import refusing
 import sklearn.linear_model as reference
+from problems import dense_block
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.model_selection import KFold
@@ -21,9 +22,7 @@ from dist_dot import DataError, LogisticRegression, LogisticRegressionCV, Object
 from dist_dot.errors import InputError
 from dist_dot.kernels.folds import ALL, FEW, FoldScores, ValuesAndGradients
 from dist_dot.kernels.passes import ValueAndGradient
-from dist_dot.rounds.layout import beside
 from dist_dot.rows.arrays import Parameters, to_host
-from dist_dot.rows.block import Block
 from dist_dot.solvers import LBFGS, GradientDescent, Newton
 from dist_dot.training import together
 from dist_dot.training.loop import Loop
@@ -53,16 +52,17 @@ def test_the_sums_are_those_of_each_fit(library, loss, weighted, fits):
     X, y, s, fold = data(loss, 1_203)  # tiles of the passes, and rows that are left over
     folds = tuple(number % 3 if number else ALL for number in range(fits))
     at = np.random.default_rng(0).standard_normal((fits, loss.outputs * 6)) / 10
-    wrapped = (library.asarray(array) for array in (X, np.column_stack([y, fold])))
-    block = Block(*wrapped, library.asarray(s) if weighted else None, 0)
+    of_rows = (library.asarray(array) for array in (X, y, s))
+    block = dense_block(*of_rows, fold=library.asarray(fold.astype(y.dtype)))
+    block = block if weighted else replace(block, weight=None)
     found = to_host(ValuesAndGradients(loss, folds)(block, Parameters(at.ravel()))).reshape(fits, -1)
     scores = to_host(FoldScores(loss, folds)(block, Parameters(at.ravel()))).reshape(fits, 3)
     s = s if weighted else np.ones(len(y))
     for number, left_out in enumerate(folds):
         kept = fold != left_out
-        expected = ValueAndGradient(loss)(Block(X[kept], y[kept], s[kept], 0), Parameters(at[number]))
+        expected = ValueAndGradient(loss)(dense_block(X[kept], y[kept], s[kept], 0), Parameters(at[number]))
         np.testing.assert_allclose(found[number], expected, rtol=1e-10, atol=1e-10)
-        held = Block(X[~kept], y[~kept], s[~kept], 0)
+        held = dense_block(X[~kept], y[~kept], s[~kept], 0)
         value = ValueAndGradient(loss)(held, Parameters(at[number]))[0]
         np.testing.assert_allclose(scores[number, :2], [s[~kept].sum(), value], rtol=1e-10)
 
@@ -72,7 +72,7 @@ def test_the_sums_are_those_of_each_fit(library, loss, weighted, fits):
 def test_each_fit_is_the_one_that_it_would_be_alone(solver, loss):
     X, y, s, fold = data(loss)
     alphas = np.logspace(-2, 2, 4)
-    blocks = lay_out(X, beside(y, fold), s, block_rows=64)
+    blocks = lay_out(X, y, s, fold=fold, block_rows=64)
     start = np.zeros(6 * loss.outputs)
     members = tuple(Loop(loss, alpha, True, solver, 1e-9, 3000, None, start) for alpha in alphas for _ in range(3))
     fits, scores = blocks.run(CrossValidated(Together(members, (0, 1, 2) * 4)), lambda progress: False)
@@ -176,7 +176,7 @@ def test_many_targets_of_many_alphas_share_the_rounds_too(rows):
 
 def test_what_goes_wrong_in_one_reaches_the_caller():
     X, y, _, fold = data(losses.Logistic())
-    blocks = lay_out(X, beside(y - 1.0, fold))
+    blocks = lay_out(X, y - 1.0, fold=fold)
     loop = Loop(losses.Logistic(), 1.0, True, LBFGS(), 1e-6, 10, None, np.zeros(6))
     with pytest.raises(DataError, match="y is -1.0 in row 0"):
         blocks.run(Together((loop, loop), (0, 1)), lambda progress: False)

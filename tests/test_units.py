@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from problems import dense_block
 
 from dist_dot import (
     GammaRegressor,
@@ -23,7 +24,6 @@ from dist_dot import (
 )
 from dist_dot.kernels.passes import Curvature
 from dist_dot.rows.arrays import Parameters
-from dist_dot.rows.block import Block
 from dist_dot.solvers import LBFGS, Exact, GradientDescent, Newton
 
 ITERATIVE = {"newton": Newton(), "cg": Newton("cg"), "lbfgs": LBFGS(), "gradient": GradientDescent()}
@@ -407,7 +407,7 @@ def test_the_curvature_of_float32_rows_is_added_up_in_float32(weighted):
     """Columns of zeros, and ordinary ones beside them, keep the products that they had."""
     rows = np.column_stack([X, np.zeros(300)]).astype("float32")
     s = np.linspace(0.5, 2, 300, dtype="float32") if weighted else None
-    block, at = Block(rows, LABELS.astype("float32"), s, 0), Parameters(np.zeros(6))
+    block, at = dense_block(rows, LABELS.astype("float32"), s, 0), Parameters(np.zeros(6))
     ordinary = Curvature(losses.Logistic())(block, at)
     again = Curvature(losses.Logistic())._triangles(block, at, "float32")[0, 0]
     np.testing.assert_array_equal(ordinary, again)

@@ -4,12 +4,12 @@ import numba
 import numpy as np
 import pytest
 from numba.core.errors import NumbaError
+from problems import dense_block
 
 from dist_dot import losses
 from dist_dot.kernels.passes import ValueAndGradient
 from dist_dot.kernels.vectors import load, total
 from dist_dot.rows.arrays import Parameters
-from dist_dot.rows.block import Block
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -23,8 +23,8 @@ def test_nothing_is_read_behind_the_last_row(dtype, points, n, p):
     y[:n] = random.standard_normal(n)
     at = Parameters(random.standard_normal(points * (p + 1)))
     kernel = ValueAndGradient(losses.Squared(), points)
-    found = kernel(Block(X, y[:n], None, 0), at)
-    np.testing.assert_array_equal(found, kernel(Block(X.copy(), y[:n].copy(), None, 0), at))
+    found = kernel(dense_block(X, y[:n]), at)
+    np.testing.assert_array_equal(found, kernel(dense_block(X.copy(), y[:n].copy()), at))
     assert np.isfinite(found).all()
 
 

@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import refusing
+from problems import dense_block
 from sklearn.linear_model import Ridge as Reference
 from sklearn.linear_model import RidgeCV as ReferenceCV
 from sklearn.model_selection import cross_val_score
@@ -15,7 +16,6 @@ from sklearn.model_selection import cross_val_score
 from dist_dot import Checkpoints, LinearRegression, Objective, Ridge, RidgeCV, SolverError, lay_out, losses, minimise
 from dist_dot.kernels.gathered import Rows
 from dist_dot.rows.arrays import Parameters, to_host
-from dist_dot.rows.block import Block
 from dist_dot.solvers import LBFGS, Exact, row_space
 
 
@@ -175,7 +175,7 @@ def test_the_kernel_gives_the_rows(library, weighted, k, n):
     X, y = random.standard_normal((n, 3)).astype("float32"), random.standard_normal((n, k)).astype("float32")
     s = random.uniform(0, 1, n).astype("float32") if weighted else None
     shaped = y if k > 1 else y[:, 0]
-    block = Block(*(None if a is None else library.asarray(a) for a in (X, shaped, s)), 0)
+    block = dense_block(*(None if a is None else library.asarray(a) for a in (X, shaped, s)), 0)
     kernel = Rows()
     found = to_host(kernel.merge(*(kernel(block, Parameters(np.zeros(0))) for _ in range(2))))
     expected = np.hstack([X, y, (np.ones(n) if s is None else s)[:, None]]).astype(float)

@@ -151,11 +151,11 @@ class BlockMaker:
         weights = () if self.data.weight is None else (self.data.weight,)
         rows = self.table.read(start, stop, (*self.encoding.columns, self.data.target, *weights))
         rows = rows.filter(pa.array(self.part.mask(start, stop)))
-        weight = None if self.data.weight is None else numbers(rows, self.data.weight)
+        columns = {} if self.data.weight is None else {"sample_weight": numbers(rows, self.data.weight)}
         target = self.encoding.target
         y = numbers(rows, self.data.target) if target is None else self.encoding.codes(rows, target)
         X, y = self.encoding.design(rows), np.asarray(y, np.float64)
-        return make_block(X, y, weight, self.cuts, number, self.device)
+        return make_block(X, y, self.cuts, number, columns, self.device)
 
 
 def numbers(table: pa.Table, name: str) -> Array:

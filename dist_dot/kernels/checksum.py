@@ -13,17 +13,20 @@ CROSSING = 32 << 20  # bytes that a checksum brings from a device at once
 
 
 def checksum(block: Block) -> str:
-    """Return 128 bits of the bytes of X, y and weight, at the speed of memory: XXH3; rows of a GPU are read there."""
+    """Return 128 bits of what a block is made of, at the speed of memory: XXH3; rows of a GPU are read there."""
     digest = xxhash.xxh3_128()
-    for place, array in enumerate((block.X, block.y, block.weight)):
+    for place, array in enumerate((*block.X.parts, *block.columns)):
         if array is None:
+            continue
+        if not hasattr(array, "shape"):
+            digest.update(repr(array).encode())
             continue
         digest.update(repr(tuple(array.shape)).encode())
         if device.on_device(array):
             digest.update(repr(device.digest(array, place)).encode())
             continue
         rows = max(1, CROSSING // max(1, block.nbytes // max(1, len(block))))
-        for start in range(0, len(block), rows):
+        for start in range(0, array.shape[0], rows):
             part = array[start : start + rows, ...] if array.ndim > 1 else array[start : start + rows]
             digest.update(np.ascontiguousarray(to_host(part)).data)
     return digest.hexdigest()

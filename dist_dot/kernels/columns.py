@@ -13,31 +13,40 @@ from dist_dot.kernels.compiled import FLUSH, REACH, end_of, ordered
 from dist_dot.kernels.elementwise import add_losses, in_place, room
 from dist_dot.kernels.vectors import fma, in_order, lanes, load, prefetch, read, spread, store, store_totals, zeros
 from dist_dot.rows.arrays import read_only
+from dist_dot.rows.block import Block
 from dist_dot.typing import Array
 
 # Bytes of a tile, which with the columns' sums outgrows the L1 cache anyway, and of a cache line.
 TILE, LINE = 64 << 10, 64
 
 
-def column_sums(
-    loss: int, X: Array, y: Array, weight: Array | None, columns: Array, targets: Array, folds: Array | None = None
-) -> Array:
-    """X (n, p), y (n,) or (n, t), weight (n,) or None, [w, b] (k, p + 1) -> [loss, X.T r (p), sum r] of each column.
+def column_sums(loss: int, block: Block, columns: Array, targets: Array, folds: Array | None = None) -> Array:
+    """Rows in one array X (n, p), [w, b] (k, p + 1) -> [loss, X.T r (p), sum r] of each column of parameters.
 
-    `targets` (k,) is the column of y of each column of parameters. With `folds` (k,) the last column of y is the fold
-    of each row, and each column leaves out the rows of its own. All but targets in the dtype of X.
+    `targets` (k,) is the column of y of each of them. With `folds` (k,) each leaves out the rows of its own fold. All
+    but targets in the dtype of X.
     """
-    p = X.shape[1]
-    s = read_only(np.empty(0, X.dtype) if weight is None else weight)
-    of = np.empty(0, X.dtype) if folds is None else folds
-    y = read_only(y if y.ndim == 2 else y[:, None])
+    X, p, none = block.X.dense(), block.X.shape[1], np.empty(0, block.y.dtype)
+    left_out = none if folds is None else folds
+    beside = block.weight, block.offset, None if folds is None else block.fold
+    s, o, fold = (read_only(none if given is None else given) for given in beside)
+    y = read_only(block.y if block.y.ndim == 2 else block.y[:, None])
     rows = min(max(TILE // max(1, p * X.itemsize) // 8 * 8, 8), FLUSH)
-    return np.asarray(_pass(loss, read_only(X), y, s, columns, targets, of, rows))
+    return np.asarray(_pass(loss, read_only(X), y, s, o, fold, columns, targets, left_out, rows))
 
 
 @ordered
 def _pass(
-    loss: int, X: Array, y: Array, weight: Array, columns: Array, targets: Array, folds: Array, rows: int
+    loss: int,
+    X: Array,
+    y: Array,
+    weight: Array,
+    offset: Array,
+    fold: Array,
+    columns: Array,
+    targets: Array,
+    left_out: Array,
+    rows: int,
 ) -> Array:
     n, p = X.shape
     k = len(targets)
@@ -67,7 +76,10 @@ def _pass(
         for c in range(k):
             for i in range(rows):
                 z[c * rows + i] += columns[c, p]
-        _losses(loss, y, weight, start, m, rows, targets, folds, z, residual, sums)
+            if offset.size:
+                for i in range(m):
+                    z[c * rows + i] += offset[start + i]
+        _losses(loss, y, weight, fold, start, m, rows, targets, left_out, z, residual, sums)
         for c in range(0, pairs, 4):
             _ask_for(tile, ahead + (pairs + c) // 2 * share, min(pairs - c, 4) // 2 * share)
             if pairs - c == 2:
@@ -144,11 +156,12 @@ def _losses(
     loss: int,
     y: Array,
     weight: Array,
+    fold: Array,
     start: int,
     m: int,
     rows: int,
     targets: Array,
-    folds: Array,
+    left_out: Array,
     z: Array,
     residual: Array,
     sums: Array,
@@ -163,10 +176,10 @@ def _losses(
         if c == 0 or targets[c] != targets[c - 1]:
             for i in range(m):
                 target[i] = y[start + i, targets[c]]
-        if c == 0 or folds.size:
+        if c == 0 or fold.size:
             for i in range(m):
                 mask[i] = weight[start + i] if weight.size else 1
-                if folds.size and y[start + i, y.shape[1] - 1] == folds[c]:
+                if fold.size and fold[start + i] == left_out[c]:
                     mask[i] = 0
         value, slope = add_losses(loss, rows, target, none, 0, mask, z, residual, c * rows)
         sums[c, 0] += value

@@ -59,15 +59,17 @@ FLUSH = 32
 REACH = 8
 
 
-def value_and_gradient(loss: int, X: Array, y: Array, weight: Array | None, parameters: Array) -> Array:
+def value_and_gradient(
+    loss: int, X: Array, y: Array, weight: Array | None, parameters: Array, offset: Array | None = None
+) -> Array:
     """X (n, p), y (n,), weight (n,) or None, [w, b] of their dtype -> sums over the rows [loss, X.T r (p), sum r].
 
-    r is s * d loss / dz.
+    r is s * d loss / dz, and z has the offset (n,) added to it, where there is one.
     """
-    p = X.shape[1]
-    s = np.empty(0, X.dtype) if weight is None else weight
-    y, s = (read_only(np.ascontiguousarray(of_rows)) for of_rows in (y, s))
-    return np.asarray(_pass(loss, read_only(X), y, s, parameters[:p], parameters[p], tile_rows(p, X.itemsize)))
+    p, none = X.shape[1], np.empty(0, X.dtype)
+    of_rows = (none if given is None else given for given in (y, weight, offset))
+    y, s, o = (read_only(np.ascontiguousarray(given)) for given in of_rows)
+    return np.asarray(_pass(loss, read_only(X), y, s, o, parameters[:p], parameters[p], tile_rows(p, X.itemsize)))
 
 
 def moments(X: Array, y: Array, weight: Array | None, centre: Array) -> Array:
@@ -123,7 +125,7 @@ def compile_for(dtype: str) -> None:
 
 
 @ordered
-def _pass(loss: int, X: Array, y: Array, weight: Array, w: Array, b: float, rows: int) -> Array:
+def _pass(loss: int, X: Array, y: Array, weight: Array, offset: Array, w: Array, b: float, rows: int) -> Array:
     n, p = X.shape
     flat = X.reshape(n * p)
     # The last rows go by as a copy that ends with zeros, so that vectors may reach beyond a row and beyond a tile.
@@ -132,15 +134,16 @@ def _pass(loss: int, X: Array, y: Array, weight: Array, w: Array, b: float, rows
     at[:p] = w
     gradient = np.zeros_like(at)
     whole = max(n - REACH, 0) // rows * rows
-    _tiles(loss, flat, y, weight, p, whole, at, b, rows, gradient, sums)
+    _tiles(loss, flat, y, weight, offset, p, whole, at, b, rows, gradient, sums)
     left = n - whole
     tiles = -(-left // rows) * rows
     last = end_of(flat, whole * p, tiles * p)
     last_y, last_weight = end_of(y, whole, tiles), end_of(weight, whole, tiles)
+    last_offset = unwritten(end_of(offset, whole, tiles))
     if not weight.size:
         last_weight[:left] = 1
     last, last_y, last_weight = unwritten(last), unwritten(last_y), unwritten(last_weight)
-    _tiles(loss, last, last_y, last_weight, p, tiles, at, b, rows, gradient, sums)
+    _tiles(loss, last, last_y, last_weight, last_offset, p, tiles, at, b, rows, gradient, sums)
     return sums
 
 
@@ -159,6 +162,7 @@ def _tiles(
     X: Array,
     y: Array,
     weight: Array,
+    offset: Array,
     p: int,
     n: int,
     w: Array,
@@ -172,6 +176,9 @@ def _tiles(
     mask[:rows] = 1
     for start in range(0, n, rows):
         _dot_rows(X, start * p, p, rows, w, b, z)
+        if offset.size:
+            for i in range(rows):
+                z[i] += offset[start + i]
         value, slope = add_losses(loss, rows, y, weight, start, mask, z, residual, 0)
         sums[0] += value
         sums[1 + p] += slope

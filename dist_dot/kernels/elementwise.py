@@ -42,9 +42,12 @@ LOWEST = -708.0
 SQRT_2_LESS_1 = 0.41421356237309515
 
 
-def code_of(loss: Loss, X: Array) -> int | None:
-    """Return the code of a loss that is compiled for such rows; None where array operations have to do."""
-    return None if is_other(X) else LOSSES.get(type(loss))
+def code_of(loss: Loss, X: Array | None) -> int | None:
+    """Return the code of a loss that is compiled for such rows; None where array operations have to do.
+
+    X is None for rows that are not one array.
+    """
+    return None if X is None or is_other(X) else LOSSES.get(type(loss))
 
 
 @in_place

@@ -59,15 +59,15 @@ _two_product, _add = _exact(two_product), _exact(add)
 
 @dataclass(frozen=True)
 class ResidualProducts(Kernel):
-    """Parameters [W, b] (p + 1, k) -> with r = y - X W - b: sums of s r^2 (k), X.T s r (p, k), sums of s r (k).
+    """Parameters [W, b] (p + 1, k) -> sums of s r^2 (k), X.T s r (p, k), of s r (k), with r = y - X W - b - offset.
 
     Flat: all the hi, then all the lo, each row by row. Some 60 operations for each number of X and each target.
     """
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
-        xp, p = namespace(block.X), block.X.shape[1]
-        at = xp.reshape(parameters.like(block.X, "float64"), (p + 1, -1))
+        xp, p = namespace(block.y), block.X.shape[1]
+        at = xp.reshape(parameters.like(block.y, "float64"), (p + 1, -1))
         y = xp.reshape(block.y, (len(block), at.shape[1]))
         parts = [self._target(block, y[:, j], at[:, j]) for j in range(at.shape[1])]
         sums: Array = xp.reshape(xp.stack(parts, axis=2), (-1,))
@@ -81,15 +81,16 @@ class ResidualProducts(Kernel):
 
     def _target(self, block: Block, y: Array, at: Array) -> Array:
         """Return hi and lo of the sums of one target (2, p + 2)."""
-        if is_other(block.X):
+        X = block.X.array
+        if X is None or is_other(X):
             return _products_of_arrays(block, y, at)
-        weight = np.empty(0, block.X.dtype) if block.weight is None else block.weight
-        rows = (np.ascontiguousarray(array) for array in (y, weight, at))
-        return np.asarray(_products(read_only(block.X), *(read_only(array) for array in rows)))
+        beside = (np.empty(0, X.dtype) if given is None else given for given in (block.weight, block.offset))
+        rows = (np.ascontiguousarray(array) for array in (y, *beside, at))
+        return np.asarray(_products(read_only(X), *(read_only(array) for array in rows)))
 
 
 @_exact
-def _products(X: Array, y: Array, weight: Array, at: Array) -> Array:
+def _products(X: Array, y: Array, weight: Array, offset: Array, at: Array) -> Array:
     """Return (2, p + 2). Residuals of a tile of rows side by side, then products column by column: both are vectors."""
     n, p = X.shape
     sums = np.zeros((2, p + 2))
@@ -104,6 +105,8 @@ def _products(X: Array, y: Array, weight: Array, at: Array) -> Array:
                 columns[j, i] = -float(X[start + i, j])
             r_hi[i] = y[start + i]
             r_lo[i] = 0.0
+            if offset.size:
+                r_hi[i], r_lo[i] = _add(r_hi[i], r_lo[i], -float(offset[start + i]), 0.0)
         for j in range(p):
             for i in range(m):
                 product, error = _two_product(columns[j, i], at[j])
@@ -129,20 +132,23 @@ def _products(X: Array, y: Array, weight: Array, at: Array) -> Array:
 
 def _products_of_arrays(block: Block, y: Array, at: Array) -> Array:
     """Return the same by array operations, in the library of the block."""
-    xp, p = namespace(block.X), block.X.shape[1]
-    rows = max(1, DEVICE_TILE // (8 * p))
+    xp, p = namespace(block.y), block.X.shape[1]
+    size = max(1, DEVICE_TILE // (8 * p))
     zero = at[:1] * 0.0
     total: Array = xp.stack([xp.concat([at * 0.0, zero])] * 2)
-    for start in range(0, len(block), rows):
-        part = slice(start, min(start + rows, len(block)))
-        x = xp.astype(block.X[part, :], xp.float64)
+    for start in range(0, len(block), size):
+        part = slice(start, min(start + size, len(block)))
+        rows = block.rows(part)
+        x = xp.astype(rows.X.dense(), xp.float64)
         target = xp.astype(y[part], xp.float64)
         z_hi, z_lo = _sum_rows(*two_product(x.T, at[:p, None]))
         hi, lo = add(target, 0.0 * target, -z_hi, -z_lo)
         hi, lo = add(hi, lo, -at[p], 0.0)
+        if rows.offset is not None:
+            hi, lo = add(hi, lo, -xp.astype(rows.offset, xp.float64), 0.0)
         s_hi, s_lo = hi, lo
-        if block.weight is not None:
-            s = xp.astype(block.weight[part], xp.float64)
+        if rows.weight is not None:
+            s = xp.astype(rows.weight, xp.float64)
             s_hi, s_lo = two_product(hi, s)
             s_lo = s_lo + lo * s
         square, error = two_product(s_hi, hi)

@@ -14,15 +14,20 @@ from dist_dot.typing import Array
 class Rows(Kernel):
     """Any parameters -> [x (p), y (k), s] of each row, in order, end to end: n (p + k + 1) numbers, float64.
 
+    With `fold` the number of the row's fold comes last. An offset is taken off y: see `dist_dot.kernels.moments`.
     The sums of other kernels have one size; these grow with the rows, so it is for few of them.
     """
 
+    fold: bool = False
+
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Copy the rows."""
-        xp = namespace(block.X)
-        X, y = xp.astype(block.X, xp.float64), xp.astype(column(block.y), xp.float64)
+        xp = namespace(block.y)
+        X, y = xp.astype(block.X.dense(), xp.float64), xp.astype(column(block.y), xp.float64)
+        y = y if block.offset is None else y - xp.astype(column(block.offset), xp.float64)
         s: Any = xp.ones_like(y[:, :1]) if block.weight is None else xp.astype(column(block.weight), xp.float64)
-        rows: Array = xp.reshape(xp.concat([X, y, s], axis=1), (-1,))
+        last = [xp.astype(column(block.fold), xp.float64)] if self.fold else []
+        rows: Array = xp.reshape(xp.concat([X, y, s, *last], axis=1), (-1,))
         return rows
 
     def merge(self, left: Array, right: Array) -> Array:

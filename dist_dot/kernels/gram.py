@@ -55,6 +55,10 @@ class GramSum:
         else:
             self._add_by_blas(x, scaled)
 
+    def add_square(self, square: Array) -> None:
+        """Add a product (p, p) that was made elsewhere."""
+        self._sum = self._sum + namespace(square).astype(square, namespace(square).float64, copy=False)
+
     def square(self) -> Array:
         """Return the sum (p, p)."""
         if not self._other:

@@ -40,7 +40,7 @@ class LeaveOneOut(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
-        xp = namespace(block.X)
+        xp = namespace(block.y)
         mean, vectors, shrunk, share, coef, intercept = self._unpack(block, parameters)
         total: Array = xp.zeros_like(intercept)
         exact = xp.zeros_like(intercept[:1])
@@ -58,7 +58,7 @@ class LeaveOneOut(Kernel):
         return sums
 
     def _unpack(self, block: Block, parameters: Parameters) -> list[Array]:
-        flat, xp = parameters.like(block.X, "float64"), namespace(block.X)
+        flat, xp = parameters.like(block.y, "float64"), namespace(block.y)
         p, outputs = block.X.shape[1], self.alphas * self.targets
         shapes = ((p,), (p, p), (p, self.alphas), (1,), (p, outputs), (outputs,))
         parts, start = [], 0

@@ -6,7 +6,8 @@ scaled by the roots of their weights, so that R.T R are those moments. Two summa
 n * mean^2 appears nowhere, so nothing cancels where columns are far from 0 (Chan, Golub and LeVeque, Algorithms for
 computing the sample variance (1983), the two-pass algorithm within a block and equation 2.1 between blocks).
 
-Everything is float64, for float32 rows too: a rounding of 1e-7 in a Gram matrix is one of 1e-7 * condition^2 in w.
+An offset is taken off y: the squared loss of y at z + offset is that of y - offset at z. Everything is float64, for
+float32 rows too: a rounding of 1e-7 in a Gram matrix is one of 1e-7 * condition^2 in w.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,9 +38,9 @@ class CentredMoments(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X twice: for the means, then for the moments."""
-        if device.on_device(block.X):
-            summary: Array = device.of_one(block, self, parameters)
-            return summary
+        found: Array | None = device.of_one(block, self, parameters) if block.on_device else None
+        if found is not None:
+            return found
         rows = _CentredRows(block)
         gram = GramSum(rows.mean.shape[0], rows.mean)
         for tile in rows:
@@ -58,27 +59,22 @@ class CentredMoments(Kernel):
 
 @dataclass(frozen=True)
 class FoldMoments(Kernel):
-    """Any parameters -> for each of `folds` the summary of its rows, end to end.
-
-    The last column of y is no target, but the number of the fold that the row belongs to.
-    """
+    """Any parameters -> for each of `folds` the summary of its rows, end to end. Blocks have the column `fold`."""
 
     folds: int
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X twice, as often as for one fold; first copy the rows of a block that has several folds."""
-        sums: Array = namespace(block.X).concat(
+        sums: Array = namespace(block.y).concat(
             [CentredMoments()(self._rows(block, fold), parameters) for fold in range(self.folds)]
         )
         return sums
 
     def _rows(self, block: Block, fold: int) -> Block:
-        xp, y = namespace(block.X), block.y[:, :-1]
-        rows = xp.nonzero(block.y[:, -1] == fold)[0]
+        rows = namespace(block.y).nonzero(block.fold == fold)[0]
         if rows.shape[0] == len(block):  # most blocks, where the rows of a fold follow each other
-            return Block(block.X, y, block.weight, block.start)
-        weight = None if block.weight is None else xp.take(block.weight, rows)
-        return Block(xp.take(block.X, rows, axis=0), xp.take(y, rows, axis=0), weight, block.start)
+            return block
+        return block.take(rows)
 
     def merge(self, left: Array, right: Array) -> Array:
         """Return the summaries of the rows of both, fold by fold."""
@@ -189,19 +185,19 @@ class _CentredRows:
     """
 
     def __init__(self, block: Block) -> None:
-        self.xp = xp = namespace(block.X)
+        self.xp = xp = namespace(block.y)
         self._block = block
         p = block.X.shape[1]
         k = block.y.shape[1] if block.y.ndim == 2 else 1
         self.weight = self.zeros(1)
         total = self.zeros(p + k)
-        if is_other(block.X):
+        self._rows = _rows_of(block)
+        if self._rows is None:
             for x, y, s in tiles(self._block):
                 one = xp.ones_like(y[:, 0]) if s is None else s
                 total = total + xp.concat([one @ x, one @ y])
                 self.weight = self.weight + xp.sum(one)
         else:
-            self._rows = _rows_of(block)
             self.weight[0] = _add_columns(*self._rows, total)
         self.divisor = _or_one(self.weight)
         self.mean = total / self.divisor
@@ -210,7 +206,7 @@ class _CentredRows:
     def __iter__(self) -> Iterator[Array]:
         d = self.mean.shape[0]
         self.left_over = self.zeros(d)
-        if not is_other(self._block.X):
+        if self._rows is not None:
             n = len(self._block)
             room = np.empty((min(n, tile_rows(d, 8)), d))
             for start in range(0, n, tile_rows(d, 8)):
@@ -232,14 +228,22 @@ class _CentredRows:
 
     def zeros(self, *shape: int) -> Any:
         """Return float64 zeros in the library of the block and on its device."""
-        return self.xp.zeros(shape, dtype=self.xp.float64, device=array_api_compat.device(self._block.X))
+        return self.xp.zeros(shape, dtype=self.xp.float64, device=array_api_compat.device(self._block.y))
 
 
-def _rows_of(block: Block) -> tuple[Array, Array, Array]:
-    """Return X (n, p), y (n, k) and the weights (n,), none for None, as the compiled functions take them."""
+def _rows_of(block: Block) -> tuple[Array, Array, Array] | None:
+    """Return X (n, p), y (n, k) and the weights (n,), none for None, as the compiled functions take them.
+
+    None for rows that are not one array of NumPy's.
+    """
+    X = block.X.array
+    if X is None or is_other(X):
+        return None
     y = np.ascontiguousarray(block.y if block.y.ndim == 2 else block.y[:, None])
-    weight = np.empty(0, block.X.dtype) if block.weight is None else np.ascontiguousarray(block.weight)
-    return read_only(block.X), read_only(y), read_only(weight)
+    if block.offset is not None:
+        y = y.astype(np.float64) - block.offset[:, None]
+    weight = np.empty(0, X.dtype) if block.weight is None else np.ascontiguousarray(block.weight)
+    return read_only(X), read_only(y), read_only(weight)
 
 
 @reordered
@@ -272,13 +276,13 @@ def _centre(X: Array, y: Array, weight: Array, start: int, mean: Array, tile: Ar
 
 
 def tiles(block: Block) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield X (m, p), y (m, k) and weight (m,) or None of some rows at a time, in float64."""
-    xp, (n, p) = namespace(block.X), block.X.shape
+    """Yield X (m, p), y (m, k) less the offset, and weight (m,) or None of some rows at a time, in float64."""
+    xp, (n, p) = namespace(block.y), block.X.shape
     d = p + (block.y.shape[1] if block.y.ndim == 2 else 1)
-    rows = max(1, DEVICE_TILE // (8 * d)) if is_other(block.X) else tile_rows(d, 8)
-    for start in range(0, n, rows):
-        part = slice(start, min(start + rows, n))
-        x, y = block.X[part, :], block.y[part] if block.y.ndim == 1 else block.y[part, :]
-        y = xp.reshape(xp.astype(y, xp.float64, copy=False), (x.shape[0], -1))
-        weight = None if block.weight is None else xp.astype(block.weight[part], xp.float64, copy=False)
-        yield xp.astype(x, xp.float64, copy=False), y, weight
+    size = max(1, DEVICE_TILE // (8 * d)) if is_other(block.y) else tile_rows(d, 8)
+    for start in range(0, n, size):
+        rows = block.rows(slice(start, min(start + size, n)))
+        y = xp.reshape(xp.astype(rows.y, xp.float64, copy=False), (len(rows), -1))
+        y = y if rows.offset is None else y - xp.astype(rows.offset, xp.float64)[:, None]
+        weight = None if rows.weight is None else xp.astype(rows.weight, xp.float64, copy=False)
+        yield xp.astype(rows.X.dense(), xp.float64, copy=False), y, weight

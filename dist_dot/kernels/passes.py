@@ -1,19 +1,19 @@
-"""The inner products on one block: the only code that touches X.
+"""The inner products on one block: kernels ask the design of a block for them, and nothing else touches X.
 
 A kernel is a frozen dataclass that is called as kernel(block, parameters) and returns its sums over the rows of the
 block as one flat float64 array of the block's library, so that blocks, workers and rounds are added up by one function
 that knows nothing of them.
 
-Which pass runs depends on the library of the block and on the loss alone. NumPy rows go through
-`dist_dot.kernels.compiled` where it has the loss; CuPy rows through `dist_dot.kernels.device`, for all blocks of a card
-in one launch where a kernel has the method `launch`. Everything else, losses of the user's own among them, goes through
-the array operations below, in tiles: of 256 KB for NumPy, so that the second product finds its rows in the L2 cache,
-and of whole blocks for a device, where a call costs what some MB cost.
+Which pass runs depends on what the rows are and on the loss alone. Rows in one array of NumPy's go through
+`dist_dot.kernels.compiled` where it has the loss; those of CuPy through `dist_dot.kernels.device`, for all blocks of a
+card in one launch where a kernel has the method `launch`. Everything else, losses of the user's own and other designs
+among them, goes through the array operations below, in tiles: of 256 KB for NumPy, so that the second product finds its
+rows in the L2 cache, and of whole blocks for a device, where a call costs what some MB cost.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import array_api_compat
@@ -27,6 +27,7 @@ from dist_dot.kernels.kernel import Kernel
 from dist_dot.losses import Loss, Squared
 from dist_dot.rows.arrays import Parameters, cast, dtype_name, is_other, itemsize, namespace
 from dist_dot.rows.block import Block
+from dist_dot.rows.design import Dense, Design
 from dist_dot.typing import Array
 
 HOST_TILE, DEVICE_TILE = 256 << 10, 256 << 20
@@ -70,7 +71,7 @@ class GramProduct(Kernel):
         """Read X once."""
         # The gradient of the squared loss for y = 0.
         zero = namespace(block.y).zeros_like(block.y)
-        return _pass(Squared(), Block(block.X, zero, block.weight, block.start), parameters)[1:]
+        return _pass(Squared(), replace(block, y=zero, offset=None), parameters)[1:]
 
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
         """Read X once for every 8 columns of parameters."""
@@ -88,20 +89,20 @@ class HessianProduct(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
-        xp, p = namespace(block.X), block.X.shape[1]
-        at = parameters.like(block.X)
+        xp, p = namespace(block.y), block.X.shape[1]
+        at = parameters.like(block.y)
         width = at.shape[0] // (2 * (p + 1))
         columns = xp.reshape(at, (2 * width, p + 1))
         W, b = columns[:, :p].T, columns[:, p]
         sums = TileSums(block, width * (p + 1))
-        for x, y, s in tiles(block, width=width * self.loss.outputs):
-            both = x @ W + b
-            z, u = both[:, :width], both[:, width:]
+        for rows in tiles(block, width=width * self.loss.outputs):
+            both = rows.X.times(W) + b
+            z, u, s = offset(both[:, :width], rows), both[:, width:], rows.weight
             if self.loss.outputs > 1:
-                u = xp.sum(self.loss.second(y, z) * xp.expand_dims(u, axis=1), axis=2)
+                u = xp.sum(self.loss.second(rows.y, z) * xp.expand_dims(u, axis=1), axis=2)
             else:
-                u = self.loss.second(column(y), z) * u
-            sums.add(gradient_sums(x, u if s is None else column(s) * u))
+                u = self.loss.second(column(rows.y), z) * u
+            sums.add(gradient_sums(rows.X, u if s is None else column(s) * u))
         return sums.total
 
 
@@ -120,14 +121,17 @@ class Roundings(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once, as array operations."""
-        xp, p, several = namespace(block.X), block.X.shape[1], self.loss.outputs > 1
-        columns = xp.reshape(parameters.like(block.X, "float64"), (-1, p + 1))
+        xp, p, several = namespace(block.y), block.X.shape[1], self.loss.outputs > 1
+        columns = xp.reshape(parameters.like(block.y, "float64"), (-1, p + 1))
         W, b = columns[:, :p].T, columns[:, p]
-        centre, k = cast(np.array(self.centre), "float64", block.X), columns.shape[0]
+        centre, k = cast(np.array(self.centre), "float64", block.y), columns.shape[0]
         sums = TileSums(block, 2 * k * (p + 1))
-        for x, y, s in tiles(block, width=k):
-            x, y = xp.astype(x, xp.float64), xp.astype(y, xp.float64)
+        for rows in dense_tiles(block, width=k):
+            x, y, s = xp.astype(rows.X.dense(), xp.float64), xp.astype(rows.y, xp.float64), rows.weight
             z, size = x @ W + b, abs(x) @ abs(W) + abs(b)
+            if rows.offset is not None:
+                o = column(xp.astype(rows.offset, xp.float64))
+                z, size = z + o, size + abs(o)
             if several:
                 q = self.loss.predict(z)
                 others = xp.sum(q * size, axis=1, keepdims=True) - q * size
@@ -141,8 +145,9 @@ class Roundings(Kernel):
             if s is not None:
                 s = column(xp.astype(s, xp.float64))
                 r, moved = s * r, s * moved
-            about = gradient_sums(abs(x - centre), moved) + gradient_sums(abs(x), r)
-            sums.add(about, gradient_sums(abs(x), r + moved))
+            near, plain = Dense(abs(x - centre)), Dense(abs(x))
+            about = gradient_sums(near, moved) + gradient_sums(plain, r)
+            sums.add(about, gradient_sums(plain, r + moved))
         return sums.total
 
 
@@ -161,47 +166,54 @@ class Curvature(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
-        name = "float64" if device.on_device(block.X) else dtype_name(block.X)
+        name = "float64" if block.on_device else dtype_name(block.y)
         triangles = self._triangles(block, parameters, name)
         own = [triangle for (c, other), triangle in triangles.items() if c == other]
         if name == "float32" and not all(self._in_range(block, triangle) for triangle in own):
             triangles = self._triangles(block, parameters, "float64")
         each = list(triangles.values())
-        flat: Array = each[0] if len(each) == 1 else namespace(block.X).concat(each)
+        flat: Array = each[0] if len(each) == 1 else namespace(block.y).concat(each)
         return flat
 
     def _triangles(self, block: Block, parameters: Parameters, dtype: str) -> dict[tuple[int, int], Array]:
         """Return the triangle of each pair of outputs, multiplied in this dtype."""
-        xp, p = namespace(block.X), block.X.shape[1]
-        at = xp.reshape(parameters.like(block.X, dtype), (-1, p + 1))
+        xp, p = namespace(block.y), block.X.shape[1]
+        at = xp.reshape(parameters.like(block.y, dtype), (-1, p + 1))
         W, b = at[:, :p].T, at[:, p]
         pairs = coupled(self.loss, at.shape[0])
-        none = xp.astype(block.X[:0, :], getattr(xp, dtype))
-        centre = cast(np.array(self.centre), dtype, block.X) if self.centre else None
+        none = xp.reshape(xp.astype(block.y[:0, ...], getattr(xp, dtype)), (-1,))
+        centre = cast(np.array(self.centre), dtype, block.y) if self.centre else None
         grams = [GramSum(p, none, symmetric=c == other) for c, other in pairs]
         linear = [TileSums(block, p + 1) for _ in pairs]
         shifted, several = Shifted(), self.loss.outputs > 1
         plain = type(self.loss) is Squared and block.weight is None
-        for x, y, s in tiles(block, tile_rows(p, itemsize(block.X)), at.shape[0] * self.loss.outputs):
-            x = xp.astype(x, none.dtype, copy=False)
-            second = None if plain else self.loss.second(y if several else column(y), x @ W + b)
+        own = block.X.array is None and centre is None and dtype == dtype_name(block.y)
+        size = tile_rows(p, itemsize(block.y)), at.shape[0] * self.loss.outputs
+        for rows in tiles(block, *size) if own else dense_tiles(block, *size):
+            y, s, x = rows.y, rows.weight, rows.X
+            x = x if own else Dense(xp.astype(x.dense(), none.dtype, copy=False))
+            z = None if plain else offset(x.times(W) + b, rows)
+            second = None if z is None else self.loss.second(y if several else column(y), z)
             if centre is not None:
-                x = shifted.from_tile(x, centre)
+                x = Dense(shifted.from_tile(x.dense(), centre))
             for (c, other), gram, sums in zip(pairs, grams, linear, strict=True):
                 if second is None:
-                    d = xp.ones_like(x[:, 0])
+                    d = xp.astype(xp.ones_like(column(y)[:, 0]), none.dtype)
                 else:
                     d = second[:, c, other] if several else second[:, c]
                     d = d if s is None else s * d
-                sums.add(d @ x, total(d))
-                gram.add(x, None if plain else d)
+                sums.add(x.transposed_times(d), total(d))
+                if own:
+                    gram.add_square(x.gram(d))
+                else:
+                    gram.add(x.dense(), None if plain else d)
         triangles = [gram.triangle(sums.total) for gram, sums in zip(grams, linear, strict=True)]
         return dict(zip(pairs, triangles, strict=True))
 
     def _in_range(self, block: Block, triangle: Array) -> bool:
         """Whether sums are finite, and those of squares large enough to have their digits, but for columns of zeros."""
-        xp, p = namespace(block.X), block.X.shape[1]
-        i = xp.arange(p, device=array_api_compat.device(block.X))
+        xp, p = namespace(block.y), block.X.shape[1]
+        i = xp.arange(p, device=array_api_compat.device(block.y))
         squares = xp.take(triangle, i * (i + 3) // 2)
         least = len(block) * LEAST
         if p and float(xp.min(squares)) >= least and float(xp.max(squares)) < math.inf:
@@ -211,8 +223,8 @@ class Curvature(Kernel):
         none = xp.nonzero(squares == 0)[0]
         if not none.shape[0]:
             return True
-        zero = xp.take(cast(np.array(self.centre), dtype_name(block.X), block.X), none) if self.centre else 0.0
-        return not bool(xp.any(xp.take(block.X, none, axis=1) != zero))
+        zero = xp.take(cast(np.array(self.centre), dtype_name(block.y), block.y), none) if self.centre else 0.0
+        return not any(bool(xp.any(xp.take(rows.X.dense(), none, axis=1) != zero)) for rows in dense_tiles(block))
 
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
         """Read X once for the weights, and once more for the products."""
@@ -237,7 +249,7 @@ class Expansion(Kernel):
         """Read X twice: the second time costs little beside the curvature, and the first has the bits of a pass."""
         kernels = ValueAndGradient(self.loss), Curvature(self.loss, self.centre)
         parts = (kernel(block, parameters) for kernel in kernels)
-        sums: Array = namespace(block.X).concat(list(parts))
+        sums: Array = namespace(block.y).concat(list(parts))
         return sums
 
     def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
@@ -267,17 +279,15 @@ class Moments(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
-        centre = parameters.like(block.X, "float64")
-        if not is_other(block.X) and block.y.ndim == 1:
-            return compiled.moments(block.X, block.y, block.weight, centre)
-        p = block.X.shape[1]
+        centre, X = parameters.like(block.y, "float64"), block.X.array
+        if X is not None and not is_other(X) and block.y.ndim == 1:
+            return compiled.moments(X, block.y, block.weight, centre)
+        xp, p = namespace(block.y), block.X.shape[1]
         sums = TileSums(block, 1 + 2 * centre.shape[0])
-        for x, y, s in tiles(block):
-            xp = namespace(x)
-            weight = xp.ones_like(x[:, 0]) if s is None else s
-            weight = xp.astype(weight, xp.float64)
-            dx = xp.astype(x, xp.float64) - centre[:p]
-            dy = xp.astype(column(y), xp.float64) - centre[p:]
+        for rows in dense_tiles(block):
+            y = xp.astype(column(rows.y), xp.float64)
+            weight = xp.ones_like(y[:, 0]) if rows.weight is None else xp.astype(rows.weight, xp.float64)
+            dx, dy = xp.astype(rows.X.dense(), xp.float64) - centre[:p], y - centre[p:]
             sums.add(total(weight), weight @ dx, weight @ dy, weight @ (dx * dx), weight @ (dy * dy))
         return sums.total
 
@@ -287,57 +297,64 @@ class Moments(Kernel):
 
 
 def _pass(loss: Loss, block: Block, parameters: Parameters, points: int = 1) -> Array:
-    if device.on_device(block.X):
+    if block.on_device:
         found: Array | None = device.of_one(block, ValueAndGradient(loss, points), parameters)
         if found is not None:
             return found
-    at = parameters.like(block.X)
+    at = parameters.like(block.y)
     p = block.X.shape[1]
     if at.shape[0] > p + 1:
         return _pass_columns(loss, points, block, at)
-    code = code_of(loss, block.X)
-    if code is not None:
-        return compiled.value_and_gradient(code, block.X, block.y, block.weight, at)
+    code, X = code_of(loss, block.X.array), block.X.array
+    if code is not None and X is not None:
+        return compiled.value_and_gradient(code, X, block.y, block.weight, at, block.offset)
     sums = TileSums(block, p + 2)
-    for x, y, s in tiles(block):
-        z = x @ at[:p] + at[p]
-        value, residual = loss.value(y, z), loss.first(y, z)
+    for rows in tiles(block):
+        z, s = offset(rows.X.times(at[:p]) + at[p], rows), rows.weight
+        value, residual = loss.value(rows.y, z), loss.first(rows.y, z)
         if s is not None:
             value, residual = s * value, s * residual
-        sums.add(total(value), residual @ x, total(residual))
+        sums.add(total(value), rows.X.transposed_times(residual), total(residual))
     return sums.total
 
 
 def _pass_columns(loss: Loss, points: int, block: Block, at: Any) -> Array:
     """As above for several points or outputs."""
-    xp, p = namespace(block.X), block.X.shape[1]
+    xp, p = namespace(block.y), block.X.shape[1]
     columns = xp.reshape(at, (-1, p + 1))
     width = columns.shape[0] // points
-    code = code_of(loss, block.X)
+    code = code_of(loss, block.X.array)
     if code is not None:
         targets = np.tile(np.arange(width) if block.y.ndim == 2 else np.zeros(width, int), points)
-        each = column_sums(code, block.X, block.y, block.weight, columns, targets)
+        each = column_sums(code, block, columns, targets)
         value = each[:, 0].reshape(points, width).sum(axis=1)
         return np.column_stack([value, each[:, 1:].reshape(points, -1)]).ravel()
     W, b = columns[:, :p].T, columns[:, p]
     sums = TileSums(block, points * (1 + width * (p + 1)))
-    for x, y, s in tiles(block, width=points * width):
-        m = x.shape[0]
-        z = xp.reshape(x @ W + b, (m, points, width))
-        y = xp.reshape(y, (m, 1) if loss.outputs > 1 else (m, 1, -1))
+    for rows in tiles(block, width=points * width):
+        m, s = len(rows), rows.weight
+        z = xp.reshape(offset(rows.X.times(W) + b, rows), (m, points, width))
+        y = xp.reshape(rows.y, (m, 1) if loss.outputs > 1 else (m, 1, -1))
         value = xp.reshape(loss.value(y, z), (m, points, -1))
         residual = xp.reshape(loss.first(y, z), (m, points * width))
         if s is not None:
             value, residual = xp.reshape(s, (m, 1, 1)) * value, column(s) * residual
-        gradient = xp.reshape(gradient_sums(x, residual), (points, width * (p + 1)))
+        gradient = xp.reshape(gradient_sums(rows.X, residual), (points, width * (p + 1)))
         sums.add(xp.concat([column(total(value, (0, 2))), gradient], axis=1))
     return sums.total
 
 
-def gradient_sums(x: Any, residual: Any) -> Any:
+def gradient_sums(X: Design, residual: Any) -> Any:
     """Return [X.T r, sum r] of each column r of the residual (m, k): (k, p + 1), float64."""
-    xp = namespace(x)
-    return xp.concat([xp.astype(residual.T @ x, xp.float64), column(total(residual, 0))], axis=1)
+    xp = namespace(residual)
+    return xp.concat([xp.astype(X.transposed_times(residual), xp.float64), column(total(residual, 0))], axis=1)
+
+
+def offset(z: Any, rows: Block) -> Any:
+    """Return z (m,) or (m, k) with the offset of the rows, where they have one, added to that of each output."""
+    if rows.offset is None:
+        return z
+    return z + (rows.offset if z.ndim == 1 else column(rows.offset))
 
 
 def column(values: Any) -> Any:
@@ -345,15 +362,22 @@ def column(values: Any) -> Any:
     return values if values.ndim == 2 else namespace(values).reshape(values, (-1, 1))
 
 
-def tiles(block: Block, rows: int = 1, width: int = 1) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield X, y and weight of some rows at a time: `rows` at least, unless `width` numbers of each are too many."""
-    size = DEVICE_TILE if is_other(block.X) else HOST_TILE
-    rows = max(rows, size // max(1, block.X.shape[1] * itemsize(block.X)))
+def tiles(block: Block, rows: int = 1, width: int = 1) -> Iterator[Block]:
+    """Yield some rows at a time: `rows` at least, unless `width` numbers of each are too many."""
+    return _tiles(block, block.X.nbytes // max(1, len(block)), rows, width)
+
+
+def dense_tiles(block: Block, rows: int = 1, width: int = 1) -> Iterator[Block]:
+    """Yield as above; but they are to be made dense, and take the memory of p numbers each then."""
+    return _tiles(block, block.X.shape[1] * itemsize(block.y), rows, width)
+
+
+def _tiles(block: Block, row: int, rows: int, width: int) -> Iterator[Block]:
+    size = DEVICE_TILE if is_other(block.y) else HOST_TILE
+    rows = max(rows, size // max(1, row))
     rows = min(rows, max(1, WIDEST // width))
     for start in range(0, len(block), rows):
-        part = slice(start, min(start + rows, len(block)))
-        y = block.y[part] if block.y.ndim == 1 else block.y[part, :]
-        yield block.X[part, :], y, None if block.weight is None else block.weight[part]
+        yield block.rows(slice(start, min(start + rows, len(block))))
 
 
 def total(values: Any, axis: int | tuple[int, ...] | None = None) -> Any:
@@ -385,7 +409,7 @@ class TileSums:
 
     def add(self, *parts: Any) -> None:
         """Add numbers and arrays, flat and end to end."""
-        xp = namespace(self._block.X)
+        xp = namespace(self._block.y)
         flat = xp.concat([xp.reshape(xp.astype(part, xp.float64, copy=False), (-1,)) for part in parts])
         self._total = flat if self._total is None else self._total + flat
 
@@ -394,6 +418,6 @@ class TileSums:
         """The sums; zeros where there were no rows."""
         if self._total is not None:
             return self._total
-        X = self._block.X
-        zeros: Array = namespace(X).zeros(self._size, dtype=namespace(X).float64, device=array_api_compat.device(X))
+        y = self._block.y
+        zeros: Array = namespace(y).zeros(self._size, dtype=namespace(y).float64, device=array_api_compat.device(y))
         return zeros

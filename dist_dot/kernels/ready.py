@@ -15,6 +15,7 @@ from dist_dot.kernels.passes import Expansion, ValueAndGradient
 from dist_dot.kernels.targets import CheckTarget, ReferenceSums, TargetSums
 from dist_dot.losses import Logistic
 from dist_dot.rows.block import Block
+from dist_dot.rows.design import Dense
 
 POINTS = 4  # of a line search
 MOST_SQUARE = 2000  # columns of which fits make products of all with all
@@ -43,7 +44,7 @@ def _on_card(number: int, p: int, dtype: str) -> None:
         with cupy.cuda.Device(number):
             X, y = cupy.asarray(np.zeros((2, p), dtype)), cupy.asarray(np.zeros(2, dtype))
             cupy.cuda.get_current_stream().synchronize()
-        blocks = [Block(X[i : i + 1], y[i : i + 1], None, i) for i in range(2)]
+        blocks = [Block(Dense(X[i : i + 1]), y[i : i + 1], None, i) for i in range(2)]
         tables, at = device.Tables(blocks), np.zeros(p + 1)
         loss = Logistic()
         kinds: list[tuple[Kernel, Any]] = [

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dist_dot.kernels.kernel import Kernel
-from dist_dot.kernels.passes import column, total
+from dist_dot.kernels.passes import column, offset, total
 from dist_dot.rows.arrays import Parameters, namespace, to_host
 from dist_dot.rows.block import Block
 from dist_dot.typing import Array
@@ -21,8 +21,8 @@ class Correct(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
-        xp = namespace(block.X)
-        z = _predictor(block, parameters.like(block.X))
+        xp = namespace(block.y)
+        z = _predictor(block, parameters.like(block.y))
         predicted = z[:, 0] > 0 if z.shape[1] == 1 else _largest(z)
         right = xp.astype(xp.astype(predicted, block.y.dtype) == block.y, xp.float64)
         s = xp.ones_like(right) if block.weight is None else xp.astype(block.weight, xp.float64)
@@ -36,8 +36,8 @@ class SquaredErrors(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
-        xp = namespace(block.X)
-        z = xp.astype(_predictor(block, parameters.like(block.X)), xp.float64)
+        xp = namespace(block.y)
+        z = xp.astype(_predictor(block, parameters.like(block.y)), xp.float64)
         y = xp.astype(column(block.y), xp.float64)
         s = xp.ones_like(z[:, 0]) if block.weight is None else xp.astype(block.weight, xp.float64)
         sums: Array = xp.concat([xp.reshape(total(s), (1,)), s @ y, s @ ((y - z) * (y - z))])
@@ -53,9 +53,9 @@ class RankCounts(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once."""
-        xp, p = namespace(block.X), block.X.shape[1]
-        z = to_host(_predictor(block, parameters.like(block.X)[: p + 1])[:, 0])
-        edges = to_host(parameters.like(block.X, "float64")[p + 1 :])
+        xp, p = namespace(block.y), block.X.shape[1]
+        z = to_host(_predictor(block, parameters.like(block.y)[: p + 1])[:, 0])
+        edges = to_host(parameters.like(block.y, "float64")[p + 1 :])
         places = np.searchsorted(edges, z.astype(np.float64)) + (edges.size + 1) * to_host(block.y).astype(np.intp)
         weight = None if block.weight is None else to_host(block.weight)
         counts: Any = np.bincount(places, weight, 2 * (edges.size + 1)).astype(np.float64)
@@ -77,6 +77,6 @@ def _largest(z: Any) -> Any:
 
 def _predictor(block: Block, at: Any) -> Any:
     """Return z (m, k)."""
-    columns = namespace(block.X).reshape(at, (-1, block.X.shape[1] + 1))
-    z: Array = block.X @ columns[:, :-1].T + columns[:, -1]
+    columns = namespace(block.y).reshape(at, (-1, block.X.shape[1] + 1))
+    z: Array = offset(block.X.times(columns[:, :-1].T) + columns[:, -1], block)
     return z

@@ -1,7 +1,7 @@
 """Sums over y alone, and what F and its gradient are where z is a constant: for the best constant, and the stop.
 
-Kernels as in `dist_dot.kernels.passes`. For NumPy blocks the loops over the rows are compiled: threads that make many
-small arrays wait for each other.
+An offset has no part in them: its z is no constant. Kernels as in `dist_dot.kernels.passes`. For NumPy blocks the loops
+over the rows are compiled: threads that make many small arrays wait for each other.
 """
 
 import math
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import array_api_compat
 import numpy as np
 
 from dist_dot.errors import DataError
@@ -18,6 +19,7 @@ from dist_dot.kernels.passes import Moments, TileSums, ValueAndGradient, column,
 from dist_dot.losses import POSITIVE, Loss, Squared, lines_of
 from dist_dot.rows.arrays import Parameters, is_other, namespace
 from dist_dot.rows.block import Block
+from dist_dot.rows.design import Dense
 from dist_dot.typing import Array
 
 
@@ -30,7 +32,7 @@ class CheckTarget(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y."""
-        if device.on_device(block.X):
+        if block.on_device:
             here: Array = device.of_one(block, self, parameters)
             return here
         xp, (low, high) = namespace(block.y), self.loss.domain
@@ -82,7 +84,7 @@ class TargetSums(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y and the weights."""
-        if not is_other(block.X):
+        if not is_other(block.y):
             classes = self.loss.outputs if self.loss.outputs > 1 else 0
             sums = compiled.target_sums(block.y, block.weight, self.loss.domain, classes)
             if sums is not None:
@@ -120,16 +122,17 @@ class ConstantValues(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y and the weights."""
-        xp, several = namespace(block.X), self.loss.outputs > 1
-        width = self.loss.outputs if several else column(block.y).shape[1]
-        if not (is_other(block.X) or self.deviance):
+        xp, several = namespace(block.y), self.loss.outputs > 1
+        width, rows_alone = self.loss.outputs if several else column(block.y).shape[1], _without_columns(block)
+        if not (is_other(block.y) or self.deviance):
             points = parameters.host.size // width
-            return ValueAndGradient(self.loss, points)(_without_columns(block), parameters)[:: 1 + width].copy()
-        at = xp.reshape(parameters.like(block.X, "float64"), (-1, width))
+            return ValueAndGradient(self.loss, points)(rows_alone, parameters)[:: 1 + width].copy()
+        at = xp.reshape(parameters.like(block.y, "float64"), (-1, width))
         sums = TileSums(block, at.shape[0] + self.deviance)
-        for _, y, s in tiles(block, len(block), width):
-            target = column(xp.astype(y, xp.float64))
-            weight = xp.ones_like(target[:, :1]) if s is None else column(xp.astype(s, xp.float64))
+        for rows in tiles(rows_alone, len(block), width):
+            target = column(xp.astype(rows.y, xp.float64))
+            weight = xp.ones_like(target[:, :1])
+            weight = weight if rows.weight is None else column(xp.astype(rows.weight, xp.float64))
             parts = [weight * self.loss.dropped(target)] * self.deviance
             for i in range(at.shape[0]):
                 z = at[i, :] + 0.0 * target
@@ -161,15 +164,15 @@ class ReferenceSums(Kernel):
     reads: ClassVar[str] = "X"
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
-        """Read X once; twice where it is not NumPy's."""
-        xp, p = namespace(block.X), block.X.shape[1]
-        z = xp.reshape(parameters.like(block.X, "float64"), (-1, p + 1))[:, p]
-        if not is_other(block.X):
+        """Read X once; twice where it is not one array of NumPy's."""
+        xp, p = namespace(block.y), block.X.shape[1]
+        z = xp.reshape(parameters.like(block.y, "float64"), (-1, p + 1))[:, p]
+        if block.X.array is not None and not is_other(block.X.array):
             return np.concatenate([_compiled(self.loss, block, z), SlopeSizes(self.loss)(block, Parameters(z))])
-        columns = p + column(block.y).shape[1]
+        columns, plain = p + column(block.y).shape[1], replace(block, offset=None)
         moments = Moments()(block, Parameters(np.zeros(columns)))
         of_x = [moments[1 : 1 + p], moments[1 + columns : 1 + columns + p]]
-        gradients, sizes = ValueAndGradient(self.loss)(block, parameters)[1:], SlopeSizes(self.loss).sums(block, z)
+        gradients, sizes = ValueAndGradient(self.loss)(plain, parameters)[1:], SlopeSizes(self.loss).sums(block, z)
         sums: Array = xp.concat([gradients, *of_x, sizes])
         return sums
 
@@ -191,15 +194,15 @@ class SlopeSizes(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y and the weights."""
-        z = parameters.like(block.X, "float64")
-        if is_other(block.X):
+        z = parameters.like(block.y, "float64")
+        if is_other(block.y):
             return self.sums(block, z)
         lines = lines_of(self.loss, z)
         return self.sums(block, z) if lines is None else compiled.slope_sizes(block.y, block.weight, lines)
 
     def sums(self, block: Block, z: Any) -> Array:
         """Return them by array operations."""
-        xp = namespace(block.X)
+        xp = namespace(block.y)
         y, s = column(xp.astype(block.y, xp.float64)), _weight(block)
         slope = size = xp.ones_like(y)
         if self.loss.outputs == 1:
@@ -216,22 +219,24 @@ class SlopeSizes(Kernel):
 
 
 def _without_columns(block: Block) -> Block:
-    """Return a NumPy block whose X has no columns: what is asked of it reads y alone."""
-    return replace(block, X=np.empty((len(block), 0), block.X.dtype))
+    """Return a block whose X has no columns, and whose z has no offset: what is asked of it reads y alone."""
+    xp = namespace(block.y)
+    none = xp.zeros((len(block), 0), dtype=block.y.dtype, device=array_api_compat.device(block.y))
+    return replace(block, X=Dense(none), offset=None)
 
 
 def _compiled(loss: Loss, block: Block, z: Array) -> Array:
     """Return the gradients, and the sums of s x and s x^2, of a NumPy block: so many rows at a time as have room."""
     sums = TileSums(block, z.size * (block.X.shape[1] + 1) + 2 * block.X.shape[1])
-    for x, y, s in tiles(block, len(block), loss.outputs):
-        y = np.asarray(y, np.float64)
+    for rows in tiles(block, len(block), loss.outputs):
+        y = np.asarray(rows.y, np.float64)
         slopes = loss.first(column(y), z) if loss.outputs == 1 else loss.first(y, np.broadcast_to(z, (len(y), z.size)))
-        sums.add(compiled.reference(x, s, slopes))
+        sums.add(compiled.reference(rows.X.dense(), rows.weight, slopes))
     return sums.total
 
 
 def _weight(block: Block) -> Any:
     """Return the weights (m,) in float64: 1 where there are none."""
-    xp = namespace(block.X)
+    xp = namespace(block.y)
     ones = xp.ones_like(column(block.y)[:, 0]) if block.weight is None else block.weight
     return xp.astype(ones, xp.float64)

@@ -12,7 +12,7 @@ from dist_dot.kernels.folds import ALL
 from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
 from dist_dot.linear_model.logistic import LogisticRegression
 from dist_dot.linear_model.ridge_cv import fold_labels
-from dist_dot.rounds.layout import beside, float_dtype, lay_out
+from dist_dot.rounds.layout import float_dtype, lay_out
 from dist_dot.rows.inputs import computed
 from dist_dot.solvers import LBFGS, Solver
 from dist_dot.solvers.choice import AUTO, MEMORY, named
@@ -94,7 +94,7 @@ class LogisticRegressionCV(LogisticRegression):
         of_class = class_weights(codes, sample_weight, self.class_weight, self.classes_)
         weight = weighted(codes, sample_weight, of_class)
         labels = self._folds(computed("y", codes))
-        blocks = lay_out(X, beside(codes, labels), weight, device=self.device)
+        blocks = lay_out(X, codes, weight, fold=labels, device=self.device)
         count = int(labels.max()) + 1
         zero = np.zeros((blocks.cuts.n_features + int(self.fit_intercept)) * self._loss.outputs)
         members = tuple(self._loop(C, zero) for C in self.Cs_ for _ in range(count))

@@ -7,7 +7,7 @@ from sklearn.model_selection import check_cv
 
 from dist_dot.errors import InputError
 from dist_dot.linear_model.least_squares import LeastSquares
-from dist_dot.rounds.layout import beside, float_dtype, lay_out, n_rows
+from dist_dot.rounds.layout import float_dtype, lay_out, n_rows
 from dist_dot.rows.arrays import to_host
 from dist_dot.training.cross_validation import CrossValidation
 from dist_dot.typing import Array
@@ -57,7 +57,7 @@ class RidgeCV(LeastSquares):
         X, y, sample_weight = self._checked(X, y, sample_weight)
         labels = None if self.cv is None else fold_labels(self.cv, n_rows(X))
         folds = 0 if labels is None else int(labels.max()) + 1
-        blocks = lay_out(X, y if labels is None else beside(y, labels), sample_weight, device=self.device)
+        blocks = lay_out(X, y, sample_weight, fold=labels, device=self.device)
         program = CrossValidation(alphas, folds, self.fit_intercept)
         fit: Any = blocks.run(program, lambda progress: False)
         self._set(fit, float_dtype(X))

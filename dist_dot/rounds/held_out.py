@@ -5,7 +5,7 @@ spread over the data in whatever order they come. No row is copied or moved; the
 and the rows held out weigh 0.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import array_api_compat
@@ -13,7 +13,7 @@ import numpy as np
 
 from dist_dot.errors import InputError
 from dist_dot.kernels.kernel import Kernel
-from dist_dot.kernels.passes import ValueAndGradient, column, total
+from dist_dot.kernels.passes import ValueAndGradient, column, offset, total
 from dist_dot.losses import Loss
 from dist_dot.rounds.blocks import Blocks, Recovery
 from dist_dot.rows.arrays import Parameters, namespace
@@ -26,7 +26,7 @@ REMEMBERED = 32
 
 def held_out(block: Block, one_in: int) -> Array:
     """Return whether each row (m,) is held out."""
-    xp, device, m = namespace(block.X), array_api_compat.device(block.X), len(block)
+    xp, device, m = namespace(block.y), array_api_compat.device(block.y), len(block)
     first = block.start // one_in
     groups = xp.arange(first, (block.start + m - 1) // one_in + 1, dtype=xp.int64, device=device)
     # Fibonacci hashing (Knuth, The art of computer programming 3, section 6.4): the high half of the product.
@@ -46,9 +46,9 @@ class Kept(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Do what the kernel does."""
-        weight = namespace(block.X).astype(~held_out(block, self.one_in), block.X.dtype)
+        weight = namespace(block.y).astype(~held_out(block, self.one_in), block.y.dtype)
         weight = weight if block.weight is None else weight * block.weight
-        return self.kernel(Block(block.X, block.y, weight, block.start), parameters)
+        return self.kernel(replace(block, weight=weight), parameters)
 
     def merge(self, left: Array, right: Array) -> Array:
         """Return the sums over the rows of both, as the kernel has them."""
@@ -68,15 +68,15 @@ class KeptAndScored(Kernel):
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Read X once, and the rows held out once more, which is cheaper than to mask a pass."""
-        xp, points, loss = namespace(block.X), self.kernel.points, self.kernel.loss
-        rows = xp.nonzero(held_out(block, self.one_in))[0]
-        X, y = xp.take(block.X, rows, axis=0), xp.take(block.y, rows, axis=0)
-        m, p = X.shape
-        columns = xp.reshape(parameters.like(block.X), (-1, p + 1))
-        z = xp.reshape(X @ columns[:, :p].T + columns[:, p], (m, points, columns.shape[0] // points))
-        y = column(y) if loss.outputs > 1 else xp.expand_dims(column(y), axis=1)  # m may be 0
+        xp, points, loss = namespace(block.y), self.kernel.points, self.kernel.loss
+        rows = block.take(xp.nonzero(held_out(block, self.one_in))[0])
+        m, p = rows.X.shape
+        columns = xp.reshape(parameters.like(block.y), (-1, p + 1))
+        z = offset(rows.X.times(columns[:, :p].T) + columns[:, p], rows)
+        z = xp.reshape(z, (m, points, columns.shape[0] // points))
+        y = column(rows.y) if loss.outputs > 1 else xp.expand_dims(column(rows.y), axis=1)  # m may be 0
         value = xp.sum(xp.reshape(loss.value(y, z), (m, points, z.shape[2] // loss.outputs)), axis=2)
-        s = xp.ones_like(value[:, 0]) if block.weight is None else xp.take(block.weight, rows)
+        s = xp.ones_like(value[:, 0]) if rows.weight is None else rows.weight
         scores = xp.concat([xp.reshape(total(s), (1,)), total(column(s) * value, 0)])
         sums: Array = xp.concat([Kept(self.kernel, self.one_in)(block, parameters), scores])
         return sums

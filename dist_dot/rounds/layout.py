@@ -1,7 +1,7 @@
 """X, y and weights in any accepted form -> row blocks that are checked, aligned, and where they will be used."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
@@ -14,23 +14,32 @@ from dist_dot.kernels.ready import ready_for
 from dist_dot.rounds.blocks import Host
 from dist_dot.rounds.local import LocalBlocks
 from dist_dot.rows import settle
-from dist_dot.rows.arrays import aligned, cast, dtype_name, is_lazy, is_other, namespace, no_rows, to_host
+from dist_dot.rows.arrays import aligned, cast, dtype_name, is_lazy, is_other, namespace, to_host
 from dist_dot.rows.block import BLOCK, Block, Cuts, block_key, cut, stays_on_device
+from dist_dot.rows.design import Dense
 from dist_dot.rows.inputs import as_array, check_collection
 from dist_dot.typing import Array
 
 
 def lay_out(
-    X: Any, y: Any, sample_weight: Any = None, *, block_rows: int | str = "auto", device: str = settle.AUTO
+    X: Any,
+    y: Any,
+    sample_weight: Any = None,
+    *,
+    offset: Any = None,
+    fold: Any = None,
+    block_rows: int | str = "auto",
+    device: str = settle.AUTO,
 ) -> Host:
     """Cut rows into blocks and return where they are.
 
-    X is (n, p), y is (n,), or (n, k) for k targets, sample_weight is (n,) or None: NumPy arrays, anything that NumPy
-    makes an array of, Dask arrays, or arrays of a library that speaks the array API, such as CuPy. torch tensors are
-    taken as the CuPy or NumPy arrays of the same memory. float32 stays float32, every other number becomes float64.
-    NumPy and CuPy rows are used in place where they are C-contiguous and of the right dtype. A Dask collection with a
-    `distributed.Client` in force is laid out on that cluster, one task per block, anything else in this process.
-    block_rows is "auto", a function of n, p and dtype, or the number of rows.
+    X is (n, p), y is (n,), or (n, k) for k targets: NumPy arrays, anything that NumPy makes an array of, Dask arrays,
+    or arrays of a library that speaks the array API, such as CuPy. torch tensors are taken as the CuPy or NumPy arrays
+    of the same memory. The others are (n,) or None: sample_weight, >= 0; offset, which is added to z, the prediction of
+    a linear model before its link; fold, the number of each row's fold in a cross-validation, from 0. float32 stays
+    float32, every other number becomes float64. NumPy and CuPy rows are used in place where they are C-contiguous and
+    of the right dtype. A Dask collection with a `distributed.Client` in force is laid out on that cluster, one task per
+    block, anything else in this process. block_rows is "auto", a function of n, p and dtype, or the number of rows.
 
     device "auto" leaves the rows where they lie, on the host or on a GPU. "cuda" brings rows of the host to the GPU of
     their worker, or of this process, once and block by block; "cpu" brings those of a GPU to the host.
@@ -42,38 +51,35 @@ def lay_out(
     read where that is the GPU of this process; what a Dask task raises, as it is.
     """
     settle.known(device)
-    X, y, sample_weight = map(settle.taken, (X, y, sample_weight))
-    if any(is_lazy(array) for array in (X, y, sample_weight)):
-        return _lay_out_dask(X, y, sample_weight, block_rows, device)
+    X, y = settle.taken(X), settle.taken(y)
+    given = {"sample_weight": sample_weight, "offset": offset, "fold": fold}
+    columns = {name: settle.taken(values) for name, values in given.items() if values is not None}
+    if any(is_lazy(array) for array in (X, y, *columns.values())):
+        return _lay_out_dask(X, y, columns, block_rows, device)
     X, y = as_array("X", X), as_array("y", y)
-    weight = None if sample_weight is None else as_array("sample_weight", sample_weight)
-    check_shapes(X.shape, y.shape, None if weight is None else weight.shape)
-    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape))
-    float_dtype(y, "y")
-    if weight is not None:
-        float_dtype(weight, "sample_weight")
+    columns = {name: as_array(name, values) for name, values in columns.items()}
+    check_shapes(X.shape, y.shape, {name: values.shape for name, values in columns.items()})
+    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape), "offset" in columns)
+    for name, values in {"y": y, **columns}.items():
+        float_dtype(values, name)
     if device == settle.CUDA:
         settle.require(device)
         there = settle.on_device(X) and dtype_name(X) == cuts.dtype
-        settle.check_room(0 if there else cuts.memory(weight is not None), str(cuts))
+        settle.check_room(0 if there else cuts.memory(len(columns)), str(cuts))
     if settle.on_device(X) and device != settle.CPU:
-        X, y, weight = _settled(X, y, weight, cuts.dtype, device)
+        X, y, columns = _settled(X, y, columns, cuts.dtype, device)
         settle.settled(X)  # what has made the rows may still be at work on them
         ready_for(X)
-        check_rows(None, y, weight, 0)
-
-        def rows(number: int) -> Block:
-            part = slice(*cuts.bounds(number))
-            return stays_on_device(Block(X[part], y[part], None if weight is None else weight[part], part.start))
-
+        check_rows({"y": y, **columns}, 0)
+        whole = _block(X, y, columns, 0)
+        blocks = [stays_on_device(whole.rows(slice(*cuts.bounds(number)))) for number in range(cuts.n_blocks)]
         # All of X is looked at in the round that reads it first: a pass for that alone would be a tenth of a fit.
-        return LocalBlocks(
-            [rows(number) for number in range(cuts.n_blocks)], cuts, lambda: check_rows(X, None, None, 0)
-        )
+        return LocalBlocks(blocks, cuts, lambda: check_rows({"X": X}, 0))
 
     def make(number: int) -> Block:
         part = slice(*cuts.bounds(number))
-        return make_block(X[part, :], y[part, ...], None if weight is None else weight[part], cuts, number, device)
+        here = {name: values[part] for name, values in columns.items()}
+        return make_block(X[part, :], y[part, ...], cuts, number, here, device)
 
     return lay_out_rows(make, cuts, None)
 
@@ -98,45 +104,62 @@ def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: Any, source: 
     return place(client, tasks, cuts, prefix, source)
 
 
-def make_block(X: Array, y: Array, weight: Array | None, cuts: Cuts, number: int, device: str = settle.AUTO) -> Block:
+def make_block(
+    X: Array,
+    y: Array,
+    cuts: Cuts,
+    number: int,
+    columns: Mapping[str, Array] | None = None,
+    device: str = settle.AUTO,
+) -> Block:
     """Check rows, and return them as block `number` of these cuts.
 
-    Raises DataError where X is not (m, p) of as many rows and columns as the cuts say, or y and weight do not have a
-    row each: kernels read as many rows as X has.
+    columns are those of `lay_out` by their names, sample_weight, offset and fold, which are (m,).
+
+    Raises DataError where X is not (m, p) of as many rows and columns as the cuts say, or y and the columns do not have
+    a row each: kernels read as many rows as X has.
     """
+    columns = columns or {}
     start, stop = cuts.bounds(number)
     rows, k = (stop - start,), cuts.n_targets
     _check_shape("X", X, ((*rows, cuts.n_features),), number)
     _check_shape("y", y, (rows, (*rows, 1)) if k == 1 else ((*rows, k),), number)
-    if weight is not None:
-        _check_shape("sample_weight", weight, (rows,), number)
-    X, y, weight = _settled(X, y, weight, cuts.dtype, device)
+    for name, values in columns.items():
+        _check_shape(name, values, (rows,), number)
+    X, y, columns = _settled(X, y, columns, cuts.dtype, device)
     ready_for(X)  # here, so that no round has to wait for it
     if settle.on_device(X):
         settle.settled(X)
-    check_rows(X, y, weight, start)
-    return stays_on_device(Block(X, y, weight, start))
+    check_rows({"X": X, "y": y, **columns}, start)
+    return stays_on_device(_block(X, y, columns, start))
 
 
-def _settled(X: Array, y: Array, weight: Array | None, dtype: str, device: str) -> tuple[Array, Array, Array | None]:
+def _block(X: Array, y: Array, columns: Mapping[str, Array], start: int) -> Block:
+    weight, offset, fold = (columns.get(name) for name in ("sample_weight", "offset", "fold"))
+    return Block(Dense(X), y, weight, start, offset, fold)
+
+
+def _settled(
+    X: Array, y: Array, columns: Mapping[str, Array], dtype: str, device: str
+) -> tuple[Array, Array, dict[str, Array]]:
     """Return rows in this dtype, where the wish says: one target is (m,) for every kernel, however it came."""
     X = aligned(settle.settle(X, device, dtype))
     y = aligned(settle.settle(cast(y, dtype, X), settle.AUTO, dtype))
     if y.ndim == 2 and y.shape[1] == 1:
         y = namespace(y).reshape(y, (-1,))
-    return X, y, None if weight is None else aligned(settle.settle(cast(weight, dtype, X), settle.AUTO, dtype))
+    beside = {name: settle.settle(cast(values, dtype, X), settle.AUTO, dtype) for name, values in columns.items()}
+    return X, y, {name: aligned(values) for name, values in beside.items()}
 
 
-def check_rows(X: Array | None, y: Array | None, weight: Array | None, start: int) -> None:
+def check_rows(arrays: Mapping[str, Array], start: int) -> None:
     """Raise DataError for NaN, infinity and a negative weight, with row and column; `start` is the first row."""
-    named = [("X", X), ("y", y), ("sample_weight", weight)]
-    there = [(name, array) for name, array in named if array is not None]
-    if settle.on_device(there[0][1]):  # all at once: the host waits for the card once
-        lows = [0.0 if name == "sample_weight" else -np.inf for name, _ in there]
-        if not any(place >= 0 for place in places_outside([array for _, array in there], lows)):
+    if settle.on_device(next(iter(arrays.values()))):  # all at once: the host waits for the card once
+        lows = [0.0 if name == "sample_weight" else -np.inf for name in arrays]
+        if not any(place >= 0 for place in places_outside(list(arrays.values()), lows)):
             return
-    for name, array in there:
+    for name, array in arrays.items():
         check_finite(name, array, start)
+    weight = arrays.get("sample_weight")
     if weight is not None:
         xp = namespace(weight)
         if weight.shape[0] and float(xp.min(weight)) < 0:
@@ -154,16 +177,17 @@ def _check_shape(name: str, array: Any, expected: tuple[tuple[int, ...], ...], n
         )
 
 
-def check_shapes(X: tuple[int, ...], y: tuple[int, ...], weight: tuple[int, ...] | None) -> None:
-    """Raise DataError unless the shapes are (n, p), (n,) or (n, k), and (n,) or None, with n, p and k at least 1."""
+def check_shapes(X: tuple[int, ...], y: tuple[int, ...], columns: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise DataError unless the shapes are (n, p), (n,) or (n, k), and (n,), with n, p and k at least 1."""
     if len(X) != 2:
         raise DataError(f"X has shape {X}: expected (n_samples, n_features); a single column is X.reshape(-1, 1)")
     if len(y) not in (1, 2) or y[1:] == (0,):
         raise DataError(f"y has shape {y}: expected (n_samples,), or (n_samples, n_targets)")
     if X[0] != y[0]:
         raise DataError(f"X has {X[0]} rows and y has {y[0]}")
-    if weight is not None and weight != y[:1]:
-        raise DataError(f"sample_weight has shape {weight}: expected {y[:1]}, one weight per row")
+    for name, shape in columns.items():
+        if shape != y[:1]:
+            raise DataError(f"{name} has shape {shape}: expected {y[:1]}, one number for each row")
     if 0 in X:
         raise DataError(f"X has shape {X}: there is nothing to train on")
 
@@ -178,24 +202,6 @@ def n_rows(X: Any) -> int:
     if np.isnan(X.shape[:1]).any():
         X.compute_chunk_sizes()
     return int(X.shape[0]) if X.shape else 0
-
-
-def beside(y: Any, column: Array) -> Any:
-    """Return y (n,) or (n, k) with this column (n,) as its last, in y's own library; lazily for a Dask array."""
-    if not is_lazy(y):
-        return _beside(y, column[:, None])
-    import dask.array as da
-
-    n_rows(y)
-    y = (y if y.ndim == 2 else y[:, None]).rechunk({1: -1})
-    last = da.from_array(column[:, None], chunks=(y.chunks[0], 1))
-    meta = no_rows(y._meta, float_dtype(y), 2)
-    return da.map_blocks(_beside, y, last, dtype=meta.dtype, chunks=(y.chunks[0], (y.shape[1] + 1,)), meta=meta)
-
-
-def _beside(y: Any, column: Array) -> Any:
-    xp, dtype = namespace(y), float_dtype(y)
-    return xp.concat([xp.reshape(cast(y, dtype), (y.shape[0], -1)), cast(column, dtype, y)], axis=1)
 
 
 def float_dtype(X: Any, name: str = "X") -> str:
@@ -227,38 +233,42 @@ def _new_prefix() -> str:
     return f"{BLOCK}-{uuid4().hex[:12]}"
 
 
-def _lay_out_dask(X: Any, y: Any, weight: Any, block_rows: int | str, device: str) -> Host:
+def _lay_out_dask(X: Any, y: Any, columns: Mapping[str, Any], block_rows: int | str, device: str) -> Host:
     """Rechunk to the cuts, and make one block per chunk of rows."""
     import dask.array as da
     from dask import compute, delayed
 
-    named = {"X": X, "y": y} if weight is None else {"X": X, "y": y, "sample_weight": weight}
+    named = {"X": X, "y": y, **columns}
     for name, array in named.items():
         if is_lazy(array):
             check_collection(name, array)
             n_rows(array)
-    checked = [as_array(name, array) for name, array in named.items()]
-    X, y, *rest = [array if is_lazy(array) else da.from_array(array, asarray=not is_other(array)) for array in checked]
-    for name, array in zip(named, (X, y, *rest), strict=True):
+    checked = {name: as_array(name, array) for name, array in named.items()}
+    lazy = {
+        name: array if is_lazy(array) else da.from_array(array, asarray=not is_other(array))
+        for name, array in checked.items()
+    }
+    for name, array in lazy.items():
         float_dtype(array, name)
-    check_shapes(X.shape, y.shape, rest[0].shape if rest else None)
-    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape))
+    X, y = lazy.pop("X"), lazy.pop("y")
+    check_shapes(X.shape, y.shape, {name: array.shape for name, array in lazy.items()})
+    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape), "offset" in lazy)
     rows = tuple(stop - start for start, stop in map(cuts.bounds, range(cuts.n_blocks)))
     X_parts = X.rechunk((rows, X.shape[1])).to_delayed().ravel()
     y_parts = y.rechunk((rows, *y.shape[1:])).to_delayed().ravel()
-    weight_parts = rest[0].rechunk((rows,)).to_delayed().ravel() if rest else [None] * cuts.n_blocks
+    others = {name: array.rechunk((rows,)).to_delayed().ravel() for name, array in lazy.items()}
     make, prefix = delayed(make_block, pure=False), _new_prefix()
     tasks = [
         make(
-            X_part,
-            y_part,
-            weight_part,
+            X_parts[number],
+            y_parts[number],
             cuts,
             number,
+            {name: parts[number] for name, parts in others.items()},
             device,
             dask_key_name=block_key(prefix, number),
         )
-        for number, (X_part, y_part, weight_part) in enumerate(zip(X_parts, y_parts, weight_parts, strict=True))
+        for number in range(cuts.n_blocks)
     ]
     client = _client_in_force()
     if client is None:

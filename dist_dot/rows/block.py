@@ -1,81 +1,84 @@
 """A block of rows, and how rows are cut into blocks."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from dist_dot.errors import InputError
 from dist_dot.rows import settle
-from dist_dot.rows.arrays import aligned, itemsize, to_host
+from dist_dot.rows.arrays import itemsize, namespace
+from dist_dot.rows.design import Design
+from dist_dot.rows.travel import Travels
 from dist_dot.typing import Array
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
-    """Rows `start` .. `start + len(block)` of the data.
+class Block(Travels):
+    """Rows `start` .. `start + len(block)` of the data: a design X, y, and what else a row carries, each in a column.
 
-    X is (m, p), y is (m,), or (m, k) for k > 1 targets, both of one library and float dtype, C-contiguous where that is
-    NumPy or CuPy, and aligned; weight is (m,) or None where every row counts once.
+    X is (m, p), y is (m,), or (m, k) for k > 1 targets, of one library and float dtype, and aligned. The other columns
+    are (m,) of the same library and dtype, or None: `weight`, 1 where there is none; `offset`, which is added to the z
+    of every output; `fold`, the number of a fold of a cross-validation.
     """
 
-    X: Array
+    X: Design
     y: Array
     weight: Array | None
     start: int
+    offset: Array | None = None
+    fold: Array | None = None
 
     def __len__(self) -> int:
-        return int(self.X.shape[0])
+        return self.X.shape[0]
+
+    @property
+    def columns(self) -> tuple[Array | None, ...]:
+        """What stands beside X: y, and the columns that may be None, in a fixed order."""
+        return self.y, self.weight, self.offset, self.fold
 
     @property
     def nbytes(self) -> int:
-        """Bytes of X, y and weight."""
-        targets = self.y.shape[1] if self.y.ndim == 2 else 1
-        columns = self.X.shape[1] + targets + (self.weight is not None)
-        return len(self) * int(columns) * itemsize(self.X)
+        """Bytes of X and of what stands beside it."""
+        columns = sum(1 if c.ndim == 1 else int(c.shape[1]) for c in self.columns if c is not None)
+        return self.X.nbytes + len(self) * columns * itemsize(self.y)
 
     @property
     def on_device(self) -> bool:
-        """Whether the rows are on a GPU."""
-        return settle.on_device(self.X)
+        """Whether the rows are one array on a GPU."""
+        return settle.on_device(self.X.array)
 
     @property
     def device(self) -> str:
         """The name of the GPU that the rows are on; "" for those of the host."""
-        return settle.device_name(self.X)
+        return settle.device_name(self.X.array)
+
+    def rows(self, part: slice) -> "Block":
+        """Return the rows of a range of those here, without a copy."""
+        y, *others = (None if c is None else c[part] if c.ndim == 1 else c[part, :] for c in self.columns)
+        weight, offset, fold = others
+        return Block(self.X.rows(part), cast(Array, y), weight, self.start + part.start, offset, fold)
+
+    def take(self, numbers: Array) -> "Block":
+        """Return the rows of these numbers; they have no place of their own any more, and keep the `start`."""
+        xp = namespace(self.y)
+        y, *others = (None if c is None else xp.take(c, numbers, axis=0) for c in self.columns)
+        weight, offset, fold = others
+        return Block(self.X.take(numbers), cast(Array, y), weight, self.start, offset, fold)
 
     def __sizeof__(self) -> int:  # what Dask's memory manager asks for: bytes of the host
         return OF_A_DEVICE if self.on_device else self.nbytes
 
-    def __reduce__(self) -> tuple[Callable[..., "Block"], tuple[Array, Array, Array | None, int]]:
-        arrays = (self.X, self.y, self.weight)
-        if self.on_device:
-            X, y, weight = map(to_host, arrays)
-            return _settled_block, (X, y, weight, self.start)
-        return _aligned_block, (*arrays, self.start)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        stays_on_device(self)
 
 
 def block_key(prefix: str, number: int) -> str:
     """Return Dask's key of a block, so that a message names ranges of blocks and not each of them."""
     return f"{prefix}-{number}"
-
-
-def _aligned_block(X: Array, y: Array, weight: Array | None, start: int) -> Block:
-    """Rebuild a block that was moved or spilled.
-
-    Buffers that come off the network may be unaligned (1 block in 12 was): NumPy then takes other code paths, slower
-    and with other bits. So a block is aligned when it arrives, whoever moved it and with whatever serializer.
-    """
-    return Block(aligned(X), aligned(y), None if weight is None else aligned(weight), start)
-
-
-def _settled_block(X: Array, y: Array, weight: Array | None, start: int) -> Block:
-    """Rebuild a block that came from a GPU, on the GPU of this process. Raises DeviceError where there is none."""
-    X, y = (settle.to_device(array, array.dtype.name) for array in (X, y))
-    weight = None if weight is None else settle.to_device(weight, weight.dtype.name)
-    return stays_on_device(Block(X, y, weight, start))
 
 
 def stays_on_device(block: Block) -> Block:
@@ -92,13 +95,17 @@ def stays_on_device(block: Block) -> Block:
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where n_samples rows of n_features columns, and of n_targets in y, are cut: every `block_rows` rows."""
+    """Where n_samples rows of n_features columns, and of n_targets in y, are cut: every `block_rows` rows.
+
+    `offset` is whether the rows have one.
+    """
 
     n_samples: int
     n_features: int
     dtype: str
     block_rows: int
     n_targets: int = 1
+    offset: bool = False
 
     @property
     def n_blocks(self) -> int:
@@ -110,9 +117,9 @@ class Cuts:
         """Bytes of X: what one round reads."""
         return self.n_samples * self.n_features * np.dtype(self.dtype).itemsize
 
-    def memory(self, weights: bool) -> int:
-        """Return the bytes of X, y and the weights, if there are any."""
-        return self.n_samples * (self.n_features + self.n_targets + weights) * np.dtype(self.dtype).itemsize
+    def memory(self, columns: int) -> int:
+        """Return the bytes of X, y, and so many columns of weights and the like."""
+        return self.n_samples * (self.n_features + self.n_targets + columns) * np.dtype(self.dtype).itemsize
 
     def __str__(self) -> str:
         return f"{self.n_samples:,} rows of {self.n_features:,} columns ({self.dtype})"
@@ -131,7 +138,14 @@ BLOCK = "dist-dot-block"  # what the keys of blocks begin with on a cluster
 OF_A_DEVICE = 400  # bytes that a block on a device takes of the host: its Python objects
 
 
-def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "auto", n_targets: int = 1) -> Cuts:
+def cut(
+    n_samples: int,
+    n_features: int,
+    dtype: Any,
+    block_rows: int | str = "auto",
+    n_targets: int = 1,
+    offset: bool = False,
+) -> Cuts:
     """Return the cuts: a function of n, p and dtype only, never of the cluster, so that the bits of a sum are.
 
     The number of targets does not count: a target fitted beside others has the rows of one fitted alone.
@@ -146,7 +160,7 @@ def cut(n_samples: int, n_features: int, dtype: Any, block_rows: int | str = "au
         block_rows = -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
     if isinstance(block_rows, str) or block_rows < 1:
         raise InputError(f"block_rows is {block_rows!r}: give a positive number of rows, or 'auto'")
-    return Cuts(n_samples, n_features, dtype.name, int(block_rows), n_targets)
+    return Cuts(n_samples, n_features, dtype.name, int(block_rows), n_targets, offset)
 
 
 def named(devices: Iterable[str]) -> str:

@@ -15,6 +15,8 @@ import numpy as np
 from dist_dot.objective import Objective, deviations
 from dist_dot.typing import Array
 
+EPS = float(np.finfo(np.float64).eps)
+
 
 def identity(objective: Objective, start: Array) -> tuple[Array, Array]:
     """Return the scale and the mean of the coordinates of W themselves. No round."""
@@ -125,8 +127,9 @@ def to_scaled_gradient(gradient: Array, scale: Array, mean: Array) -> Array:
 def _stretched(point: Array, u: Array, power: float) -> Array:
     """Return (1 + u u.T)^power times the point (p, k): only its part along u changes.
 
-    That part is taken apart twice. Columns far from 0 have a long u, and what is left of a part along it after one
-    subtraction, rounding alone, would be more than a part that is divided by |u|.
+    Columns far from 0 have a long u, and the rounding of the subtraction that takes that part apart would be more than
+    what is left of it after a division by |u|. So numbers that may be that rounding alone are 0, and the part is taken
+    apart twice.
     """
     size = float(np.linalg.norm(u))
     if not size:
@@ -134,6 +137,7 @@ def _stretched(point: Array, u: Array, power: float) -> Array:
     unit = u / size
     along = _weighted(unit, point)
     across = point - unit[:, None] * along
+    across[np.abs(across) <= 4.0 * EPS * np.abs(point)] = 0.0
     left = _weighted(unit, across)
     across -= unit[:, None] * left
     stretched: Array = across + unit[:, None] * ((along + left) * np.hypot(1.0, size) ** (2.0 * power))

@@ -33,7 +33,7 @@ CONDITION = 1e4
 class CrossValidation:
     """A program (see `dist_dot.rounds.blocks`): ridge for each of the alphas, and the Fit of the best one.
 
-    With folds the last column of y is the number of each row's fold, and a score is the mean over the targets of R2 on
+    With folds the blocks have the column `fold`, and a score is the mean over the targets of R2 on
     the rows of a fold after a fit to all the others, whose sums are merged: total minus fold would cancel. One round
     for all alphas, folds and targets. With folds = 0 every row is one, and the score is minus the mean squared error
     over rows and targets: two rounds. The best alpha has the largest mean score, and is the first such.
@@ -57,20 +57,21 @@ class CrossValidation:
 
     def _best(self, blocks: Blocks, rows: Summary | Gathered, path: Path, method: Literal["gram", "rows"]) -> Fit:
         """Return the Fit of the best alpha. No round."""
-        known: Any = _Known(blocks, rows.flat, rows.n_targets)
+        known: Any = _Known(blocks, rows.flat)
         objective = Objective(known, Squared(), path.best, self.fit_intercept)
         return replace(minimise(objective, Exact(method)), path=path)
 
     def _from_rows(self, blocks: Blocks) -> Fit:
         """Do everything with the rows themselves. One round."""
-        p, flat = blocks.cuts.n_features, blocks.reduce(Rows(), np.zeros(0)).reshape(blocks.cuts.n_samples, -1)
-        labels = slice(-2, -1) if self.folds else slice(0)
-        gathered = Gathered(np.delete(flat, labels, axis=1).ravel(), p, self._targets(blocks), self.fit_intercept)
+        cuts, p = blocks.cuts, blocks.cuts.n_features
+        flat = blocks.reduce(Rows(fold=self.folds > 0), np.zeros(0)).reshape(cuts.n_samples, -1)
+        end = p + cuts.n_targets + 1
+        gathered = Gathered(flat[:, :end].ravel(), p, cuts.n_targets, self.fit_intercept)
         rows = gathered.rows()
         if self.folds:
             # In coordinates of the rows' own space the folds have as many columns as there are rows.
             basis, coordinates = span(flat[:, :p] - rows.mean)
-            path = self._by_folds(lay_out(coordinates, flat[:, p:-1], flat[:, -1]))[1]
+            path = self._by_folds(lay_out(coordinates, flat[:, p : end - 1], flat[:, end - 1], fold=flat[:, end]))[1]
             coef = basis @ path.coef
             path = replace(path, coef=coef, intercept=path.intercept - rows.mean @ coef)
         else:
@@ -134,11 +135,8 @@ class CrossValidation:
         """Return minus the mean over rows and targets (alphas, 1) of sums of squares (alphas, targets)."""
         return np.asarray(-errors.reshape(len(self.alphas), -1).mean(axis=1, keepdims=True) / blocks.cuts.n_samples)
 
-    def _targets(self, blocks: Blocks) -> int:
-        return blocks.cuts.n_targets - int(self.folds > 0)
-
     def _summary(self, blocks: Blocks, flat: Array, fit_intercept: bool) -> Summary:
-        return Summary(flat.ravel(), False, blocks.cuts.n_samples, self._targets(blocks), fit_intercept)
+        return Summary(flat.ravel(), False, blocks.cuts.n_samples, blocks.cuts.n_targets, fit_intercept)
 
 
 def _both(left: Array, right: Array) -> Array:
@@ -180,9 +178,8 @@ class _Eigen:
 class _Known:
     """Blocks whose second moments or rows are known, so that an exact fit of them needs no more rounds."""
 
-    def __init__(self, blocks: Blocks, flat: Array, n_targets: int) -> None:
-        self._blocks, self._flat = blocks, flat
-        self.cuts, self.rounds = replace(blocks.cuts, n_targets=n_targets), 0
+    def __init__(self, blocks: Blocks, flat: Array) -> None:
+        self._blocks, self._flat, self.rounds = blocks, flat, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._blocks, name)

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from dist_dot.errors import InputError, RunCancelled
-from dist_dot.kernels.folds import FoldScores, ValuesAndGradients, WithoutFold
+from dist_dot.errors import DataError, InputError, RunCancelled
+from dist_dot.kernels.folds import ALL, FoldScores, ValuesAndGradients, WithoutFold
 from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.passes import ValueAndGradient
 from dist_dot.objective import Objective
@@ -26,7 +26,7 @@ from dist_dot.typing import Array
 class Together:
     """A program (see `dist_dot.rounds.blocks`): loops of one loss, each on all rows, or on all but those of its fold.
 
-    With folds the last column of y is the number of each row's fold; a loop with fold -1 leaves none out. Every loop is
+    With folds the blocks have the column `fold`; a loop with fold -1 leaves none out. Every loop is
     the one of `minimise`, and takes the steps that it would take alone, to rounding; each runs in a thread, and a round
     is made when all that still run have asked for one. Their evaluations of F are then one read of X, with a product of
     matrices where a single fit has one of a matrix and a vector. Hessians are not shared. Progress is that of all: the
@@ -147,9 +147,12 @@ class _Meeting:
         return sums
 
     def _attend(self, loop: Loop, number: int, outcomes: list[Any]) -> None:
-        member = _Member(self, number)
+        member, fold = _Member(self, number), self.folds[number]
         try:
             outcomes[number] = replace(loop(member, lambda progress: self._heard(number, progress)), state=None)
+        except InputError as error:  # what is wrong with some of the rows alone
+            alone = fold in (None, ALL) or isinstance(error, DataError)
+            outcomes[number] = error if alone else InputError(f"without the rows of fold {fold}: {error}")
         except BaseException as error:  # raised again by the thread that holds the meeting
             outcomes[number] = error
         with self.changed:
@@ -233,8 +236,7 @@ class _Member:
 
     def __init__(self, meeting: _Meeting, number: int) -> None:
         self._meeting, self._number = meeting, number
-        cuts = meeting.blocks.cuts
-        self.cuts = cuts if meeting.folds[number] is None else replace(cuts, n_targets=cuts.n_targets - 1)
+        self.cuts = meeting.blocks.cuts
         self.rounds, self.recovery = 0, Recovery()
 
     @property

@@ -24,6 +24,7 @@ REFUSALS = (
     "minimum of 1 is required",
     "no row of fold",
     "all have the weight 0",
+    "without the rows of fold",
 )
 CLEAR = 1e-8  # an eigenvalue below this part of the largest one is that of a direction in which nothing is compared
 
@@ -195,8 +196,9 @@ def _alike(case: Case, reference: Reference, one: fits.Outcome, other: fits.Outc
     if not reference.rows.intercept:
         here, there = here[: -reference.k], there[: -reference.k]
         V = V[: -reference.k]
-    apart = float(np.linalg.norm(V[:, kept].T @ (here - there)))
+    apart, outside = float(np.linalg.norm(V[:, kept].T @ (here - there))), V[:, ~kept].T @ (here - there)
     allowed = sum(reference.residual(each.point, fits.TOL)[0][1] for each in (one, other)) / sizes[kept][0]
+    allowed += reference.bend(np.maximum(sizes[~kept], 0.0) @ outside**2) / sizes[kept][0]
     allowed += 1e-14 * float(np.linalg.norm(here) + np.linalg.norm(there)) / (sizes[kept][0] / sizes[-1])
     if allowed > 1e-2 * np.linalg.norm(here):
         return []  # what comes to first order says nothing so far away

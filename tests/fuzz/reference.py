@@ -177,6 +177,16 @@ class Reference:
         gradient = (self.gradient(self.z(point), point.W.astype(L))[0] / self.d).ravel().astype(float)
         return float(np.linalg.norm(V[:, sizes > clear * sizes[-1]].T @ gradient))
 
+    def bend(self, energy: float) -> float:
+        """Return what a move of this d.T H d may do to the scaled gradient to second order: sum s c x dz^2 / 2.
+
+        The third derivative of these losses is no larger than the second, c, but for those that have none.
+        """
+        if self.family in ("squared", "huber"):
+            return 0.0
+        rows = ((self.A - self.m) / self.d[:-1].min(axis=1)).astype(float)
+        return 0.5 * float(energy) * float(np.linalg.norm(rows, axis=1).max(initial=0.0))
+
     def scaled(self, point: Point):
         """Return the coefficients in the scaled coordinates, and the intercept of the centred columns."""
         W = point.W.astype(L)

@@ -136,6 +136,7 @@ def in_parts(blocks, kernel, at, parts):
     return fold(nodes, leaves, merge)[root(leaves)]
 
 
-def laid_out(X, y, weight=None, block_rows="auto"):
+def laid_out(X, y, weight=None, block_rows="auto", fold=None):
     """Return blocks of these host rows on the card."""
-    return lay_out(*on_card(X, y, weight), block_rows=block_rows)
+    X, y, weight, fold = on_card(X, y, weight, fold)
+    return lay_out(X, y, weight, fold=fold, block_rows=block_rows)

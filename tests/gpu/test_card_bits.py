@@ -15,7 +15,7 @@ from dist_dot.kernels.passes import Curvature, Expansion, GramProduct, HessianPr
 from dist_dot.kernels.targets import CheckTarget, ReferenceSums, TargetSums
 
 P = 128
-# Kernels, how many columns [w, b] each is asked with, and whether y carries the fold.
+# Kernels, how many columns [w, b] each is asked with.
 KERNELS = {
     "squared": (ValueAndGradient(losses.Squared()), 1),
     "logistic": (ValueAndGradient(losses.Logistic()), 1),
@@ -39,8 +39,8 @@ def asked(name, dtype, n=20_011, block_rows=500):
     """Return host rows as blocks on the card, the kernel and its parameters: 41 blocks."""
     kernel, width = KERNELS[name]
     X, y, s, at = rows(n, P, dtype, losses.Logistic())
-    y = np.column_stack([y, (np.arange(n) % 3).astype(dtype)]) if name == "folds" else y
-    return laid_out(X, y, s, block_rows), kernel, at(width).ravel() if width else np.zeros(0)
+    fold = (np.arange(n) % 3).astype(dtype) if name == "folds" else None
+    return laid_out(X, y, s, block_rows, fold), kernel, at(width).ravel() if width else np.zeros(0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

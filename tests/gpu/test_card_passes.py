@@ -95,7 +95,7 @@ def test_rows_that_begin_anywhere_stay_where_they_are(p, dtype):
         blocks = lay_out(shifted, *others, block_rows=200)
         check_whole(blocks, sums_of_whole_rows(X, y, s, at), at)
         for block in blocks.blocks:
-            assert address(block.X) == address(shifted) + block.start * shifted.strides[0]
+            assert address(block.X.values) == address(shifted) + block.start * shifted.strides[0]
             for own, given in zip((block.y, block.weight), others, strict=True):
                 assert address(own) == address(given) + block.start * given.strides[0]
 
@@ -178,7 +178,7 @@ def test_several_points_of_several_classes():
 def test_fits_that_leave_out_a_fold_each(loss, dtype):
     X, y, s, at = rows(1501, 28, dtype, loss)
     fold, folds = np.arange(1501) % 3, (-1, 0, 1, 2)
-    blocks = laid_out(X, np.column_stack([y, fold.astype(dtype)]), s, 400)
+    blocks = laid_out(X, y, s, 400, fold.astype(dtype))
     points = [at(loss.outputs) for _ in folds]
     found = blocks.reduce(ValuesAndGradients(loss, folds), np.concatenate(points).ravel()).reshape(len(folds), -1)
     scores = blocks.reduce(FoldScores(loss, folds), np.concatenate(points).ravel()).reshape(len(folds), 3)

@@ -42,7 +42,7 @@ class Tables:
     """Which of some blocks lie on which card, and the table of each card's."""
 
     def __init__(self, blocks: Sequence[Any]) -> None:
-        places = [block.X.device.id for block in blocks]
+        places = [block.X.array.device.id for block in blocks]
         self._parts: list[tuple[Card, list[int], DeviceRows]] = []
         for place in dict.fromkeys(places):
             with card(place) as here:
@@ -55,7 +55,7 @@ class Tables:
         """Return the one card of the blocks, and what the launch of the kernel gives there: for benchmarks."""
         ((here, _, rows),) = self._parts
         with here:
-            return here, kernel.launch(rows, blocks, parameters)
+            return here, asked(kernel, rows, blocks, parameters)
 
     def reduce(
         self, blocks: Sequence[Any], numbers: Sequence[int], leaves: int, kernel: Any, parameters: Array
@@ -85,7 +85,7 @@ def _reduce(
     parameters: Array,
 ) -> dict[Node, Array]:
     with here:
-        sums = kernel.launch(rows, blocks, parameters)
+        sums = asked(kernel, rows, blocks, parameters)
         if isinstance(sums, Evaluation):
             return sums.nodes(numbers, leaves)
         if on_device(sums):
@@ -118,6 +118,14 @@ def reduce(
     return kept[1].reduce(blocks, numbers, leaves, kernel, parameters)
 
 
+def asked(kernel: Any, rows: DeviceRows, blocks: Sequence[Any], parameters: Array) -> Any:
+    """Return what the launch of a kernel gives; None where it has none, and where z has an offset: ours know of none.
+
+    Kernels that read y alone make nothing of z.
+    """
+    return None if rows.offset and kernel.reads != "y" else kernel.launch(rows, blocks, parameters)
+
+
 def places_outside(arrays: Sequence[Any], lows: Sequence[float]) -> list[int]:
     """Return the place of the first number of each array that is below its low, NaN or infinite; -1 for none."""
     with card(arrays[0].device.id) as here:
@@ -127,9 +135,9 @@ def places_outside(arrays: Sequence[Any], lows: Sequence[float]) -> list[int]:
 
 def of_one(block: Any, kernel: Any, parameters: Parameters) -> Any:
     """Return kernel(block, parameters), on the card, by the kernel's launch; None where it has none for this block."""
-    with card(block.X.device.id) as here:
+    with card(block.X.array.device.id) as here:
         block = _contiguous(block)
-        sums = kernel.launch(DeviceRows((block,), here), (block,), parameters.host)
+        sums = asked(kernel, DeviceRows((block,), here), (block,), parameters.host)
         if isinstance(sums, Evaluation):
             sums = sums.totals()
             here.stream.synchronize()  # the parameters lie in memory of the host that is used anew from here on
@@ -140,5 +148,5 @@ def _contiguous(block: Any) -> Any:
     """Return a block whose columns beside X may be views of others' as one whose columns are its own."""
     from cupy import ascontiguousarray
 
-    weight = None if block.weight is None else ascontiguousarray(block.weight)
-    return replace(block, y=ascontiguousarray(block.y), weight=weight)
+    y, weight, offset, fold = (None if column is None else ascontiguousarray(column) for column in block.columns)
+    return replace(block, y=y, weight=weight, offset=offset, fold=fold)

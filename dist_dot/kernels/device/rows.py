@@ -28,7 +28,7 @@ KEPT = 8
 
 @dataclass(frozen=True)
 class Chunks:
-    """How the rows of all blocks are cut for a launch: the table (blocks, 6) of Piece, and the block of each chunk."""
+    """How the rows of all blocks are cut for a launch: the table (blocks, 7) of Piece, and the block of each chunk."""
 
     pieces: Any
     piece_of: Any
@@ -51,14 +51,15 @@ class DeviceRows:
     """The rows of some blocks on one card. Every method is called with the card entered."""
 
     def __init__(self, blocks: Sequence[Any], card: Card) -> None:
-        X, y = blocks[0].X, blocks[0].y
+        X, y = blocks[0].X.array, blocks[0].y
         self.card = card
+        self.offset = blocks[0].offset is not None
         self.p = int(X.shape[1])
         self.dtype = np.dtype(X.dtype.name)
         self.y_width = int(y.shape[1]) if y.ndim == 2 else 1
         self.lengths = [len(block) for block in blocks]
         addresses = [
-            (b.X.data.ptr, b.y.data.ptr, 0 if b.weight is None else b.weight.data.ptr, 0, rows)
+            (b.X.array.data.ptr, b.y.data.ptr, _address(b.weight), _address(b.fold), 0, rows)
             for b, rows in zip(blocks, self.lengths, strict=True)
         ]
         self._table = np.array(addresses, np.int64)
@@ -87,7 +88,7 @@ class DeviceRows:
 
         A point is `outputs` columns that follow each other; its sums are the loss, then of each column X.T r and sum r.
         With several targets a column has the target of its number in the point. With `folds` (k / outputs) a point
-        leaves out the rows of its fold, the last column of y. Without `y` it is 0. Reads X once for every 8 columns, or
+        leaves out the rows of its fold. Without `y` it is 0. Reads X once for every 8 columns, or
         fewer where rows are wide.
         """
         k = len(columns)
@@ -100,7 +101,7 @@ class DeviceRows:
 
     def _evaluation(self, loss: Loss, k: int, outputs: int, folds: tuple[int, ...], y: bool) -> Evaluation:
         step = self._most_columns if loss.outputs == 1 else outputs
-        targets = np.arange(k) % outputs if loss.outputs == 1 and not folds else np.zeros(k, int)
+        targets = np.arange(k) % outputs if loss.outputs == 1 else np.zeros(k, int)
         left_out = np.repeat(np.array(folds), outputs) if folds else None
         aligned = not np.any(self._table[:, 0] % 16)
         passes = []
@@ -144,7 +145,7 @@ class DeviceRows:
         if not y:
             table[:, 1] = 0
         if curvature is not None:
-            table[:, 3] = [array.data.ptr for array in curvature]
+            table[:, 4] = [array.data.ptr for array in curvature]
         piece_of = np.repeat(np.arange(len(chunks)), chunks).astype(np.int32)
         made = Chunks(self.card.upload(table), self.card.upload(piece_of), int(first[-1]), chunk_rows)
         if curvature is None:
@@ -280,7 +281,7 @@ class DeviceRows:
             rows = part.stop - part.start
             of_batch = -(-rows // batches)
             of_rows = (
-                block.X[part],
+                block.X.array[part],
                 block.y[part] if targets else NONE,
                 NONE if weight is None else weight[part],
                 NONE if mean is None else mean,
@@ -319,6 +320,11 @@ class DeviceRows:
             kernel((chunks.count,), (256,), arguments)
         found: list[int] = self.card.to_host(places).view(np.int64).tolist()
         return found
+
+
+def _address(column: Any) -> int:
+    """Return where a column of a block lies on the card, 0 for None."""
+    return 0 if column is None else int(column.data.ptr)
 
 
 def _lines(loss: Loss, z: Array) -> Array:

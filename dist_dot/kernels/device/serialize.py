@@ -1,7 +1,7 @@
 """Blocks of a GPU on their way to another worker, GPU to GPU where Dask's connections can do that (UCX).
 
 They then take the family "cuda" of Dask's serializers. Other connections (TCP) take "pickle": through the host, once,
-see `Block.__reduce__`. A block of the host is always pickled.
+see `dist_dot.rows.travel`. A block of the host is always pickled.
 """
 
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from distributed.protocol.cuda import cuda_deserialize, cuda_serialize
 
 from dist_dot.rows.block import Block, stays_on_device
+from dist_dot.rows.design import Dense
 
 
 @cuda_serialize.register(Block)
@@ -18,7 +19,7 @@ def serialize(block: Block) -> tuple[dict[str, Any], list[Any]]:
         raise NotImplementedError("its rows are on the host")
     headers: list[Any] = []
     frames: list[Any] = []
-    for array in (block.X, block.y, block.weight):
+    for array in (block.X.array, *block.columns):
         header, parts = (None, []) if array is None else cuda_serialize(array)
         headers.append(header)
         frames += parts
@@ -32,5 +33,5 @@ def deserialize(header: dict[str, Any], frames: list[Any]) -> Block:
 
     array, rest = cuda_deserialize.dispatch(cupy.ndarray), iter(frames)
     arrays: list[Any] = [None if each is None else array(each, [next(rest)]) for each in header["arrays"]]
-    X, y, weight = arrays
-    return stays_on_device(Block(X, y, weight, header["start"]))
+    X, y, weight, offset, fold = arrays
+    return stays_on_device(Block(Dense(X), y, weight, header["start"], offset, fold))

@@ -57,12 +57,12 @@ __global__ void __launch_bounds__(WARPS * 32, CTAS) by_block(PASS_ARGUMENTS) {
           nothing_comes(full + stage);
       }
       Columns<T> rows(beside + stage * 3 * 32, 32);
-      const T *y = (const T*)ahead.y, *weight = (const T*)ahead.weight;
+      const T *y = (const T*)ahead.y, *weight = (const T*)ahead.weight, *fold = (const T*)ahead.fold;
       if (row_of < m) {
         const i64 row = first + row_of;
         if (y) copy_one(rows.y, y + row * y_width + target_of);
         if (weight) copy_one(rows.weight, weight + row);
-        if (folds) copy_one(rows.fold, y + row * y_width + y_width - 1);
+        if (folds) copy_one(rows.fold, fold + row);
       }
       ahead_first += R;
       if (ahead_first >= ahead_rows) {

@@ -86,14 +86,14 @@ __global__ void __launch_bounds__(WARPS * 32, CTAS) by_warps(PASS_ARGUMENTS) {
           nothing_comes(barriers + stage);
       }
       Columns<T> rows(beside + stage * 3 * PLACES, PLACES);
-      const T *y = (const T*)ahead.y, *weight = (const T*)ahead.weight;
+      const T *y = (const T*)ahead.y, *weight = (const T*)ahead.weight, *fold = (const T*)ahead.fold;
 #pragma unroll
       for (int e = 0; e < E; ++e)
         if (row_of[e] < m) {
           const i64 row = first + row_of[e];
           if (y) copy_one(rows.y + e * 32, y + row * y_width + target_of[e]);
           if (weight) copy_one(rows.weight + e * 32, weight + row);
-          if (folds) copy_one(rows.fold + e * 32, y + row * y_width + y_width - 1);
+          if (folds) copy_one(rows.fold + e * 32, fold + row);
         }
       ahead_first += WARPS * ROWS;
       if (ahead_first >= ahead_rows) {

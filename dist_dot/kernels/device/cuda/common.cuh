@@ -27,8 +27,8 @@ typedef unsigned int u32;
 typedef long long i64;
 
 struct Piece {
-  u64 X, y, weight, curvature;  // addresses; 0 for no weights, no y (which is then 0), and no curvature to write
-  i64 rows, chunk;              // its rows, and the number of its first chunk
+  u64 X, y, weight, fold, curvature;  // addresses; 0 for no weights or folds, no y (which is then 0), no curvature to write
+  i64 rows, chunk;                    // its rows, and the number of its first chunk
 };
 
 enum Loss { SQUARED, LOGISTIC, POISSON, GAMMA, HUBER, SOFTMAX, OWN };

@@ -1,0 +1,42 @@
+"""What holds arrays, on its way to another process or to disk and back."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dist_dot.rows import settle
+from dist_dot.rows.arrays import aligned, to_host
+from dist_dot.typing import Array
+
+
+class Travels:
+    """A class whose fields are pickled with their arrays, whoever pickles them and with whatever protocol.
+
+    Buffers that come off the network may be unaligned (1 block in 12 was): NumPy then takes other code paths, slower
+    and with other bits. So arrays are aligned when they arrive. Those of a GPU come through the host, and go to the GPU
+    of the process that they come to. Raises DeviceError where there is none.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: _packed(value) for name, value in self.__dict__.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({name: _unpacked(value) for name, value in state.items()})
+
+
+@dataclass(frozen=True)
+class _OfDevice:
+    """An array of a GPU, as it travels."""
+
+    on_host: Array
+
+
+def _packed(value: Any) -> Any:
+    return _OfDevice(to_host(value)) if settle.on_device(value) else value
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, _OfDevice):
+        return settle.to_device(value.on_host, value.on_host.dtype.name)
+    return aligned(value) if isinstance(value, np.ndarray) else value
