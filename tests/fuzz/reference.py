@@ -99,6 +99,8 @@ class Reference:
         """Return what a relative change of 1 in each number may do to both gradients, to first order."""
         r, c, value = self.per_row(Z)
         size = np.abs(self.A) @ np.abs(W) + np.abs(b)
+        if self.family != "softmax":  # a change of z that is not small meets the largest curvature on its way
+            c = np.maximum(c, np.maximum(*(self.per_row(Z + sign * self.gamma * size)[1] for sign in (-1, 1))))
         moved = c * size + value
         if self.family == "softmax":
             moved += value * ((value * size).sum(axis=1, keepdims=True) - value * size)
@@ -170,6 +172,17 @@ class Reference:
         unit = 1 / self.d.ravel()
         H = (unit[:, None] * (H + np.diag(penalty.ravel())) * unit).astype(float)
         return np.linalg.eigh(H)
+
+    def decrement(self, point: Point) -> float:
+        """Return sqrt(g.T H^-1 g), the norm in Newton's coordinates, beside that at the best constant."""
+        sizes, V = self.hessian(point)
+        kept = sizes > 1e-14 * sizes[-1]
+        Z = np.broadcast_to(self.constant, (self.n, self.k))
+        null = self.gradient(Z, np.zeros((self.p, self.k), L))[0], self.gradient(self.z(point), point.W.astype(L))[0]
+        first, here = (
+            np.linalg.norm(V[:, kept].T @ (g / self.d).ravel().astype(float) / np.sqrt(sizes[kept])) for g in null
+        )
+        return float(here / first) if first else np.inf
 
     def clear_gradient(self, point: Point, clear: float) -> float:
         """Return the norm of the scaled gradient where the Hessian has more than this part of its largest value."""
