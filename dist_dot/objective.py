@@ -311,8 +311,8 @@ class Objective:
 
         That z is the same without an intercept, and 0 where y is at an end of its domain throughout. The gradient is in
         the units of those near the minimum, whatever the unit of y and wherever a run starts. Two rounds: one reads y
-        alone, and is not made again after `check`; the other reads X once. Raises InputError if the weights sum
-        to zero.
+        alone, and is not made again after `check`; the other reads X once. Raises InputError if the weights
+        sum to zero.
         """
         weight = float(self._target_sums[0])
         gradient, first, raw, of_targets = self._reference_sums

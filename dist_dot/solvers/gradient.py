@@ -110,13 +110,13 @@ class GradientDescent:
             function = answered_from(summary, rows)
         scale, mean = coordinates(self.preconditioner, function, parameters)
         if self.learning_rate == "auto":
-            curved = bounded(function, AUTO_RATE)
+            known = bounded(function, AUTO_RATE)
 
             def product(direction: Array) -> Array:
                 raw = to_parameters(direction, scale, mean)
-                if curved.loss.curvature is None:
-                    return to_scaled_gradient(curved.hessian_product(parameters, raw), scale, mean)
-                return to_scaled_gradient(curved.curvature_bound_product(raw), scale, mean)
+                if known.loss.curvature is None:
+                    return to_scaled_gradient(known.hessian_product(parameters, raw), scale, mean)
+                return to_scaled_gradient(known.curvature_bound_product(raw), scale, mean)
 
             curvature = largest_curvature(product, function.n_parameters)
         else:

@@ -51,15 +51,16 @@ class LBFGS:
         "diagonal": the columns are centred (with an intercept) and scaled to curvature 1, as algebra on W: X is not
         touched, and F, its penalty and its minimum stay what they are. "row_space": the columns are centred and not
         scaled, so that W from 0 stays in the space of the rows: the smallest W where columns depend on each other.
-        None: the coordinates of W themselves, for every F.
+        None: the coordinates of W themselves. This alone works for every F.
 
     Where columns without a penalty are combinations of others, many w have the same predictions; from a start at 0 it
     finds the one that is smallest in the coordinates that it moves in.
 
     Cost: three rounds to start, two of which the stop needs anyway, and one more with a preconditioner where columns
     are far from 0; then one per step, and one more for each four steps of a line search that the first does not end.
-    Raises SolverError for a memory below 1.
-    F need not be convex: it ends where the gradient is 0, which may be one of several minima.
+
+    F need not be convex: the run ends where the gradient is 0, which may be one of several minima. Raises SolverError
+    for a memory below 1, and for a preconditioner and an F whose columns cannot be measured.
     """
 
     memory: int = 10

@@ -25,7 +25,9 @@ from dist_dot.typing import Array
 
 @dataclass(frozen=True)
 class Together:
-    """A program (see `dist_dot.rounds.blocks`): loops of one loss, each on all rows, or on all but those of its fold.
+    """A program (see `dist_dot.rounds.blocks`): loops, each on all rows, or on all but those of its fold.
+
+    Those of linear problems have one loss. Each other problem has rounds of its own.
 
     With folds the last column of y is the number of each row's fold; a loop with fold -1 leaves none out. Every loop is
     the one of `minimise`, and takes the steps that it would take alone, to rounding; each runs in a thread, and a round
