@@ -19,6 +19,7 @@ from benchmarks.flights import WithFolds, maker, matrix
 from benchmarks.harness import environment, save
 from dist_dot import Fit, Objective, losses, solvers
 from dist_dot.jobs.features import BlockMaker
+from dist_dot.objective import Linear
 from dist_dot.rounds.blocks import Blocks, Report
 from dist_dot.rounds.layout import lay_out_rows
 from dist_dot.rows.block import Block, Cuts
@@ -62,7 +63,7 @@ class UntilSmall:
 
 def loop_for(alpha: float, solver: solvers.Solver[Any], tol: float, p: int) -> Loop:
     """Return a cold start."""
-    return Loop(losses.Logistic(), alpha, True, solver, tol, 1000, None, np.zeros(p + 1))
+    return Loop(Linear(losses.Logistic(), alpha), solver, tol, 1000, start=np.zeros(p + 1))
 
 
 def ours(blocks: Blocks, solver: Any) -> dict[str, Any]:
@@ -120,7 +121,8 @@ def together(client: Any, make: BlockMaker) -> dict[str, Any]:
     folds = WithFolds(LateFlights(make, make.cuts), FOLDS)
     blocks = folds.blocks(client)
     loops = [loop_for(float(alpha), solver, TOL, p) for alpha in ALPHAS for _ in range(FOLDS)]
-    program = CrossValidated(Together(tuple(loops), tuple(range(FOLDS)) * len(ALPHAS)))
+    members = Together(tuple(loops), tuple(range(FOLDS)) * len(ALPHAS))
+    program = CrossValidated(members, losses.Logistic())
     (_, scores), seconds = timed(lambda: blocks.run(program, lambda progress: False))
     rounds = blocks.rounds
     kept = int((folds.labels() != FOLDS - 1).sum())

@@ -1,6 +1,8 @@
 """The objective F, and what is known about it: each method call is one round, unless it says otherwise."""
 
+import hashlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +48,14 @@ class ColumnMoments:
 
 
 @dataclass(frozen=True)
+class Coefficients:
+    """What a linear fit finds: w (p,) and a number, 0 without an intercept; for k > 1 outputs w (p, k) and b (k,)."""
+
+    w: Array
+    intercept: float | Array
+
+
+@dataclass(frozen=True)
 class Objective:
     """The regularised sum of losses over the rows of `blocks`.
 
@@ -75,6 +85,16 @@ class Objective:
             raise InputError(f"alpha is {self.alpha!r}: the L2 strength is a finite number >= 0")
         if self.scale is not None and self.scale.shape != (self.n_features,):
             raise InputError(f"scale has shape {self.scale.shape}, expected ({self.n_features},), one for each column")
+
+    @property
+    def problem(self) -> "Linear":
+        """The problem without the rows. Standardised columns are in its `scale`."""
+        return Linear(self.loss, self.alpha, self.fit_intercept, self.scale)
+
+    @property
+    def convex(self) -> bool:
+        """True: so are the losses, and the penalty."""
+        return True
 
     @property
     def n_features(self) -> int:
@@ -142,7 +162,7 @@ class Objective:
         scaled.__dict__.update({name: self.__dict__[name] for name in known if name in self.__dict__})
         return scaled
 
-    def check_target(self) -> None:
+    def check(self) -> None:
         """Raise DataError if a y is outside of the loss's domain, InputError if the weights are all 0.
 
         One round that reads y alone; none for a loss that takes every y.
@@ -204,7 +224,7 @@ class Objective:
     def shows_columns(self, parameters: Array) -> bool:
         """Whether an expansion at a flat vector knows the columns of X, and they are not known yet.
 
-        At most the round of `check_target`.
+        At most the round of `check`.
 
         At W = 0 the curvature of a loss, where no y has a share in it, is the same for all rows: the Hessian is X.T X.
         Its sums have to be of float64 rows: those of others are products in float32. And the slopes must not be far
@@ -292,7 +312,7 @@ class Objective:
 
         That z is the same without an intercept and whatever the offsets are, and 0 where y is at an end of its domain
         throughout. The gradient is in the units of those near the minimum, whatever the unit of y and wherever a run
-        starts. Two rounds: one reads y alone, and is not made again after `check_target`; the other reads X once.
+        starts. Two rounds: one reads y alone, and is not made again after `check`; the other reads X once.
         Raises InputError if the weights sum to zero.
         """
         weight = float(self._target_sums[0])
@@ -321,14 +341,15 @@ class Objective:
         varies = deviations(moments.mean, moments.spread / moments.weight) > 0
         return mean, np.where(varies & np.isfinite(moments.spread), moments.spread, 0.0)
 
-    @property
     def curvature(self) -> float:
-        """The typical curvature of the loss in z: its supremum, or that of the best constant. A round of y, once."""
+        """Return the typical curvature of the loss in z: its supremum, or that of the best constant.
+
+        A round of y, once.
+        """
         return typical_curvature(self.loss, self._target_sums[1:] / self._target_sums[0])
 
-    @property
     def least_curvature(self) -> Array:
-        """The curvature in z (n_outputs,) that is rounding beside the typical one. No round beside `reference`."""
+        """Return the curvature in z (n_outputs,) that is rounding beside the typical. No round beside `reference`."""
         return float(np.finfo(np.float64).eps) * self._curvatures
 
     def rounding(self, parameters: Array) -> float:
@@ -364,7 +385,7 @@ class Objective:
         pull = self.penalty * np.abs(parameters)
         about, plain = (unit * (self._strip(each) + pull) for each in there + null)
         spread = (moments.spread if self.fit_intercept else raw) + eps * eps * raw
-        sizes = self.curvature * np.append(spread, [moments.weight] * int(self.fit_intercept))
+        sizes = self.curvature() * np.append(spread, [moments.weight] * int(self.fit_intercept))
         root = np.sqrt(np.repeat(sizes, k) + self.penalty)
         root = np.where(root > 0, root, 1.0)
         centred = gradient.reshape(-1, k).copy()
@@ -373,6 +394,24 @@ class Objective:
         scaled, bound, size = (np.linalg.norm(each / root) for each in (centred.ravel(), about, self._strip(null[0])))
         largest = np.abs(gradient).max(initial=0.0)
         return bool(scaled <= bound <= size and largest <= plain.max(initial=0.0))
+
+    def violation(self, parameters: Array, gradient: Array) -> Array:
+        """Return the gradient: F is smooth, and has its minimum where that is 0."""
+        return gradient
+
+    def result(self, parameters: Array) -> Coefficients:
+        """Return W and b of a flat vector as a Fit has them."""
+        W, b = self.split(parameters)
+        return Coefficients(W[:, 0], float(b[0])) if self.n_outputs == 1 else Coefficients(W, b)
+
+    def held_out_loss(self, parameters: Array) -> float:
+        """Return the mean loss of the rows held out. No round where F was evaluated there lately, else one.
+
+        Raises InputError for blocks of which no rows are held out.
+        """
+        if not isinstance(self.blocks, HeldOut):
+            raise InputError("no rows are held out of these blocks: give `minimise` early_stopping=EarlyStopping()")
+        return self.blocks.loss_at(self.loss, self.padded(parameters))
 
     def explained(self, parameters: Array) -> float:
         """Return D2 = 1 - deviance(model) / deviance(best constant): R2 for the squared loss. Three rounds.
@@ -494,6 +533,41 @@ class Objective:
             return padded[: self.n_parameters]
         rows = padded.reshape(self.n_outputs, -1)[:, : self.n_features + int(self.fit_intercept)]
         return rows.T.ravel()
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The linear problem: an `Objective` without its rows. The fields are those of `Objective`.
+
+    With `standardize` the penalty is that of standardised columns: see `Objective.standardized`, whose rounds `bind`
+    then makes.
+    """
+
+    loss: Loss
+    alpha: float = 0.0
+    fit_intercept: bool = True
+    scale: Array | None = None
+    standardize: bool = False
+
+    @property
+    def name(self) -> str:
+        """Such as "logistic loss"."""
+        return f"{self.loss.name} loss"
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """What a checkpoint must have been written for. Once bound, standardised columns are in the scale."""
+        return {
+            "loss": repr(self.loss),
+            "alpha": self.alpha,
+            "fit_intercept": self.fit_intercept,
+            "scale": None if self.scale is None else hashlib.sha256(self.scale.tobytes()).hexdigest(),
+        }
+
+    def bind(self, blocks: Blocks) -> Objective:
+        """Return F of these rows. No round, but with `standardize` those of `Objective.moments`."""
+        objective = Objective(blocks, self.loss, self.alpha, self.fit_intercept, self.scale)
+        return objective.standardized() if self.standardize else objective
 
 
 def typical_curvature(loss: Loss, mean_y: Array) -> float:

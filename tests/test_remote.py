@@ -225,6 +225,7 @@ def small_blocks(client) -> ClusterBlocks:
 
 
 def _long_loop(blocks):
+    from dist_dot.objective import Linear
     from dist_dot.training.loop import Loop
 
-    return Loop(losses.Squared(), 1.0, True, GradientDescent(), 0.0, 10**6, None, np.zeros(4))
+    return Loop(Linear(losses.Squared(), 1.0), GradientDescent(), 0.0, 10**6, start=np.zeros(4))

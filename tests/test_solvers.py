@@ -111,6 +111,7 @@ class Line1D:
         self.blocks = self
         self.cuts = self
         self.dtype = "float64"
+        self.convex = True
 
     def value_and_gradient(self, at):
         self.rounds += 1

@@ -22,6 +22,7 @@ from dist_dot import DataError, LogisticRegression, LogisticRegressionCV, Object
 from dist_dot.errors import InputError
 from dist_dot.kernels.folds import ALL, FEW, FoldScores, ValuesAndGradients
 from dist_dot.kernels.passes import ValueAndGradient
+from dist_dot.objective import Linear
 from dist_dot.rows.arrays import Parameters, to_host
 from dist_dot.solvers import LBFGS, GradientDescent, Newton
 from dist_dot.training import together
@@ -74,8 +75,8 @@ def test_each_fit_is_the_one_that_it_would_be_alone(solver, loss):
     alphas = np.logspace(-2, 2, 4)
     blocks = lay_out(X, y, s, fold=fold, block_rows=64)
     start = np.zeros(6 * loss.outputs)
-    members = tuple(Loop(loss, alpha, True, solver, 1e-9, 3000, None, start) for alpha in alphas for _ in range(3))
-    fits, scores = blocks.run(CrossValidated(Together(members, (0, 1, 2) * 4)), lambda progress: False)
+    members = tuple(Loop(Linear(loss, alpha), solver, 1e-9, 3000, start=start) for alpha in alphas for _ in range(3))
+    fits, scores = blocks.run(CrossValidated(Together(members, (0, 1, 2) * 4), loss), lambda progress: False)
     assert blocks.rounds < 0.5 * sum(fit.rounds for fit in fits) or solver.name == "newton"
     for number, fit in enumerate(fits):
         kept = fold != number % 3
@@ -177,7 +178,7 @@ def test_many_targets_of_many_alphas_share_the_rounds_too(rows):
 def test_what_goes_wrong_in_one_reaches_the_caller():
     X, y, _, fold = data(losses.Logistic())
     blocks = lay_out(X, y - 1.0, fold=fold)
-    loop = Loop(losses.Logistic(), 1.0, True, LBFGS(), 1e-6, 10, None, np.zeros(6))
+    loop = Loop(Linear(losses.Logistic(), 1.0), LBFGS(), 1e-6, 10, start=np.zeros(6))
     with pytest.raises(DataError, match="y is -1.0 in row 0"):
         blocks.run(Together((loop, loop), (0, 1)), lambda progress: False)
 

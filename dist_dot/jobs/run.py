@@ -17,7 +17,7 @@ from dist_dot.jobs.job import Job
 from dist_dot.jobs.model import Model, loss_of, to_json
 from dist_dot.jobs.sources import Part, Split, Table, open_table
 from dist_dot.losses import Loss, Softmax, Squared
-from dist_dot.objective import Objective
+from dist_dot.objective import Linear, Objective
 from dist_dot.rounds.blocks import Blocks, Recovery, log
 from dist_dot.rounds.layout import lay_out_rows
 from dist_dot.rows import settle
@@ -117,6 +117,8 @@ class Outcome:
 class Training:
     """The program of a job: the loop, and the score on the rows it was trained on."""
 
+    model: Linear
+    """What the loop fits."""
     loop: Loop
     solver: str
     """The choice of it, in words."""
@@ -125,8 +127,7 @@ class Training:
         """Train, and score what has not been stopped."""
         fit = replace(self.loop(blocks, report), solver=self.solver)
         stopped = fit.status is Status.STOPPED
-        objective = Objective(blocks, self.loop.loss, 0.0, self.loop.fit_intercept)
-        score = None if stopped else objective.explained(fit.parameters[: objective.n_parameters])
+        score = None if stopped else self.model.bind(blocks).explained(fit.parameters)
         return Outcome(fit, blocks.cuts, score)
 
 
@@ -152,23 +153,20 @@ def run_job(
     cuts = _cuts(plan, plan.train)
     _check_room(plan, cuts, client)
     blocks = _blocks(plan, plan.train, cuts, client)
-    objective = Objective(blocks, plan.loss, job.model.alpha, job.model.fit_intercept)
-    chosen = _solver(job, objective)
+    model = Linear(plan.loss, job.model.alpha, job.model.fit_intercept)
+    chosen = _solver(job, model.bind(blocks))
     loop = Loop(
-        objective.loss,
-        job.model.alpha,
-        job.model.fit_intercept,
+        model,
         chosen.solver,
         job.solver.tol,
         job.solver.max_iter,
         checkpoints,
-        None,
         early_stopping=None if job.solver.early_stopping is None else EarlyStopping(job.solver.early_stopping),
     )
     if client is None:
-        return finish(plan, blocks.run(Training(loop, str(chosen)), watch), None)
+        return finish(plan, blocks.run(Training(model, loop, str(chosen)), watch), None)
     blocks.patience = job.cluster.patience
-    run = blocks.start(Training(loop, str(chosen)), plan.label, plan)
+    run = blocks.start(Training(model, loop, str(chosen)), plan.label, plan)
     started(run.name)
     outcome, _ = run.follow(watch)
     return finish(plan, outcome, client)
@@ -249,7 +247,7 @@ def finish(plan: Plan, outcome: Outcome, client: Any) -> Report:
     if n_held:
         blocks = _blocks(plan, plan.held, _cuts(plan, plan.held), client)
         held = Objective(blocks, plan.loss, 0.0, plan.job.model.fit_intercept)
-        held_out = held.explained(fit.parameters[: held.n_parameters])
+        held_out = held.explained(fit.parameters)
     report = Report(
         status=fit.status,
         target=plan.job.data.target,

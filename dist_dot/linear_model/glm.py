@@ -55,7 +55,7 @@ class GeneralizedLinearRegressor(RegressorMixin, LinearModel):  # type: ignore[m
         X, y, sample_weight = self._checked(X, y, sample_weight)
         blocks = lay_out(X, y, sample_weight, device=self.device)
         objective = Objective(blocks, self._loss, float(self.alpha), self.fit_intercept)
-        objective.check_target()
+        objective.check()
         # The mean of y is a better start than 1, the mean at z = 0, where y is large or small.
         weight, start = objective.null_model()
         objective = replace(objective, alpha=objective.alpha * weight)
@@ -75,7 +75,7 @@ class GeneralizedLinearRegressor(RegressorMixin, LinearModel):  # type: ignore[m
         Three rounds; a Dask collection is not gathered.
         """
         objective, parameters = self._objective(X, y, sample_weight, self._loss)
-        objective.check_target()
+        objective.check()
         return objective.explained(parameters)
 
     def to_sklearn(self) -> Any:

@@ -12,11 +12,12 @@ from dist_dot.kernels.folds import ALL
 from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
 from dist_dot.linear_model.logistic import LogisticRegression
 from dist_dot.linear_model.ridge_cv import fold_labels
+from dist_dot.objective import Linear
 from dist_dot.rounds.layout import float_dtype, lay_out
 from dist_dot.rows.inputs import computed
 from dist_dot.solvers import LBFGS, Solver
 from dist_dot.solvers.choice import AUTO, MEMORY, named
-from dist_dot.training.fit import Callback, Fit, Progress, Status
+from dist_dot.training.fit import Callback, Progress, Status
 from dist_dot.training.loop import Loop
 from dist_dot.training.together import CrossValidated, Together
 from dist_dot.typing import Array
@@ -100,11 +101,11 @@ class LogisticRegressionCV(LogisticRegression):
         members = tuple(self._loop(C, zero) for C in self.Cs_ for _ in range(count))
         together = Together(members, tuple(range(count)) * self.Cs_.size)
         weights = None if of_class is None else tuple(of_class.tolist())
-        fits, sums = blocks.run(CrossValidated(together, weights), self._report)
+        fits, sums = blocks.run(CrossValidated(together, self._loss, weights), self._report)
         self.scores_ = self._scores(sums).reshape(self.Cs_.size, count)
         best = int(np.argmax(self.scores_.mean(axis=1)))
         self.C_ = float(self.Cs_[best])
-        start = np.mean([self._flat(fit) for fit in fits[best * count :][:count]], axis=0)
+        start = np.mean([fit.parameters for fit in fits[best * count :][:count]], axis=0)
         fits += blocks.run(Together((self._loop(self.C_, start),), (ALL,)), self._report)
         short = sum(fit.status in (Status.MAX_ITER, Status.STALLED, Status.DIVERGED) for fit in fits)
         if short:
@@ -116,21 +117,8 @@ class LogisticRegressionCV(LogisticRegression):
 
     def _loop(self, C: float, start: Array) -> Loop:
         solver = LBFGS(MEMORY) if self.solver == AUTO else named(self.solver)
-        return Loop(
-            self._loss,
-            1.0 / C,
-            self.fit_intercept,
-            solver,
-            self.tol,
-            self.max_iter,
-            None,
-            start,
-            standardize=self.standardize,
-        )
-
-    def _flat(self, fit: Fit) -> Array:
-        """Return W row by row, and b unless there is none."""
-        return np.append(fit.w, fit.intercept if self.fit_intercept else [])
+        problem = Linear(self._loss, 1.0 / C, self.fit_intercept, standardize=self.standardize)
+        return Loop(problem, solver, self.tol, self.max_iter, start=start)
 
     def _report(self, progress: Progress) -> bool:
         return any([bool(callback(progress)) for callback in self.callbacks])

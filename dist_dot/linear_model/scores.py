@@ -19,7 +19,7 @@ def accuracy(objective: Objective, parameters: Array) -> float:
 
 def mean_loss(objective: Objective, parameters: Array) -> float:
     """Return the mean loss over the rows, by weight: the log loss of a classifier. Three rounds, two of y alone."""
-    objective.check_target()
+    objective.check()
     weight, _ = objective.null_model()
     return objective.value_and_gradient(parameters)[0] / weight
 
@@ -46,7 +46,7 @@ def area_under_curve(objective: Objective, parameters: Array) -> float:
 
     Raises InputError unless both classes have rows.
     """
-    objective.check_target()
+    objective.check()
     edges = np.sinh(np.linspace(-15.0, 15.0, EDGES))
     for refinement in range(REFINEMENTS + 1):
         both = objective.blocks.reduce(RankCounts(), np.append(objective.padded(parameters), edges))

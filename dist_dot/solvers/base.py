@@ -2,7 +2,7 @@
 
 from typing import Protocol, TypeVar
 
-from dist_dot.objective import Objective
+from dist_dot.problem import Function
 from dist_dot.reference import Reference
 from dist_dot.typing import Array
 
@@ -12,7 +12,7 @@ class State(Protocol):
 
     @property
     def parameters(self) -> Array:
-        """The flat vector [w, b] at which F was evaluated last."""
+        """The flat vector at which F was evaluated last."""
 
     @property
     def value(self) -> float:
@@ -27,7 +27,7 @@ S = TypeVar("S", bound=State)
 
 
 class Solver(Protocol[S]):
-    """Frozen options, and two pure functions of the objective and the state."""
+    """Frozen options, and pure functions of F and the state."""
 
     @property
     def name(self) -> str:
@@ -37,14 +37,17 @@ class Solver(Protocol[S]):
     def state(self) -> type[S]:
         """The class of its states, to read one back from a checkpoint."""
 
-    def init(self, objective: Objective, parameters: Array) -> S:
+    def require(self, function: Function) -> None:
+        """Raise SolverError for an F that lacks what the solver needs: see `dist_dot.solvers.needs`. No round."""
+
+    def init(self, function: Function, parameters: Array) -> S:
         """Evaluate F at the starting point, and whatever the solver needs to know before its first step."""
 
     def norm(self, state: S, gradient: Array) -> float:
         """Return the Euclidean norm of a gradient of F in the coordinates that the solver moves in."""
 
-    def reference(self, objective: Objective, state: S) -> Reference:
-        """Return `objective.reference()`, without a round where the state holds the sums that it is made of."""
+    def reference(self, function: Function, state: S) -> Reference:
+        """Return `function.reference()`, without a round where the state holds the sums that it is made of."""
 
-    def step(self, objective: Objective, state: S) -> S:
+    def step(self, function: Function, state: S) -> S:
         """Move once. A solver that can come no closer to the minimum returns the state it was given, itself."""

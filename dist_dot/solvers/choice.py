@@ -5,11 +5,12 @@ from typing import Any
 
 from dist_dot.errors import SolverError, suggestion
 from dist_dot.losses import Squared
-from dist_dot.objective import Objective
+from dist_dot.problem import Function
 from dist_dot.solvers.base import Solver
 from dist_dot.solvers.exact import Exact, by_rows
 from dist_dot.solvers.gradient import GradientDescent
 from dist_dot.solvers.lbfgs import LBFGS
+from dist_dot.solvers.needs import LinearRows
 from dist_dot.solvers.newton import LARGEST, Newton
 
 AUTO = "auto"
@@ -56,16 +57,20 @@ def named(solver: str | Solver[Any]) -> Solver[Any]:
     return known
 
 
-def choose(solver: str | Solver[Any], objective: Objective, shared: bool = False) -> Choice:
+def choose(solver: str | Solver[Any], objective: Function, shared: bool = False) -> Choice:
     """Return the solver that a word stands for; a solver stands for itself. No round.
 
     "auto" is Exact for the squared loss of up to 2,000 columns, and of more where few rows can be gathered (see
     `Exact`); where many rows are fewer than columns all the same, it is L-BFGS in the space of the rows. Else it is
     Newton where its few Hessians cost no more than the many passes of L-BFGS, or no more than a second; else L-BFGS.
-    Where several fits share the reads of X, Newton is left out. Raises SolverError for an unknown word.
+    Where several fits share the reads of X, Newton is left out. For another F than that of a linear model it is L-BFGS
+    without a preconditioner. Raises SolverError for an unknown word.
     """
     if solver != AUTO:
         return Choice(named(solver), "as given")
+    if not isinstance(objective, LinearRows):
+        why = f"{objective.n_parameters:,} parameters of {objective.problem.name}: it takes F and its gradient alone"
+        return Choice(LBFGS(MEMORY, None), why)
     cuts, k = objective.blocks.cuts, objective.n_outputs
     sizes = f"n = {cuts.n_samples:,}, p = {cuts.n_features:,}, k = {k}"
     if objective.loss == Squared() and (cuts.n_features <= WIDEST or by_rows(cuts)):

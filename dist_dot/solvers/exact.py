@@ -9,11 +9,12 @@ from dist_dot.errors import SolverError
 from dist_dot.kernels.extended import ResidualProducts, add, two_product
 from dist_dot.kernels.gathered import Rows
 from dist_dot.kernels.moments import CentredMoments, CentredTriangle
-from dist_dot.objective import Objective
+from dist_dot.problem import Function
 from dist_dot.reference import Reference
 from dist_dot.rows.block import Cuts
 from dist_dot.solvers.factor import CONDITION, Factor
-from dist_dot.solvers.least_squares import Quadratic, Summary, reference_of, require_squared
+from dist_dot.solvers.least_squares import Quadratic, Summary, reference_of
+from dist_dot.solvers.needs import LinearRows, least_squares
 from dist_dot.solvers.row_space import Gathered, RowSpace, few_rows
 from dist_dot.solvers.scaling import to_scaled_gradient
 from dist_dot.typing import Array
@@ -103,9 +104,13 @@ class Exact:
         if self.method not in ("gram", "qr", "rows", "auto"):
             raise SolverError(f"method is {self.method!r}: give 'gram', 'qr', 'rows' or 'auto'")
 
-    def init(self, objective: Objective, parameters: Array) -> ExactState:
+    def require(self, function: Function) -> None:
+        """Raise SolverError for another F than the squared loss of a linear model."""
+        least_squares(function, self.name)
+
+    def init(self, function: Function, parameters: Array) -> ExactState:
         """Sum up the rows, or gather them. One round; two where "auto" turns to "qr"."""
-        require_squared(objective, self.name)
+        objective = least_squares(function, self.name)
         penalty, note = _penalty(objective), ""
         better = by_rows(objective.blocks.cuts) and _even(penalty)
         if self.method == "rows" or (self.method == "auto" and better):
@@ -142,8 +147,9 @@ class Exact:
         """Return the Euclidean norm of a gradient of F in centred columns of norm 1."""
         return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
 
-    def reference(self, objective: Objective, state: ExactState) -> Reference:
+    def reference(self, function: Function, state: ExactState) -> Reference:
         """Return what a gradient is small beside. No round."""
+        objective = least_squares(function, self.name)
         if state.method != "rows":
             return state.summary.reference(objective)
         rows = replace(state.gathered, fit_intercept=True).rows()  # about the means, whether b is fitted or not
@@ -151,10 +157,11 @@ class Exact:
         spread = np.append(np.sum(rows.X**2, axis=0), np.sum(rows.Y**2, axis=0))
         return reference_of(objective, rows.weight, mean, spread, rows.X.T @ rows.Y)
 
-    def step(self, objective: Objective, state: ExactState) -> ExactState:
+    def step(self, function: Function, state: ExactState) -> ExactState:
         """Solve. No round for gram and rows; one for each refinement of qr. A solved state is returned as it is."""
         if state.solved:
             return state
+        objective = least_squares(function, self.name)
         if state.method == "rows":
             return _from_rows(objective, state)
         rows, factor = state.summary.quadratic(), state.summary.factor(_penalty(objective))
@@ -183,7 +190,7 @@ def _even(penalty: Array) -> bool:
     return bool(penalty.all() or not penalty.any())
 
 
-def _gathered(objective: Objective, parameters: Array) -> ExactState:
+def _gathered(objective: LinearRows, parameters: Array) -> ExactState:
     """Return the state at the start, with all the rows. One round."""
     cuts = objective.blocks.cuts
     if not few_rows(cuts) or not _even(_penalty(objective)):
@@ -213,7 +220,7 @@ def _gathered(objective: Objective, parameters: Array) -> ExactState:
     )
 
 
-def _from_rows(objective: Objective, state: ExactState) -> ExactState:
+def _from_rows(objective: LinearRows, state: ExactState) -> ExactState:
     """Solve on the n x n side. No round."""
     rows, penalty = state.gathered.rows(), _penalty(objective)
     w, factor = rows.minimum(penalty)
@@ -233,7 +240,7 @@ def _from_rows(objective: Objective, state: ExactState) -> ExactState:
     )
 
 
-def _summarise(objective: Objective, method: str) -> Summary:
+def _summarise(objective: LinearRows, method: str) -> Summary:
     """Sum up all rows. One round."""
     triangular = method == "qr"
     flat = objective.blocks.reduce(CentredTriangle() if triangular else CentredMoments(), np.zeros(0))
@@ -241,13 +248,13 @@ def _summarise(objective: Objective, method: str) -> Summary:
     return Summary(flat, triangular, cuts.n_samples, cuts.n_targets, objective.fit_intercept)
 
 
-def _penalty(objective: Objective) -> Array:
+def _penalty(objective: LinearRows) -> Array:
     """Return the penalty of each column (p,): that of one target is that of all."""
     k = objective.n_targets
     return objective.penalty[: objective.n_features * k : k]
 
 
-def _at(objective: Objective, rows: Quadratic | RowSpace, parameters: Array) -> tuple[float, Array]:
+def _at(objective: LinearRows, rows: Quadratic | RowSpace, parameters: Array) -> tuple[float, Array]:
     """Return F and its gradient at the flat vector. No round."""
     w, b = objective.split(parameters)
     pull = objective.penalty * parameters
@@ -255,7 +262,7 @@ def _at(objective: Objective, rows: Quadratic | RowSpace, parameters: Array) -> 
     return rows.value(w, b) + 0.5 * float(pull @ parameters), gradient + pull
 
 
-def _refined(objective: Objective, rows: Quadratic, factor: Factor, parameters: Array) -> tuple[Array, float, Array]:
+def _refined(objective: LinearRows, rows: Quadratic, factor: Factor, parameters: Array) -> tuple[Array, float, Array]:
     """Return a better point, F and its gradient there. One round for each point that is looked at."""
     value, gradient = _precisely(objective, parameters)
     correction = _correction(objective, rows, factor, gradient)
@@ -274,7 +281,7 @@ def _refined(objective: Objective, rows: Quadratic, factor: Factor, parameters: 
     return parameters, value, gradient
 
 
-def _precisely(objective: Objective, parameters: Array) -> tuple[float, Array]:
+def _precisely(objective: LinearRows, parameters: Array) -> tuple[float, Array]:
     """Return F and its gradient, summed in twice the precision. One round."""
     w, b = objective.split(parameters)
     sums = objective.blocks.reduce(ResidualProducts(), np.concatenate([w.ravel(), b])).reshape(2, -1)
@@ -284,7 +291,7 @@ def _precisely(objective: Objective, parameters: Array) -> tuple[float, Array]:
     return value, high + low
 
 
-def _correction(objective: Objective, rows: Quadratic, factor: Factor, gradient: Array) -> Array:
+def _correction(objective: LinearRows, rows: Quadratic, factor: Factor, gradient: Array) -> Array:
     """Return the step to the minimum from where F has this gradient."""
     in_w, in_b = objective.split(gradient)
     w = -factor.solve(in_w - rows.mean[:, None] * in_b)

@@ -7,15 +7,18 @@ import numpy as np
 
 from dist_dot.errors import SolverError
 from dist_dot.kernels.moments import CentredMoments
-from dist_dot.objective import Objective
+from dist_dot.problem import Function
 from dist_dot.reference import Reference
 from dist_dot.solvers.curvature import largest_curvature
-from dist_dot.solvers.least_squares import answered_from, require_squared
-from dist_dot.solvers.scaling import column_scaling, identity, to_parameters, to_scaled, to_scaled_gradient
+from dist_dot.solvers.least_squares import answered_from
+from dist_dot.solvers.needs import bounded, columns, least_squares
+from dist_dot.solvers.scaling import coordinates, to_parameters, to_scaled, to_scaled_gradient
 from dist_dot.typing import Array
 
 # After a step that descended as far as it must, where no bound of the curvature is known.
 SHRINK = 0.98
+# What errors call two of the options.
+REUSE, AUTO_RATE = "reuse='gram'", "learning_rate='auto'"
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class GradientDescent:
     Cost: three rounds to start, two of which the stop needs anyway, and one more with a preconditioner where columns
     are far from 0; some ten for an automatic rate; then one per step, at two points where steps with momentum are
     backtracked. With reuse="gram" one round in all. Raises SolverError for a learning rate that is not positive, and
-    for reuse="gram" with another loss than the squared one.
+    for reuse="gram" with another loss than the squared one. With a number as the learning rate, and without a
+    preconditioner, it minimises every F, also one that is not convex.
     """
 
     learning_rate: float | Literal["auto"] = "auto"
@@ -88,26 +92,36 @@ class GradientDescent:
         if self.reuse not in ("none", "gram"):
             raise SolverError(f"reuse is {self.reuse!r}: give 'none' or 'gram'")
 
-    def init(self, objective: Objective, parameters: Array) -> GradientState:
+    def require(self, function: Function) -> None:
+        """Raise SolverError for an F that lacks what the preconditioner, the rate or `reuse` needs."""
+        if self.reuse == "gram":
+            least_squares(function, REUSE)
+        if self.preconditioner is not None:
+            columns(function, self.preconditioner)
+        if self.learning_rate == "auto":
+            bounded(function, AUTO_RATE)
+
+    def init(self, function: Function, parameters: Array) -> GradientState:
         """Evaluate F at the start, measure the columns and the largest curvature."""
         summary = np.empty(0)
         if self.reuse == "gram":
-            require_squared(objective, "reuse='gram'")
-            summary = objective.blocks.reduce(CentredMoments(), np.zeros(0))
-            objective = answered_from(summary, objective)
-        scale, mean = (column_scaling if self.preconditioner == "diagonal" else identity)(objective, parameters)
+            rows = least_squares(function, REUSE)
+            summary = rows.blocks.reduce(CentredMoments(), np.zeros(0))
+            function = answered_from(summary, rows)
+        scale, mean = coordinates(self.preconditioner, function, parameters)
         if self.learning_rate == "auto":
+            known = bounded(function, AUTO_RATE)
 
             def product(direction: Array) -> Array:
                 raw = to_parameters(direction, scale, mean)
-                if objective.loss.curvature is None:
-                    return to_scaled_gradient(objective.hessian_product(parameters, raw), scale, mean)
-                return to_scaled_gradient(objective.curvature_bound_product(raw), scale, mean)
+                if known.loss.curvature is None:
+                    return to_scaled_gradient(known.hessian_product(parameters, raw), scale, mean)
+                return to_scaled_gradient(known.curvature_bound_product(raw), scale, mean)
 
-            curvature = largest_curvature(product, objective.n_parameters)
+            curvature = largest_curvature(product, function.n_parameters)
         else:
             curvature = 1.0 / self.learning_rate
-        value, gradient = objective.first_value_and_gradient(parameters)
+        value, gradient = function.first_value_and_gradient(parameters)
         v = to_scaled(parameters, scale, mean)
         return GradientState(parameters, value, gradient, v, v, 1.0, curvature, scale, mean, summary)
 
@@ -115,32 +129,30 @@ class GradientDescent:
         """Return the Euclidean norm of a gradient of F in the scaled coordinates."""
         return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
 
-    def reference(self, objective: Objective, state: GradientState) -> Reference:
+    def reference(self, function: Function, state: GradientState) -> Reference:
         """Return what a gradient is small beside. Two rounds that a preconditioner has made; none with "gram"."""
-        return (answered_from(state.summary, objective) if state.summary.size else objective).reference()
+        return self._answering(function, state).reference()
 
-    def step(self, objective: Objective, state: GradientState) -> GradientState:
+    def step(self, function: Function, state: GradientState) -> GradientState:
         """Move once. One round, which reads X once; none with reuse="gram"."""
         g = to_scaled_gradient(state.gradient, state.scale, state.mean)
         x = state.v - g / state.curvature
         if self.momentum is None:
-            return self._evaluate(objective, state, g, x, x, 1.0)
+            return self._evaluate(function, state, g, x, x, 1.0)
         if g @ (x - state.x) > 0:  # uphill: start anew from here, with a plain step
-            return self._evaluate(objective, state, g, x, x, 1.0)
+            return self._evaluate(function, state, g, x, x, 1.0)
         t = (1.0 + np.sqrt(1.0 + 4.0 * state.t * state.t)) / 2.0
         v = x + (state.t - 1.0) / t * (x - state.x)
-        return self._evaluate(objective, state, g, x, v, float(t))
+        return self._evaluate(function, state, g, x, v, float(t))
 
     def _evaluate(
-        self, objective: Objective, state: GradientState, g: Array, x: Array, v: Array, t: float
+        self, function: Function, state: GradientState, g: Array, x: Array, v: Array, t: float
     ) -> GradientState:
-        if self.learning_rate == "auto" and objective.loss.curvature is None:
-            return _backtracked(objective, state, g, x, v, t)
+        if self.learning_rate == "auto" and bounded(function, AUTO_RATE).loss.curvature is None:
+            return _backtracked(function, state, g, x, v, t)
         parameters = to_parameters(v, state.scale, state.mean)
-        if state.summary.size:
-            objective = answered_from(state.summary, objective)
-        value, gradient = objective.value_and_gradient(parameters)
-        rounding = _rounding(objective, state, value)
+        value, gradient = self._answering(function, state).value_and_gradient(parameters)
+        rounding = _rounding(function, state, value)
         if self.learning_rate == "auto" and np.array_equal(v, x):
             # A plain step: the descent lemma holds for every step 1 / L if L bounds the curvature.
             promised = g @ g / (2.0 * state.curvature)
@@ -150,17 +162,21 @@ class GradientDescent:
             x, t = v, 1.0  # uphill after all: a plain step is next, and with it the check above
         return replace(state, parameters=parameters, value=value, gradient=gradient, v=v, x=x, t=t)
 
+    def _answering(self, function: Function, state: GradientState) -> Function:
+        """Return the F that is evaluated: from the sums of all rows where they are known."""
+        return answered_from(state.summary, least_squares(function, REUSE)) if state.summary.size else function
+
 
 @np.errstate(invalid="ignore", over="ignore")  # where F is not finite, its gradient is not
-def _backtracked(objective: Objective, state: GradientState, g: Array, x: Array, v: Array, t: float) -> GradientState:
+def _backtracked(function: Function, state: GradientState, g: Array, x: Array, v: Array, t: float) -> GradientState:
     """Move to v if the plain step to x has descended as far as it must; else stay, with twice the curvature."""
     parameters = np.array([to_parameters(point, state.scale, state.mean) for point in (v, x)])
     if np.array_equal(v, x):
-        value, gradient = objective.value_and_gradient(parameters[0])
+        value, gradient = function.value_and_gradient(parameters[0])
         values, gradients = np.array([value, value]), np.array([gradient, gradient])
     else:
-        values, gradients = objective.values_and_gradients(parameters)
-    promised, rounding = g @ g / (2.0 * state.curvature), _rounding(objective, state, values[1])
+        values, gradients = function.values_and_gradients(parameters)
+    promised, rounding = g @ g / (2.0 * state.curvature), _rounding(function, state, values[1])
     descended = values[1] <= state.value - promised + rounding
     if promised <= rounding:
         # Too little to see in the values; what the slopes show is whether the step went beyond the lowest point.
@@ -181,7 +197,7 @@ def _backtracked(objective: Objective, state: GradientState, g: Array, x: Array,
     )
 
 
-def _rounding(objective: Objective, state: GradientState, value: float) -> float:
+def _rounding(function: Function, state: GradientState, value: float) -> float:
     """Return what near the minimum the difference of two values may be by rounding alone, which must not count."""
-    eps = float(np.finfo(objective.blocks.cuts.dtype).eps)
+    eps = float(np.finfo(function.blocks.cuts.dtype).eps)
     return max(8.0 * eps, 1e-12) * (abs(value) + abs(state.value))

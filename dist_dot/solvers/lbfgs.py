@@ -6,23 +6,17 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from dist_dot.errors import SolverError
-from dist_dot.objective import Objective
+from dist_dot.problem import Function
 from dist_dot.reference import Reference
 from dist_dot.solvers.linesearch import Line, search
-from dist_dot.solvers.scaling import (
-    column_scaling,
-    identity,
-    row_space_scaling,
-    to_parameters,
-    to_scaled_gradient,
-)
+from dist_dot.solvers.needs import columns
+from dist_dot.solvers.scaling import PRECONDITIONERS, coordinates, to_parameters, to_scaled_gradient
 from dist_dot.typing import Array
 
 # The cosine of a step and its change of the gradient below which they say nothing of the curvature.
 FLAT = 1e-10
 # Steps in which neither F nor the gradient need become smaller, where F is rounding.
 PATIENCE = 10
-SCALINGS = {None: identity, "diagonal": column_scaling, "row_space": row_space_scaling}
 
 
 @dataclass(frozen=True)
@@ -57,14 +51,16 @@ class LBFGS:
         "diagonal": the columns are centred (with an intercept) and scaled to curvature 1, as algebra on W: X is not
         touched, and F, its penalty and its minimum stay what they are. "row_space": the columns are centred and not
         scaled, so that W from 0 stays in the space of the rows: the smallest W where columns depend on each other.
-        None: the coordinates of W themselves.
+        None: the coordinates of W themselves. This alone works for every F.
 
     Where columns without a penalty are combinations of others, many w have the same predictions; from a start at 0 it
     finds the one that is smallest in the coordinates that it moves in.
 
     Cost: three rounds to start, two of which the stop needs anyway, and one more with a preconditioner where columns
     are far from 0; then one per step, and one more for each four steps of a line search that the first does not end.
-    Raises SolverError for a memory below 1.
+
+    F need not be convex: the run ends where the gradient is 0, which may be one of several minima. Raises SolverError
+    for a memory below 1, and for a preconditioner and an F whose columns cannot be measured.
     """
 
     memory: int = 10
@@ -76,30 +72,35 @@ class LBFGS:
     def __post_init__(self) -> None:
         if self.memory < 1:
             raise SolverError(f"memory is {self.memory!r}: give a number of steps >= 1")
-        if self.preconditioner not in SCALINGS:
+        if self.preconditioner not in (None, *PRECONDITIONERS):
             raise SolverError(f"preconditioner is {self.preconditioner!r}: give None, 'diagonal' or 'row_space'")
 
-    def init(self, objective: Objective, parameters: Array) -> LBFGSState:
+    def require(self, function: Function) -> None:
+        """Raise SolverError for a preconditioner and an F whose columns cannot be measured."""
+        if self.preconditioner is not None:
+            columns(function, self.preconditioner)
+
+    def init(self, function: Function, parameters: Array) -> LBFGSState:
         """Evaluate F at the start, and measure the columns."""
-        scale, mean = SCALINGS[self.preconditioner](objective, parameters)
-        empty = np.zeros((self.memory, objective.n_parameters))
-        value, gradient = objective.first_value_and_gradient(parameters)
+        scale, mean = coordinates(self.preconditioner, function, parameters)
+        empty = np.zeros((self.memory, function.n_parameters))
+        value, gradient = function.first_value_and_gradient(parameters)
         return LBFGSState(parameters, value, gradient, empty, empty, 0, scale, mean, np.inf, 0)
 
     def norm(self, state: LBFGSState, gradient: Array) -> float:
         """Return the Euclidean norm of a gradient of F in the scaled coordinates."""
         return float(np.linalg.norm(to_scaled_gradient(gradient, state.scale, state.mean)))
 
-    def reference(self, objective: Objective, state: LBFGSState) -> Reference:
+    def reference(self, function: Function, state: LBFGSState) -> Reference:
         """Return what a gradient is small beside. Two rounds, which a preconditioner has made to start."""
-        return objective.reference()
+        return function.reference()
 
-    def step(self, objective: Objective, state: LBFGSState) -> LBFGSState:
+    def step(self, function: Function, state: LBFGSState) -> LBFGSState:
         """Move once. One round in the common case; the same state again where no step lowers F."""
         g = to_scaled_gradient(state.gradient, state.scale, state.mean)
         d = -inverse_product(state.steps[-state.count :], state.changes[-state.count :], g) if state.count else -g
         direction = to_parameters(d, state.scale, state.mean)
-        line = Line(objective, state.parameters, direction, state.value, float(d @ g))
+        line = Line(function, state.parameters, direction, state.value, float(d @ g))
         trial = line.one(1.0) if line.slope < 0 else None
         if trial is not None and not line.accepts(trial):
             trial = search(line, trial)

@@ -1,15 +1,15 @@
 """Least squares from its sufficient statistics, beside the loop: nothing in this file is a round."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dist_dot.errors import InputError, SolverError
+from dist_dot.errors import InputError
 from dist_dot.kernels.moments import columns, triangle
-from dist_dot.losses import Squared
 from dist_dot.objective import FAR, ColumnMoments, Objective
 from dist_dot.reference import Reference, Sizes
 from dist_dot.solvers.factor import Factor, factor_moments, factor_triangle
+from dist_dot.solvers.needs import LinearRows
 from dist_dot.typing import Array
 
 # The deviation of a column beside its mean that is all rounding: such a column is constant, and as good as not there.
@@ -116,7 +116,7 @@ class Summary:
         squares: Array = np.maximum(rows.yy - np.sum(halves**2, axis=0), 0.0)
         return squares
 
-    def reference(self, objective: Objective) -> Reference:
+    def reference(self, objective: LinearRows) -> Reference:
         """Return `objective.reference()`. No round."""
         p, mean = self.n_features, self._mean()
         about = self.flat[1 + mean.size :].reshape(mean.size, mean.size)
@@ -138,12 +138,6 @@ class Summary:
             varies = spread > self.flat[0] * (CONSTANT * mean) ** 2
             matrix = matrix * varies if self.triangular else matrix * varies * varies[:, None]
         return matrix
-
-
-def require_squared(objective: Objective, solver: str) -> None:
-    """Raise SolverError for a loss whose sum is no polynomial of the second degree."""
-    if objective.loss != Squared():
-        raise SolverError(f"{solver} needs the squared loss, this is {objective.loss.name}: use another solver")
 
 
 @dataclass(frozen=True)
@@ -182,13 +176,12 @@ class QuadraticObjective(Objective):
         spread = np.diag(rows.xx)
         return ColumnMoments(rows.weight, rows.mean, spread, spread * FAR**2 < rows.weight * rows.mean**2)
 
-    @property
     def curvature(self) -> float:
-        """The curvature of the squared loss."""
+        """Return the curvature of the squared loss."""
         return 1.0
 
 
-def reference_of(objective: Objective, weight: float, mean: Array, spread: Array, xy: Array) -> Reference:
+def reference_of(objective: LinearRows, weight: float, mean: Array, spread: Array, xy: Array) -> Reference:
     """Return `objective.reference()` of the squared loss from moments about the means. No round.
 
     weight is sum_i s_i, mean (p + k) and spread (p + k) are those of the columns of [X, y], xy (p, k) is of X and y:
@@ -206,8 +199,8 @@ def reference_of(objective: Objective, weight: float, mean: Array, spread: Array
     return Reference.of(objective.join(-xy, np.zeros(xy.shape[1])), sizes, objective.blocks.cuts)
 
 
-def answered_from(flat: Array, objective: Objective) -> QuadraticObjective:
+def answered_from(flat: Array, objective: LinearRows) -> QuadraticObjective:
     """Return the same F, answered from the second moments of all its rows."""
     summary = Summary(flat, False, objective.blocks.cuts.n_samples, objective.n_targets, objective.fit_intercept)
-    known = {field.name: getattr(objective, field.name) for field in fields(objective)}
-    return QuadraticObjective(**known, rows=summary.quadratic(), summary=summary)
+    of_f = objective.blocks, objective.loss, objective.alpha, objective.fit_intercept, objective.scale
+    return QuadraticObjective(*of_f, rows=summary.quadratic(), summary=summary)

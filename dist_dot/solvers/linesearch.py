@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dist_dot.objective import Objective
+from dist_dot.problem import Function
 from dist_dot.typing import Array
 
 # Of sufficient decrease, and of curvature, as for quasi-Newton methods in Nocedal and Wright, section 3.1.
@@ -31,7 +31,7 @@ class Trial:
 class Line:
     """F along a direction from a point where its value and its slope (< 0) are known."""
 
-    objective: Objective
+    function: Function
     start: Array
     direction: Array
     value: float
@@ -48,11 +48,11 @@ class Line:
 
     def one(self, step: float) -> Trial:
         """Evaluate F at one step. One round; reads X once."""
-        return self.trial(step, *self.objective.value_and_gradient(self.point(step)))
+        return self.trial(step, *self.function.value_and_gradient(self.point(step)))
 
     def several(self, steps: list[float]) -> list[Trial]:
         """Evaluate F at several steps. One round; reads X once."""
-        values, gradients = self.objective.values_and_gradients(np.array([self.point(step) for step in steps]))
+        values, gradients = self.function.values_and_gradients(np.array([self.point(step) for step in steps]))
         return [self.trial(*each) for each in zip(steps, map(float, values), gradients, strict=True)]
 
     def accepts(self, trial: Trial) -> bool:
@@ -74,36 +74,59 @@ class Line:
             return True
         if not np.isfinite(trial.value):
             return False
-        return trial.value <= self.value + min(self.objective.rounding(self.start), HOPELESS * abs(self.value))
+        return trial.value <= self.value + min(self.function.rounding(self.start), HOPELESS * abs(self.value))
+
+    def goes_on(self, trial: Trial) -> bool:
+        """Whether a trial that is not accepted lies before a point that would be: the search goes further.
+
+        The slope there is negative. Where F is convex, that is enough if F has not grown by more than rounding. Where
+        it is not, F may have come down from a hill: it must have decreased sufficiently, or by less than rounding
+        shows where no more is asked for.
+        """
+        if not (np.isfinite(trial.value) and trial.slope < 0):
+            return False
+        if self.function.convex:
+            return self.no_higher(trial)
+        asked = DECREASE * trial.step * self.slope
+        return trial.value <= self.value + asked or (-asked <= self.rounding and self.surely_no_higher(trial))
+
+    @property
+    def rounding(self) -> float:
+        """The rounding of F's own sum."""
+        return max(8.0 * float(np.finfo(self.function.blocks.cuts.dtype).eps), 1e-12) * abs(self.value)
 
     def surely_no_higher(self, trial: Trial) -> bool:
         """Whether F has not grown by more than the rounding of its own sum."""
-        rounding = max(8.0 * float(np.finfo(self.objective.blocks.cuts.dtype).eps), 1e-12) * abs(self.value)
-        return trial.value <= self.value + rounding
+        return trial.value <= self.value + self.rounding
 
 
 def search(line: Line, tried: Trial) -> Trial | None:
     """Return an accepted trial, going on from one that was not; None where seven more rounds find none.
 
     Should they find only trials that descend far enough, but not to where it is flatter, it is the lowest of these.
-    F is convex along the line: its slope grows. So the trials with a negative slope lie before the minimum, the others
-    after it, and with them those where F is not finite.
+
+    Where F is convex along the line its slope grows. So the trials with a negative slope lie before the minimum, the
+    others after it, and with them those where F is not finite. Where F is not convex there may be several minima, and
+    the search stays before one of them: the high end is the smallest step that does not go on (see `Line.goes_on`), the
+    low end the largest step below it. Some step between them would be accepted (Nocedal and Wright, Numerical
+    optimization (2006), algorithms 3.5 and 3.6), and of several that are the lowest is taken.
     """
-    low, high = 0.0, np.inf
-    trials, best = [tried], None
+    convex = line.function.convex
+    trials, before, high = [tried], list[Trial](), np.inf
     for round_ in range(ROUNDS + 1):
         for trial in trials:
-            if np.isfinite(trial.value) and trial.slope < 0 and line.no_higher(trial):
-                low = max(low, trial.step)
-                best = trial if best is None or trial.value < best.value else best
+            if line.goes_on(trial):
+                before.append(trial)
             else:
                 high = min(high, trial.step)
         if round_ == ROUNDS:
             break
+        low = max((trial.step for trial in before if convex or trial.step < high), default=0.0)
         trials = line.several(_between(low, high, 2.0**2**round_))
         good = [trial for trial in trials if line.accepts(trial)]
         if good:
-            return min(good, key=lambda trial: abs(trial.slope))
+            return min(good, key=lambda trial: abs(trial.slope) if convex else trial.value)
+    best = min(before, key=lambda trial: trial.value, default=None)
     return best if best is not None and best.value < line.value else None
 
 

@@ -7,10 +7,11 @@ import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
 from dist_dot.errors import SolverError
-from dist_dot.objective import Objective
+from dist_dot.problem import Function
 from dist_dot.reference import Reference
 from dist_dot.solvers.conjugate import conjugate_gradients
 from dist_dot.solvers.linesearch import Line, Trial, search
+from dist_dot.solvers.needs import Curved, curved
 from dist_dot.solvers.scaling import column_scaling, far_scaling, to_parameters, to_scaled_gradient
 from dist_dot.typing import Array
 
@@ -73,8 +74,13 @@ class Newton:
         if self.method not in ("auto", "cholesky", "cg"):
             raise SolverError(f"method is {self.method!r}: give 'auto', 'cholesky' or 'cg'")
 
-    def init(self, objective: Objective, parameters: Array) -> NewtonState:
+    def require(self, function: Function) -> None:
+        """Raise SolverError for an F that does not bring its Hessian."""
+        curved(function, self.name)
+
+    def init(self, function: Function, parameters: Array) -> NewtonState:
         """Evaluate F at the start, and its Hessian or the columns."""
+        objective = curved(function, self.name)
         if self.method == "cholesky" or (self.method == "auto" and objective.n_parameters <= LARGEST):
             begin = objective.expansion(parameters) if objective.shows_columns(parameters) else None
             scale, mean, least = far_scaling(objective, parameters)
@@ -95,16 +101,16 @@ class Newton:
             scaled = solve_triangular(state.factor, scaled, lower=True, check_finite=False)
         return float(np.linalg.norm(scaled))
 
-    def reference(self, objective: Objective, state: NewtonState) -> Reference:
+    def reference(self, function: Function, state: NewtonState) -> Reference:
         """Return what a gradient is small beside. Two rounds, which "cholesky" has made to start."""
-        return objective.reference()
+        return function.reference()
 
-    def step(self, objective: Objective, state: NewtonState) -> NewtonState:
+    def step(self, function: Function, state: NewtonState) -> NewtonState:
         """Move once; the same state again where no step lowers F."""
         move = self._factorised if state.factor.size else self._by_products
-        return move(objective, state)
+        return move(curved(function, self.name), state)
 
-    def _factorised(self, objective: Objective, state: NewtonState) -> NewtonState:
+    def _factorised(self, objective: Curved, state: NewtonState) -> NewtonState:
         """One round where the whole step is accepted, three where several shorter ones are tried."""
         g = to_scaled_gradient(state.gradient, state.scale, state.mean)
         d = -cho_solve((state.factor, True), g, check_finite=False)
@@ -137,7 +143,7 @@ class Newton:
             hessian = objective.hessian(moved.parameters, state.mean)
         return moved if hessian is None else _with_factor(objective, moved, hessian)
 
-    def _by_products(self, objective: Objective, state: NewtonState) -> NewtonState:
+    def _by_products(self, objective: Curved, state: NewtonState) -> NewtonState:
         """One round for each product and one for the step, where the whole of it is accepted."""
         g = to_scaled_gradient(state.gradient, state.scale, state.mean)
 
@@ -164,19 +170,19 @@ class Newton:
             return False
         if self.norm(state, trial.gradient) < self.norm(state, state.gradient):
             return False
-        eps = float(np.finfo(line.objective.blocks.cuts.dtype).eps)
-        rounding = max(8.0 * eps * abs(state.value), line.objective.rounding(state.parameters))
+        eps = float(np.finfo(line.function.blocks.cuts.dtype).eps)
+        rounding = max(8.0 * eps * abs(state.value), line.function.rounding(state.parameters))
         gained = trial.value < state.value - rounding or (line.surely_no_higher(trial) and -line.slope > rounding)
         return not gained
 
 
-def _with_factor(objective: Objective, state: NewtonState, hessian: Array) -> NewtonState:
+def _with_factor(objective: Curved, state: NewtonState, hessian: Array) -> NewtonState:
     """Return the state with the factor of its Hessian."""
-    factor, dependent = factorise(curved(anchored(hessian, objective), state.scale, state.least), objective)
+    factor, dependent = factorise(with_least(anchored(hessian, objective), state.scale, state.least), objective)
     return replace(state, factor=factor, note=combinations(dependent, state.scale, objective))
 
 
-def apart(direction: Array, objective: Objective, parameters: Array | None = None) -> Array:
+def apart(direction: Array, objective: Curved, parameters: Array | None = None) -> Array:
     """Return a direction without what the classes have in common, or to where the parameters have it not.
 
     There F is lowest with a penalty, and W is the smallest without one: see `anchored`. For a loss of one output it is
@@ -190,7 +196,7 @@ def apart(direction: Array, objective: Objective, parameters: Array | None = Non
     return result
 
 
-def curved(hessian: Array, scale: Array, least: Array) -> Array:
+def with_least(hessian: Array, scale: Array, least: Array) -> Array:
     """Return the Hessian without the coordinates of scale 0, and with the least curvature where others have less."""
     if not scale.all():
         each = np.repeat(scale, len(hessian) // scale.size)
@@ -199,7 +205,7 @@ def curved(hessian: Array, scale: Array, least: Array) -> Array:
     return hessian + np.diag(missing) if missing.any() else hessian
 
 
-def anchored(hessian: Array, objective: Objective) -> Array:
+def anchored(hessian: Array, objective: Curved) -> Array:
     """Return the Hessian with curvature along what all classes have in common, which their loss does not see.
 
     Adding a number to the z of each class changes no probability: along such directions the Hessian is that of the
@@ -216,7 +222,7 @@ def anchored(hessian: Array, objective: Objective) -> Array:
     return result
 
 
-def factorise(hessian: Array, objective: Objective) -> tuple[Array, Array]:
+def factorise(hessian: Array, objective: Curved) -> tuple[Array, Array]:
     """Return the lower L with L @ L.T = H for columns of any scale, and the coordinates that depend on earlier ones.
 
     H is scaled to a diagonal of 1 first, and gets as little more on it as its rounding asks for: a direction along
@@ -261,7 +267,7 @@ def _flat(unit: Array, lower: Array, dependent: Array) -> Array:
     return flat
 
 
-def combinations(dependent: Array, scale: Array, objective: Objective) -> str:
+def combinations(dependent: Array, scale: Array, objective: Curved) -> str:
     """Return in words which columns are combinations of others: those that depend on them, and constant ones.
 
     A constant column is held by a scale of 0; it is a combination where it has no penalty.

@@ -12,34 +12,49 @@ Neither X nor F changes. Flat vectors are those of `dist_dot.Objective`.
 
 import numpy as np
 
-from dist_dot.objective import Objective, deviations
+from dist_dot.objective import deviations
+from dist_dot.problem import Function
+from dist_dot.solvers.needs import Columns, Curved, columns
 from dist_dot.typing import Array
 
 EPS = float(np.finfo(np.float64).eps)
 
 
-def identity(objective: Objective, start: Array) -> tuple[Array, Array]:
-    """Return the scale and the mean of the coordinates of W themselves. No round."""
-    return np.ones(objective.n_features + int(objective.fit_intercept)), np.zeros(objective.n_features)
+def coordinates(preconditioner: str | None, function: Function, start: Array) -> tuple[Array, Array]:
+    """Return the scale and the mean of the coordinates that a solver with this preconditioner moves in.
+
+    Rounds as for `Objective.moments`; none without a preconditioner. Raises SolverError for one and an F whose columns
+    cannot be measured.
+    """
+    if preconditioner is None:
+        return identity(function)
+    return PRECONDITIONERS[preconditioner](columns(function, preconditioner), start)
 
 
-def far_scaling(objective: Objective, start: Array) -> tuple[Array, Array, Array]:
+def identity(function: Function) -> tuple[Array, Array]:
+    """Return the scale and the mean of the coordinates of the flat vector itself. No round."""
+    if isinstance(function, Columns):
+        return np.ones(function.n_features + int(function.fit_intercept)), np.zeros(function.n_features)
+    return np.ones(function.n_parameters), np.zeros(function.n_parameters)
+
+
+def far_scaling(objective: Curved, start: Array) -> tuple[Array, Array, Array]:
     """Return the scale and the mean of W's own coordinates, but that columns far from 0 are centred.
 
     The third (n_parameters,) is the curvature below which a coordinate has none. A column far from 0 that is constant
     is held where the start is 0, see `column_scaling`. Rounds as for `Objective.moments`.
     """
-    scale, _ = identity(objective, start)
+    scale, _ = identity(objective)
     mean, spread = objective.far_columns()
     constant = (mean != 0) & (spread == 0)
     held = constant & ~_moved(objective, start)
     scale[: mean.size][held] = 0.0
     weight = [objective.null_model()[0]] * int(objective.fit_intercept)
-    least = np.outer(np.append(spread, weight), objective.least_curvature)
+    least = np.outer(np.append(spread, weight), objective.least_curvature())
     return scale, np.where(constant & ~held, 0.0, mean), least.ravel()
 
 
-def column_scaling(objective: Objective, start: Array) -> tuple[Array, Array]:
+def column_scaling(objective: Columns, start: Array) -> tuple[Array, Array]:
     """Return the scale of each coordinate and `mean`, see above. Rounds as for `Objective.moments`.
 
     In the scaled coordinates the diagonal of the curvature bound is 1: 1 / scale^2 = c * spread + alpha, for the
@@ -51,10 +66,10 @@ def column_scaling(objective: Objective, start: Array) -> tuple[Array, Array]:
     return scale, mean if objective.fit_intercept else np.sqrt(weight) * scale * mean
 
 
-def _measured(objective: Objective, start: Array) -> tuple[Array, Array, float]:
+def _measured(objective: Columns, start: Array) -> tuple[Array, Array, float]:
     """Return the scale of each coordinate, the mean of each column, and c * sum s."""
     moments = objective.moments()
-    mean, bound = moments.mean, objective.curvature
+    mean, bound = moments.mean, objective.curvature()
     penalty = objective.penalty[: objective.n_features * objective.n_outputs : objective.n_outputs]
     spread, constant = moments.spread, (mean != 0) & (deviations(mean, moments.spread / moments.weight) == 0)
     if not objective.fit_intercept:  # nothing takes its place, but a penalty holds it
@@ -68,12 +83,12 @@ def _measured(objective: Objective, start: Array) -> tuple[Array, Array, float]:
     return scale, mean, bound * moments.weight
 
 
-def _moved(objective: Objective, start: Array) -> Array:
+def _moved(objective: Columns, start: Array) -> Array:
     """Return whether a start is not 0 for each column."""
     return np.asarray(objective.split(start)[0].any(axis=1))
 
 
-def row_space_scaling(objective: Objective, start: Array) -> tuple[Array, Array]:
+def row_space_scaling(objective: Columns, start: Array) -> tuple[Array, Array]:
     """Return the scale and the mean of coordinates in which no step leaves the space of the rows.
 
     Columns are centred, and all scaled by one number over `objective.scale`, where that is penalised. Gradients of the
@@ -90,6 +105,9 @@ def row_space_scaling(objective: Objective, start: Array) -> tuple[Array, Array]
     total = float(np.sum((own / np.where(held, np.inf, scale[:p])) ** 2)) or 1.0
     scale[:p] = np.where(held, 0.0, own) * np.sqrt(min(p, objective.blocks.cuts.n_samples) / total)
     return scale, mean if objective.fit_intercept else np.sqrt(weight) * scale * mean
+
+
+PRECONDITIONERS = {"diagonal": column_scaling, "row_space": row_space_scaling}
 
 
 def to_parameters(v: Array, scale: Array, mean: Array) -> Array:

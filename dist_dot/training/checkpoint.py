@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from dist_dot.errors import InputError
-from dist_dot.objective import Objective
+from dist_dot.problem import Function
 from dist_dot.reference import Reference
 from dist_dot.training.early_stopping import EarlyStopping, Validation
 from dist_dot.training.fit import Progress
@@ -41,18 +41,15 @@ class Checkpoint:
     validation: Validation = field(default_factory=Validation)
 
 
-def fingerprint(objective: Objective, solver: Any, early_stopping: EarlyStopping | None) -> str:
+def fingerprint(function: Function, solver: Any, early_stopping: EarlyStopping | None) -> str:
     """Return a text that names the data, F and the solver: a checkpoint of another run is refused by it. No round.
 
-    The data are named by their cuts and by the checksum of all blocks.
+    The data are named by their cuts and by the checksum of all blocks, F by the words of its problem.
     """
     return json.dumps(
         {
-            "data": {**asdict(objective.blocks.cuts), "checksum": objective.blocks.checksum},
-            "loss": repr(objective.loss),
-            "alpha": objective.alpha,
-            "fit_intercept": objective.fit_intercept,
-            "scale": None if objective.scale is None else hashlib.sha256(objective.scale.tobytes()).hexdigest(),
+            **function.problem.words,
+            "data": {**asdict(function.blocks.cuts), "checksum": function.blocks.checksum},
             "solver": repr(solver),
             "early stopping": repr(early_stopping),
         },

@@ -2,11 +2,31 @@
 
 from dataclasses import dataclass, field
 from math import inf
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from dist_dot.errors import InputError
+from dist_dot.errors import InputError, SolverError
+from dist_dot.problem import Function
 from dist_dot.typing import Array
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """F that can score the rows held out."""
+
+    def held_out_loss(self, parameters: Array) -> float:
+        """Return the mean loss of the rows held out at a flat vector."""
+
+
+def scored(function: Function) -> Scored:
+    """Return F, which can score the rows held out. Raises SolverError for another one. No round."""
+    if not isinstance(function, Scored):
+        raise SolverError(
+            f"early stopping needs the loss of the rows held out, which {function.problem.name} does not have: leave "
+            "early_stopping out, and end the run by a callback that returns True"
+        )
+    return function
 
 
 @dataclass(frozen=True)

@@ -76,16 +76,17 @@ class Path:
 
 @dataclass(frozen=True)
 class Fit:
-    """The outcome of a run: coefficients w (p,), the intercept, and how they were reached.
+    """The outcome of a run: the coefficients, and how they were reached.
 
-    For k > 1 outputs w is (p, k) and the intercept (k,). rounds counts all passes over X, those before the first step
-    and before a resumed checkpoint included. state is all that the solver knew at the end; `solver` says which solver
-    it was, and why that one; path is what was found for each alpha where several were tried. recovery says
-    what deaths of workers have cost, since the start or the checkpoint.
+    parameters is the flat vector, and result what the problem makes of it. That of a linear model has `w` and
+    `intercept`, which the fit then has too: see `dist_dot.objective.Coefficients`. rounds counts all passes over X,
+    those before the first step and before a resumed checkpoint included. state is all that the solver knew at the end;
+    `solver` says which solver it was, and why that one; path is what was found for each alpha where several were tried.
+    recovery says what deaths of workers have cost, since the start or the checkpoint.
     """
 
-    w: Array
-    intercept: float | Array
+    result: Any
+    parameters: Array
     status: Status
     history: tuple[Progress, ...]
     rounds: int
@@ -101,9 +102,16 @@ class Fit:
         return getattr(self.state, "note", "")
 
     @property
-    def parameters(self) -> Array:
-        """The flat vector [w, b]."""
-        return np.append(self.w, self.intercept)
+    def w(self) -> Array:
+        """The coefficients (p,) of a linear fit; (p, k) for k > 1 outputs."""
+        w: Array = self.result.w
+        return w
+
+    @property
+    def intercept(self) -> float | Array:
+        """The intercept of a linear fit, 0 where it has none; (k,) for k > 1 outputs."""
+        b: float | Array = self.result.intercept
+        return b
 
     def inference(self) -> Inference:
         """Return standard errors, t and p values of an exact, unpenalised fit. No round.

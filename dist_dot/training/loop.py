@@ -7,8 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from dist_dot.errors import ClusterError, InputError, SolverError
-from dist_dot.losses import Loss
-from dist_dot.objective import Objective
+from dist_dot.problem import Function, Problem
 from dist_dot.reference import Reference
 from dist_dot.rounds.blocks import Blocks, Host, Report
 from dist_dot.rounds.held_out import HeldOut
@@ -16,7 +15,7 @@ from dist_dot.solvers.base import Solver
 from dist_dot.solvers.choice import choose
 from dist_dot.solvers.exact import Exact
 from dist_dot.training.checkpoint import Checkpoint, Checkpoints, fingerprint
-from dist_dot.training.early_stopping import EarlyStopping
+from dist_dot.training.early_stopping import EarlyStopping, scored
 from dist_dot.training.fit import Callback, Fit, Progress, Status
 from dist_dot.typing import Array
 
@@ -30,7 +29,7 @@ FEW = 20
 
 
 def minimise(
-    objective: Objective,
+    objective: Function,
     solver: str | Solver[Any] = "auto",
     *,
     tol: float = 1e-6,
@@ -41,6 +40,9 @@ def minimise(
     early_stopping: EarlyStopping | None = None,
 ) -> Fit:
     """Minimise F and return the Fit. A solver is one of `dist_dot.solvers`, its name, or "auto", see `solvers.choose`.
+
+    F is an `Objective`, or another `dist_dot.problem.Function`, such as a network's; what is said below of w = 0 and z
+    is then what its methods say.
 
     Stops when max |gradient of F(w)| <= tol * max |gradient at w = 0 and the best constant z|, which is the link of the
     weighted mean of y, also without an intercept; and when the same holds for the Euclidean norms in the coordinates
@@ -65,8 +67,7 @@ def minimise(
     """
     begin = None if start is None else np.asarray(start, np.float64)
     chosen = choose(solver, objective)
-    of_f = objective.loss, objective.alpha, objective.fit_intercept
-    loop = Loop(*of_f, chosen.solver, tol, max_iter, checkpoint, begin, objective.scale, early_stopping)
+    loop = Loop(objective.problem, chosen.solver, tol, max_iter, checkpoint, begin, early_stopping)
 
     def report(progress: Progress) -> bool:
         # Each one is called, also after another one has asked to stop.
@@ -80,17 +81,13 @@ def minimise(
 class Loop:
     """A run as data: all of it but the blocks, so that it can be sent to where they are."""
 
-    loss: Loss
-    alpha: float
-    fit_intercept: bool
+    problem: Problem
     solver: Solver[Any]
     tol: float
     max_iter: int
-    checkpoints: Checkpoints | None
-    start: Array | None
-    scale: Array | None = None
+    checkpoints: Checkpoints | None = None
+    start: Array | None = None
     early_stopping: EarlyStopping | None = None
-    standardize: bool = False
 
     def __post_init__(self) -> None:
         if not self.tol >= 0:
@@ -101,32 +98,36 @@ class Loop:
             raise SolverError("early stopping is for solvers that take many steps, and exact takes one: name another")
 
     def __str__(self) -> str:
-        return f"{self.loss.name} loss by {self.solver.name}"
+        return f"{self.problem.name} by {self.solver.name}"
 
     def __call__(self, blocks: Blocks, report: Report) -> Fit:
         """Iterate to the end."""
         if self.early_stopping is not None:
             blocks = HeldOut(blocks, self.early_stopping.one_in)
-        objective = Objective(blocks, self.loss, self.alpha, self.fit_intercept, self.scale)
-        return self._iterate(objective.standardized() if self.standardize else objective, report)
+        function = self.problem.bind(blocks)
+        self.solver.require(function)
+        if self.early_stopping is not None:
+            scored(function)
+        return self._iterate(function, report)
 
-    def _iterate(self, objective: Objective, report: Report) -> Fit:
-        objective.check_target()
-        blocks = objective.blocks
+    def _iterate(self, function: Function, report: Report) -> Fit:
+        function.check()
+        blocks = function.blocks
         begin, before = perf_counter(), blocks.rounds
-        now = self._begin(objective)
+        now = self._begin(function)
         before -= now.rounds
         history: list[Progress] = list(now.history)
         reached: Checkpoint | None = None
         try:
             while True:
                 state = now.state
-                ratios, floors = self._ratios(state, now.reference), now.reference.floors
+                violation = function.violation(state.parameters, state.gradient)
+                ratios, floors = self._ratios(state, violation, now.reference), now.reference.floors
                 progress = Progress(
                     iteration=now.iteration,
                     rounds=blocks.rounds - before,
                     value=state.value,
-                    gradient=_largest(state.gradient),
+                    gradient=_largest(violation),
                     relative=max(r if not r <= floor else 0.0 for r, floor in zip(ratios, floors, strict=True)),
                     seconds=now.seconds + perf_counter() - begin,
                     nbytes=blocks.cuts.nbytes,
@@ -137,8 +138,8 @@ class Loop:
                 stop = report(progress)
                 status = self._status(history, stop)
                 if status is Status.AT_ROUNDING:
-                    status = self._at_rounding(objective, state)
-                elif self._hesitates(status, history) and objective.is_rounding(state.parameters, state.gradient):
+                    status = self._at_rounding(function, state)
+                elif self._hesitates(status, history) and function.is_rounding(state.parameters, state.gradient):
                     status = Status.AT_ROUNDING
                 if self.early_stopping and status is None and self.early_stopping.ends(now.validation, now.iteration):
                     status = Status.EARLY_STOPPED
@@ -146,23 +147,20 @@ class Loop:
                     self._save(now, history)
                 if status:
                     break
-                moved = self.solver.step(objective, state)
+                moved = self.solver.step(function, state)
                 if moved is state:
-                    status = self._at_rounding(objective, state)
+                    status = self._at_rounding(function, state)
                     self._save(now, history)
                     break
-                now = self._scored(objective, replace(now, state=moved, iteration=now.iteration + 1), state)
+                now = self._scored(function, replace(now, state=moved, iteration=now.iteration + 1), state)
         except (ClusterError, KeyboardInterrupt):
             if reached is not None:  # what the run has reached outlives the cluster, or the patience of a person
                 self._save(reached, history[: reached.iteration + 1])
             raise
-        w, intercept = objective.split(
-            now.validation.parameters if status is Status.EARLY_STOPPED else state.parameters
-        )
-        one = objective.n_outputs == 1
+        parameters = now.validation.parameters if status is Status.EARLY_STOPPED else state.parameters
         return Fit(
-            w[:, 0] if one else w,
-            float(intercept[0]) if one else intercept,
+            function.result(parameters),
+            parameters,
             status,
             tuple(history),
             blocks.rounds - before,
@@ -171,7 +169,7 @@ class Loop:
             state,
         )
 
-    def _scored(self, objective: Objective, now: Checkpoint, before: Any = None) -> Checkpoint:
+    def _scored(self, function: Function, now: Checkpoint, before: Any = None) -> Checkpoint:
         """Return where the run stands, with the loss of the rows held out, which came with the last evaluation.
 
         A step that was refused stays where `before` was, and so does the loss: asking again would be a round more
@@ -179,11 +177,10 @@ class Loop:
         """
         if self.early_stopping is None:
             return now
-        kept = cast(HeldOut, objective.blocks)
         if before is not None and np.array_equal(now.state.parameters, before.parameters):
             loss = now.validation.latest
         else:
-            loss = kept.loss_at(self.loss, objective.padded(now.state.parameters))
+            loss = scored(function).held_out_loss(now.state.parameters)
         return replace(now, validation=now.validation.after(loss, now.iteration, now.state.parameters))
 
     def _due(self, iteration: int) -> bool:
@@ -194,30 +191,31 @@ class Loop:
             last = history[-1]
             self.checkpoints.save(replace(now, history=tuple(history[:-1]), rounds=last.rounds, seconds=last.seconds))
 
-    def _begin(self, objective: Objective) -> Checkpoint:
+    def _begin(self, function: Function) -> Checkpoint:
         """Return the newest checkpoint of this run, or its very beginning."""
         mark = ""
         if self.checkpoints is not None:
-            mark = fingerprint(objective, self.solver, self.early_stopping)
-            found = self.checkpoints.newest(mark, self.solver.state, objective.blocks.notice)
+            mark = fingerprint(function, self.solver, self.early_stopping)
+            found = self.checkpoints.newest(mark, self.solver.state, function.blocks.notice)
             if found is not None:
                 return found
-        start = objective.start() if self.start is None else self.start
-        objective.padded(start)  # of another length: an error, before the first round of the solver
-        state = self.solver.init(objective, start)
-        reference = self.solver.reference(objective, state)
+        start = function.start() if self.start is None else self.start
+        if start.shape != (function.n_parameters,):
+            raise InputError(f"parameters have shape {start.shape}, expected ({function.n_parameters},)")
+        state = self.solver.init(function, start)
+        reference = self.solver.reference(function, state)
         if not reference.gradient.any():
             reference = Reference(state.gradient, 0.0, 0.0)
         reference = replace(reference, norm=self.solver.norm(state, reference.gradient))
-        return self._scored(objective, Checkpoint(mark, state, reference, 0, 0, 0.0, ()))
+        return self._scored(function, Checkpoint(mark, state, reference, 0, 0, 0.0, ()))
 
-    def _ratios(self, state: Any, reference: Reference) -> tuple[float, float]:
-        """Return the gradient beside the reference: its largest entry, and its norm in the solver's coordinates.
+    def _ratios(self, state: Any, violation: Array, reference: Reference) -> tuple[float, float]:
+        """Return the violation beside the reference: its largest entry, and its norm in the solver's coordinates.
 
         Coordinates that change, as those of Newton's method do, count as they are now for both norms, unless those of
         the start are stricter: where probabilities come close to 0 and 1, they are.
         """
-        sizes = _largest(state.gradient), self.solver.norm(state, state.gradient)
+        sizes = _largest(violation), self.solver.norm(state, violation)
         units = _largest(reference.gradient), min(self.solver.norm(state, reference.gradient), reference.norm)
         entries, norms = (size / beside if beside else 0.0 for size, beside in zip(sizes, units, strict=True))
         return entries, norms
@@ -245,12 +243,12 @@ class Loop:
             return False
         return status is Status.MAX_ITER or (status is None and iteration % FEW == 0 and not _shrinks(history, FEW))
 
-    def _at_rounding(self, objective: Objective, state: Any) -> Status:
+    def _at_rounding(self, function: Function, state: Any) -> Status:
         """Return AT_ROUNDING, or STALLED where rounding does not explain the gradient. Two rounds.
 
         What one round has answered is not asked again: `Exact` says itself where digits are lost.
         """
-        if self.solver.name == Exact.name or objective.is_rounding(state.parameters, state.gradient):
+        if self.solver.name == Exact.name or function.is_rounding(state.parameters, state.gradient):
             return Status.AT_ROUNDING
         return Status.STALLED
 

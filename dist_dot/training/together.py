@@ -13,6 +13,7 @@ from dist_dot.errors import DataError, InputError, RunCancelled
 from dist_dot.kernels.folds import ALL, FoldScores, ValuesAndGradients, WithoutFold
 from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.passes import ValueAndGradient
+from dist_dot.losses import Loss
 from dist_dot.objective import Objective
 from dist_dot.rounds.blocks import Blocks, Host, Recovery, Report
 from dist_dot.solvers.base import Solver
@@ -24,7 +25,9 @@ from dist_dot.typing import Array
 
 @dataclass(frozen=True)
 class Together:
-    """A program (see `dist_dot.rounds.blocks`): loops of one loss, each on all rows, or on all but those of its fold.
+    """A program (see `dist_dot.rounds.blocks`): loops, each on all rows, or on all but those of its fold.
+
+    Those of linear problems have one loss. Each other problem has rounds of its own.
 
     With folds the blocks have the column `fold`; a loop with fold -1 leaves none out. Every loop is
     the one of `minimise`, and takes the steps that it would take alone, to rounding; each runs in a thread, and a round
@@ -48,10 +51,12 @@ class Together:
 class CrossValidated:
     """A program: loops together, and their scores on the rows that they have left out.
 
-    class_weight (k,) is what the weights of rows were multiplied by for each class, which the scores take back.
+    The loops are of linear problems with this loss. class_weight (k,) is what the weights of rows were multiplied by
+    for each class, which the scores take back.
     """
 
     together: Together
+    loss: Loss
     class_weight: tuple[float, ...] | None = None
 
     def __str__(self) -> str:
@@ -61,7 +66,7 @@ class CrossValidated:
         """Return the Fit of each loop and its scores (loops, 3): see `FoldScores`, which is one round more."""
         fits = self.together(blocks, report)
         W = [np.vstack([fit.w.reshape(blocks.cuts.n_features, -1), fit.intercept]).T.ravel() for fit in fits]
-        kernel = FoldScores(self.together.loops[0].loss, self.together.folds or (), self.class_weight)
+        kernel = FoldScores(self.loss, self.together.folds or (), self.class_weight)
         return fits, blocks.reduce(kernel, np.concatenate(W)).reshape(len(fits), 3)
 
 
@@ -89,8 +94,8 @@ def minimise_path(
     begin = None if start is None else np.asarray(start, np.float64)
     chosen = choose(solver, objective, shared=True)
     loops = tuple(
-        Loop(each.loss, each.alpha, each.fit_intercept, chosen.solver, tol, max_iter, None, begin, each.scale)
-        for each in (replace(objective, alpha=float(alpha)) for alpha in alphas)
+        Loop(replace(objective, alpha=float(alpha)).problem, chosen.solver, tol, max_iter, start=begin)
+        for alpha in alphas
     )
     host = cast(Host, objective.blocks)  # those of `lay_out` are
     fits = host.run(Together(loops), lambda progress: any([bool(each(progress)) for each in callbacks]))
