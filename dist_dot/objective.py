@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dist_dot.baseline import Baseline, ColumnMoments
 from dist_dot.errors import InputError, SolverError
 from dist_dot.kernels.gram import unpacked
 from dist_dot.kernels.passes import (
@@ -13,38 +14,16 @@ from dist_dot.kernels.passes import (
     Expansion,
     GramProduct,
     HessianProduct,
-    Moments,
     Roundings,
     ValueAndGradient,
     coupled,
 )
-from dist_dot.kernels.targets import ConstantValues, ReferenceSums, SlopeSizes, TargetSums
-from dist_dot.losses import Huber, Loss, line
-from dist_dot.reference import ROUNDING, Reference, Sizes
+from dist_dot.kernels.targets import ConstantValues
+from dist_dot.losses import Huber, Loss
+from dist_dot.reference import Reference
 from dist_dot.rounds.blocks import Blocks
 from dist_dot.rounds.held_out import HeldOut
 from dist_dot.typing import Array
-
-# Deviations from 0 at which the mean of a column is far: uncentred, the squares of float32 rows have three digits less.
-FAR = 32.0
-# How far slopes at one constant may be from those at another that they tell, in units of the slopes of a label.
-NEAR = 1.0
-# The curvature at a constant that a Hessian can be divided by.
-TINY = float(np.finfo(np.float32).tiny) / float(np.finfo(np.float32).eps)
-
-
-@dataclass(frozen=True)
-class ColumnMoments:
-    """Weighted means and central second moments of the columns of X.
-
-    weight is sum_i s_i; mean (p,) are the weighted means; spread (p,) is sum_i s_i (x_ij - mean_j)^2; far (p,) is
-    whether the mean is more than 32 deviations from 0.
-    """
-
-    weight: float
-    mean: Array
-    spread: Array
-    far: Array
 
 
 @dataclass(frozen=True)
@@ -148,6 +127,14 @@ class Objective:
             self.__dict__["known_penalty"] = known
         return known
 
+    @property
+    def baseline(self) -> Baseline:
+        """What is known of the rows so far. No round."""
+        known: Baseline | None = self.__dict__.get("known_baseline")
+        if known is None:
+            known = self.__dict__["known_baseline"] = Baseline(self.blocks, self.loss, self.fit_intercept)
+        return known
+
     def standardized(self) -> "Objective":
         """Return the objective whose penalty is that of standardised columns. Rounds as for `moments`.
 
@@ -158,8 +145,7 @@ class Objective:
         moments = self.moments()
         deviation = deviations(moments.mean, moments.spread / moments.weight)
         scaled = replace(self, scale=np.where(deviation > 0, deviation, 1.0))
-        known = ("target_sums", "reference_sums", "column_moments", "by_expansion")  # no penalty has a share in them
-        scaled.__dict__.update({name: self.__dict__[name] for name in known if name in self.__dict__})
+        scaled.__dict__["known_baseline"] = self.baseline
         return scaled
 
     def check(self) -> None:
@@ -168,7 +154,7 @@ class Objective:
         One round that reads y alone; none for a loss that takes every y.
         """
         if any(map(np.isfinite, self.loss.domain)):
-            self._target_sums  # noqa: B018 (they are looked at when they are made)
+            self.baseline.target_sums  # noqa: B018 (they are looked at when they are made)
 
     def value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
         """Return F and its gradient at a flat vector. One round; reads X once."""
@@ -181,13 +167,10 @@ class Objective:
         That is at W = 0, for a loss whose slope is a line in y. Elsewhere it is `value_and_gradient`, and so it is
         where rows are held out, whose loss comes with an evaluation.
         """
-        z, known = self._constants(parameters), "reference_sums" in self.__dict__
-        if z is None or not known or isinstance(self.blocks, HeldOut):
+        z = self.baseline.constants(*self.split(parameters))
+        if z is None or not self.baseline.knows_columns or isinstance(self.blocks, HeldOut):
             return self.value_and_gradient(parameters)
-        value = self.blocks.reduce(ConstantValues(self.loss), z)
-        gradient, first, _, _ = self._reference_sums
-        at_best = self._best_constant().reshape(z.size, -1)[:, -1]
-        return self._penalised(np.append(value, self._moved(gradient, first, at_best, z)), parameters)
+        return self._penalised(self.baseline.sums_at(z), parameters)
 
     def values_and_gradients(self, points: Array) -> tuple[Array, Array]:
         """Return F (m,) and its gradients (m, n_parameters) at m points (m, n_parameters). One round; reads X once.
@@ -218,26 +201,16 @@ class Objective:
         sums = self.blocks.reduce(Expansion(self.loss, _tuple(centre)), self.padded(parameters))
         split = 1 + self.n_outputs * (self.n_features + 1)
         if not np.any(centre) and self.shows_columns(parameters):
-            self._remember(sums[1:split], sums[split:], parameters)
+            self.baseline.remember(sums[1:split], sums[split:], self.split(parameters)[1])
         return (*self._penalised(sums[:split], parameters), self._hessian(sums[split:]))
 
     def shows_columns(self, parameters: Array) -> bool:
         """Whether an expansion at a flat vector knows the columns of X, and they are not known yet.
 
         At most the round of `check`.
-
-        At W = 0 the curvature of a loss, where no y has a share in it, is the same for all rows: the Hessian is X.T X.
-        Its sums have to be of float64 rows: those of others are products in float32. And the slopes must not be far
-        from those of the best constant: their difference would be one of large numbers.
         """
-        z = self._constants(parameters)
-        if z is None or "reference_sums" in self.__dict__ or self.blocks.cuts.dtype != "float64":
-            return False
-        if np.any(np.abs(self._shift(z, self._best_constant().reshape(z.size, -1)[:, -1])[1]) > NEAR):
-            return False
-        y = np.zeros(1 if self.loss.outputs > 1 else z.size)
-        curvature = self.loss.second(y, z)
-        return bool(np.array_equal(curvature, self.loss.second(y + 1.0, z)) and np.ravel(curvature)[0] > TINY)
+        z = self.baseline.constants(*self.split(parameters))
+        return z is not None and self.baseline.shown_at(z)
 
     def hessian_product(self, parameters: Array, direction: Array) -> Array:
         """Return the Hessian of F at a flat vector times a direction. One round; reads X once."""
@@ -263,26 +236,7 @@ class Objective:
         Such columns are summed up about their means, so that nothing cancels. `reference` does not make its rounds
         again. Raises InputError if the weights sum to zero.
         """
-        known: ColumnMoments | None = self.__dict__.get("column_moments")
-        if known is None:
-            known = self.__dict__["column_moments"] = self._moments()
-        return known
-
-    def _moments(self) -> ColumnMoments:
-        p, weight = self.n_features, float(self._target_sums[0])
-        _, first, raw, _ = self._reference_sums
-        mean = first / weight
-        with np.errstate(over="ignore", invalid="ignore"):
-            spread = raw - first * mean
-        spread = np.where(np.isfinite(spread), spread, raw)
-        far = np.isfinite(raw) & (spread < raw / FAR**2)
-        if far.any():
-            centre = np.where(far, mean, 0.0)
-            sums = self.blocks.reduce(Moments(), np.append(centre, np.zeros(self.n_targets)))
-            left, squares = sums[1 : 1 + p], sums[1 + p + self.n_targets :][:p]
-            mean = np.where(far, centre + left / weight, mean)
-            spread = np.where(far, squares - left * left / weight, spread)
-        return ColumnMoments(weight, mean, np.maximum(spread, 0.0), far)
+        return self.baseline.moments()
 
     def start(self) -> Array:
         """Return the flat vector where a run begins that is given no other: 0.
@@ -304,8 +258,7 @@ class Objective:
 
         It reads y alone. Without an intercept the vector is 0. Raises InputError if the weights sum to zero.
         """
-        sums = self._target_sums
-        return float(sums[0]), self._strip(self._null_model(sums))
+        return self.baseline.weight, self._strip(self.baseline.null_model())
 
     def reference(self) -> Reference:
         """Return the gradient at W = 0 and z = link(weighted mean of y), for all rows, and the rounding of its sums.
@@ -315,18 +268,8 @@ class Objective:
         starts. Two rounds: one reads y alone, and is not made again after `check`; the other reads X once.
         Raises InputError if the weights sum to zero.
         """
-        weight = float(self._target_sums[0])
-        gradient, first, raw, of_targets = self._reference_sums
-        p = self.n_features
-        slopes, parts = of_targets.reshape(2, -1).max(axis=1)
-        one, mean = [weight] * int(self.fit_intercept), first / weight if self.fit_intercept else np.zeros(p)
-        with np.errstate(over="ignore", invalid="ignore"):
-            centred = raw - first * mean
-        if self.fit_intercept and "by_expansion" in self.__dict__:
-            # Those sums have the roundings of products: what is left of a column far from 0 is known about its mean.
-            mean, centred = self.moments().mean, self.moments().spread
-        sizes = Sizes(np.append(raw, one), np.append(centred, one), mean, slopes, parts)
-        return Reference.of(self._strip(gradient), sizes, self.blocks.cuts)
+        gradient = self._strip(self.baseline.reference_sums[0])
+        return Reference.of(gradient, self.baseline.sizes(), self.blocks.cuts)
 
     def far_columns(self) -> tuple[Array, Array]:
         """Return the means (p,) of columns far from 0, as numbers of the rows' dtype, and sum_i s_i (x_ij - mean_j)^2.
@@ -335,7 +278,7 @@ class Objective:
         is constant but for rounding. Rounds as for `moments`.
         """
         if not self.fit_intercept:
-            return np.zeros(self.n_features), self._reference_sums[2]
+            return np.zeros(self.n_features), self.baseline.reference_sums[2]
         moments = self.moments()
         mean = np.where(moments.far, moments.mean, 0.0).astype(self.blocks.cuts.dtype).astype(np.float64)
         varies = deviations(moments.mean, moments.spread / moments.weight) > 0
@@ -346,26 +289,18 @@ class Objective:
 
         A round of y, once.
         """
-        return typical_curvature(self.loss, self._target_sums[1:] / self._target_sums[0])
+        return self.baseline.curvature()
 
     def least_curvature(self) -> Array:
         """Return the curvature in z (n_outputs,) that is rounding beside the typical. No round beside `reference`."""
-        return float(np.finfo(np.float64).eps) * self._curvatures
+        return float(np.finfo(np.float64).eps) * self.baseline.curvatures()
 
     def rounding(self, parameters: Array) -> float:
         """Return what F may be off by the rounding of z alone, where z is the difference of large numbers.
 
-        Roundings are independent, row by row, and the slopes are those of the best constant. No round but those of
-        `reference`. Sizes that overflow say nothing.
+        No round but those of `reference`.
         """
-        _, _, raw, of_targets = self._reference_sums
-        weight, (W, b) = float(self._target_sums[0]), self.split(parameters)
-        slopes = of_targets.reshape(2, -1)[0]
-        with np.errstate(over="ignore", invalid="ignore"):
-            parts = np.sqrt(raw / weight) @ np.abs(W) + np.abs(b)
-            squares = float(np.sum(parts**2 * slopes)) * weight / self.blocks.cuts.n_samples
-        size = ROUNDING * float(np.finfo(self.blocks.cuts.dtype).eps) * float(np.sqrt(squares))
-        return size if np.isfinite(size) else 0.0
+        return self.baseline.rounding(*self.split(parameters))
 
     def is_rounding(self, parameters: Array, gradient: Array) -> bool:
         """Return whether the gradient at a flat vector is rounding. Two rounds beside those of `moments`.
@@ -376,11 +311,11 @@ class Objective:
         the gradient at the best constant is the sum of, z is lost, and they explain nothing.
         """
         cuts, k, eps = self.blocks.cuts, self.n_outputs, float(np.finfo(self.blocks.cuts.dtype).eps)
-        moments, raw = self.moments(), self._reference_sums[2]
+        moments, raw = self.moments(), self.baseline.reference_sums[2]
         mean = moments.mean if self.fit_intercept else np.zeros(self.n_features)
         unit = 4.0 * eps * (np.sqrt(cuts.n_samples) + self.n_features + 5.0)
         kernel = Roundings(self.loss, tuple(map(float, mean)), float(unit))
-        points = self.padded(parameters), self._best_constant()
+        points = self.padded(parameters), self.baseline.best_constant()
         there, null = (self.blocks.reduce(kernel, point).reshape(2, -1) for point in points)
         pull = self.penalty * np.abs(parameters)
         about, plain = (unit * (self._strip(each) + pull) for each in there + null)
@@ -419,96 +354,13 @@ class Objective:
         Without a penalty, on these blocks, which may hold other rows than the model was trained on. The best constant
         knows no offset. D2 is 1.0 for a constant y that is met exactly and -inf for one that is not. Reads X once.
         """
-        constant = self._null_model(self._target_sums).reshape(self.n_outputs, -1)[:, -1]
+        constant = self.baseline.null_model().reshape(self.n_outputs, -1)[:, -1]
         dropped, value = self.blocks.reduce(ConstantValues(self.loss, deviance=True), constant)
         model = float(self.blocks.reduce(ValueAndGradient(self.loss), self.padded(parameters))[0] + dropped)
         null = float(value + dropped)
         if null == 0.0:
             return 1.0 if model == 0.0 else -np.inf
         return 1.0 - model / null
-
-    @property
-    def _target_sums(self) -> Array:
-        """The sums of `TargetSums`, asked for once.
-
-        `functools.cached_property` has one lock for all objectives in Python 3.11: loops that meet in each round would
-        wait for each other.
-        """
-        known: Array | None = self.__dict__.get("target_sums")
-        if known is None:
-            known = self.blocks.reduce(TargetSums(self.loss), np.zeros(0))
-            _require_weight(known[0])
-            self.__dict__["target_sums"] = known
-        return known
-
-    @property
-    def _curvatures(self) -> Array:
-        """The typical curvature in z of each output."""
-        means = [self._target_sums[1:]] if self.loss.outputs > 1 else self._target_sums[1:]
-        each = [typical_curvature(self.loss, np.asarray(mean) / self._target_sums[0]) for mean in means]
-        return np.broadcast_to(each, (self.n_outputs,)).astype(np.float64)
-
-    @property
-    def _reference_sums(self) -> list[Array]:
-        """The gradient, and the other sums of `ReferenceSums`, asked for once: of x, of x^2, and of the targets."""
-        known: list[Array] | None = self.__dict__.get("reference_sums")
-        if known is None:
-            null, p = self._best_constant(), self.n_features
-            sums = self.blocks.reduce(ReferenceSums(self.loss), null)
-            known = np.split(sums, null.size + np.array([0, p, 2 * p]))
-            self.__dict__["reference_sums"] = known
-        return known
-
-    def _remember(self, gradient: Array, triangle: Array, parameters: Array) -> None:
-        """Keep what the sums of an expansion at W = 0 say of the columns. One round, which reads y alone.
-
-        The triangle begins with that of the first output.
-        """
-        b, p = self.split(parameters)[1], self.n_features
-        at_best = self._best_constant().reshape(b.size, -1)[:, -1]
-        curvature = np.ravel(self.loss.second(np.zeros(1 if self.loss.outputs > 1 else b.size), b))[0]
-        i = np.arange(p + 1)
-        raw, first = triangle[i * (i + 3) // 2][:p] / curvature, triangle[p * (p + 1) // 2 :][:p] / curvature
-        of_targets = self.blocks.reduce(SlopeSizes(self.loss), at_best)
-        self.__dict__["reference_sums"] = [self._moved(gradient, first, b, at_best), first, raw, of_targets]
-        self.__dict__["by_expansion"] = True
-
-    def _constants(self, parameters: Array) -> Array | None:
-        """Return the z of all rows (n_outputs,), where they have one and the loss's slope is a line in y; else None."""
-        W, b = self.split(parameters)
-        return None if W.any() or self.blocks.cuts.offset or line(self.loss, b) is None else b
-
-    def _moved(self, gradient: Array, first: Array, z: Array, to: Array) -> Array:
-        """Return the padded unpenalised gradient at W = 0 and other constants (n_outputs,): slopes are lines in y."""
-        by, more = self._shift(z, to)
-        sums = np.append(first, self._target_sums[0])
-        moved: Array = by[:, None] * gradient.reshape(z.size, -1) + more[:, None] * sums
-        return moved.ravel()
-
-    def _shift(self, z: Array, to: Array) -> tuple[Array, Array]:
-        """Return f and g, where f r + g is the slope at other constants of a row whose slope is r (n_outputs,)."""
-        (a, c), (other_a, other_c) = line(self.loss, z) or (z, z), line(self.loss, to) or (to, to)
-        by = other_c / c
-        return by, other_a - by * a
-
-    def _best_constant(self) -> Array:
-        """Return the padded flat vector of the best constant, with z = 0 where y is at an end of its domain.
-
-        There z would be infinite, and the gradient nothing but what `link` puts in its place.
-        """
-        null, sums = self._null_model(self._target_sums), self._target_sums
-        mean, (low, high) = sums[1:] / sums[0], (0.0, 1.0) if self.loss.outputs > 1 else self.loss.domain
-        at_end = mean >= high * (1.0 - 1e-12)  # the sums of s and of s y have roundings of their own
-        at_end = np.full(mean.size, at_end.any()) if self.loss.outputs > 1 else at_end | (mean <= low)
-        null.reshape(self.n_outputs, -1)[at_end, -1] = 0.0
-        return null
-
-    def _null_model(self, sums: Array) -> Array:
-        """Return the padded flat vector of the best constant."""
-        mean = sums[1:] / sums[0]
-        full = np.zeros((self.n_outputs, self.n_features + 1))
-        full[:, -1] = self.loss.link(mean) if self.loss.outputs > 1 else [self.loss.link(float(m)) for m in mean]
-        return full.ravel()
 
     def _penalised(self, sums: Array, parameters: Array) -> tuple[float, Array]:
         """Return F and its gradient from the sums of one pass."""
@@ -570,14 +422,6 @@ class Linear:
         return objective.standardized() if self.standardize else objective
 
 
-def typical_curvature(loss: Loss, mean_y: Array) -> float:
-    """Return the supremum of d2 loss / dz2; where there is none, that at the constant which predicts the mean of y."""
-    if loss.curvature is not None:
-        return loss.curvature
-    mean = float(np.mean(mean_y))
-    return float(loss.second(np.array(mean), np.array(loss.link(mean))))
-
-
 def deviations(mean: Array, variance: Array) -> Array:
     """Return the standard deviations (p,) of columns, 0 for those that do not vary.
 
@@ -589,8 +433,3 @@ def deviations(mean: Array, variance: Array) -> Array:
 
 def _tuple(centre: Array | None) -> tuple[float, ...]:
     return () if centre is None or not centre.any() else tuple(map(float, centre))
-
-
-def _require_weight(total: float) -> None:
-    if not total > 0:
-        raise InputError("the sample weights are all zero: no row counts")

@@ -19,6 +19,7 @@ LAYERS = [
     "products",
     "reference",
     "problem",
+    "baseline",
     "objective",
     "solvers",
     "training",
@@ -72,6 +73,7 @@ def test_all_is_what_is_exported():
     public = {name for name in vars(dist_dot) if not name.startswith("_")}
     modules = {
         "typing",
+        "baseline",
         "rows",
         "kernels",
         "rounds",

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from dist_dot.baseline import FAR, ColumnMoments
 from dist_dot.errors import InputError
 from dist_dot.kernels.moments import columns, triangle
-from dist_dot.objective import FAR, ColumnMoments, Objective
+from dist_dot.objective import Objective
 from dist_dot.reference import Reference, Sizes
 from dist_dot.solvers.factor import Factor, factor_moments, factor_triangle
 from dist_dot.solvers.needs import LinearRows

@@ -5,9 +5,9 @@ Each function below returns the F that it was given, as what it was asked to be,
 
 from typing import Protocol, runtime_checkable
 
+from dist_dot.baseline import ColumnMoments
 from dist_dot.errors import SolverError
 from dist_dot.losses import Loss, Squared
-from dist_dot.objective import ColumnMoments
 from dist_dot.problem import Function
 from dist_dot.typing import Array
 
