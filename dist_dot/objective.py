@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dist_dot import checks
 from dist_dot.baseline import Baseline, ColumnMoments
 from dist_dot.errors import InputError, SolverError
 from dist_dot.kernels.gram import unpacked
@@ -60,8 +61,7 @@ class Objective:
     scale: Array | None = None
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.alpha) and self.alpha >= 0):
-            raise InputError(f"alpha is {self.alpha!r}: the L2 strength is a finite number >= 0")
+        checks.finite("alpha", self.alpha, "the L2 strength is a finite number >= 0")
         if self.scale is not None and self.scale.shape != (self.n_features,):
             raise InputError(f"scale has shape {self.scale.shape}, expected ({self.n_features},), one for each column")
 

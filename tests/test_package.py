@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "typing",
     "errors",
+    "checks",
     "losses",
     "rows",
     "kernels",
@@ -74,6 +75,7 @@ def test_all_is_what_is_exported():
     modules = {
         "typing",
         "baseline",
+        "checks",
         "rows",
         "kernels",
         "rounds",

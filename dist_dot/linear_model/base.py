@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from dist_dot import checks
 from dist_dot.errors import DataError, InputError
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
@@ -39,6 +40,25 @@ FITTED = (
 )
 
 
+def _check_early_stopping(name: str, value: Any) -> None:
+    if not (value is None or isinstance(value, EarlyStopping)):
+        raise InputError(f"{name} is {value!r}: give dist_dot.EarlyStopping(), or None")
+
+
+PARAMETERS: dict[str, Callable[[str, Any], object]] = {
+    "alpha": checks.finite,
+    "C": partial(checks.number, advice="give a number > 0, or infinity for no penalty", least=np.nextafter(0.0, 1.0)),
+    "fit_intercept": checks.flag,
+    "standardize": checks.flag,
+    "warm_start": checks.flag,
+    "max_iter": checks.whole,
+    "tol": partial(checks.number, advice="give a number >= 0"),
+    "callbacks": checks.functions,
+    "early_stopping": _check_early_stopping,
+}
+"""What the parameters of all estimators are to be; of others, each estimator's own `fit` says it."""
+
+
 def is_plain(X: Any) -> bool:
     """Whether scikit-learn's own validation is for X: neither a Dask collection nor an array of another library."""
     return not (is_lazy(X) or is_other(X))
@@ -49,6 +69,13 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
 
     _checks: ClassVar[dict[str, bool]] = {"y_numeric": True}
     """What scikit-learn is to check of y."""
+
+    def _check_parameters(self) -> None:
+        """Raise InputError for a parameter that is not what its name means, before a row is looked at."""
+        parameters = self.get_params(deep=False)
+        for name, check in PARAMETERS.items():
+            if name in parameters:
+                check(name, parameters[name])
 
     def _received(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         """Return what was given, torch tensors as the arrays of the same memory. Raises DataError for masked values."""
@@ -64,12 +91,18 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
         y and the weights are then on the host, too. Rows that are not plain are left as they are: `lay_out` looks at
         them where they lie.
         """
+        self._check_parameters()
         X, y, sample_weight = self._received(X, y, sample_weight)
         if not is_plain(X):
             return X, self._target(y), None if sample_weight is None else _known("sample_weight", sample_weight)
         y, sample_weight = computed("y", y), computed("sample_weight", sample_weight)
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C", **self._checks)
+        _check_no_dates(X)
+        try:
+            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C", **self._checks)
+        except OverflowError as error:
+            raise DataError(f"X or y holds a whole number that float64 cannot hold: {error}") from error
         if sample_weight is not None:
+            float_dtype(np.asarray(sample_weight), "sample_weight")
             weight = np.asarray(sample_weight, X.dtype)
             sample_weight = weight if weight.ndim else np.full(y.shape[:1], weight)
         return X, y, sample_weight
@@ -169,6 +202,15 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
         if X.ndim != 2 or X.shape[1] != self.n_features_in_:
             raise InputError(f"X has shape {X.shape}: the model was fitted to {self.n_features_in_} columns")
         return X
+
+
+def _check_no_dates(X: Any) -> None:
+    """Raise DataError for dates and durations, which NumPy takes for whole numbers of nanoseconds."""
+    kinds = X.dtypes if hasattr(X, "dtypes") else [getattr(X, "dtype", None)]
+    for number, kind in enumerate(kinds):
+        if getattr(kind, "kind", "") in ("m", "M"):
+            where = f"column {X.columns[number]!r} of X" if hasattr(X, "columns") else "X"
+            raise DataError(f"{where} has dtype {kind}: turn dates and durations into numbers, such as days")
 
 
 def _z(rows: Any, coef: Array, intercept: Any) -> Any:

@@ -54,7 +54,7 @@ class GeneralizedLinearRegressor(RegressorMixin, LinearModel):  # type: ignore[m
         """
         X, y, sample_weight = self._checked(X, y, sample_weight)
         blocks = lay_out(X, y, sample_weight, device=self.device)
-        objective = Objective(blocks, self._loss, float(self.alpha), self.fit_intercept)
+        objective = Objective(blocks, self._loss, self.alpha, self.fit_intercept)
         objective.check()
         # The mean of y is a better start than 1, the mean at z = 0, where y is large or small.
         weight, start = objective.null_model()

@@ -88,8 +88,6 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
         Warns with ConvergenceWarning if max_iter was reached. Raises DataError (a ValueError) for data that cannot be
         used, naming row and column.
         """
-        if not self.C > 0:
-            raise InputError(f"C is {self.C!r}: give a number > 0, or np.inf for no penalty")
         X, y, sample_weight = self._checked(X, y, sample_weight)
         self.classes_ = classes_of(y, X.shape[1])
         codes = encoded(y, self.classes_, known=True)

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold
 
+from dist_dot import checks
 from dist_dot.errors import InputError
 from dist_dot.kernels.folds import ALL
 from dist_dot.linear_model.labels import class_weights, classes_of, encoded, weighted
@@ -143,7 +144,8 @@ class LogisticRegressionCV(LogisticRegression):
 
 
 def _checked_strengths(Cs: Any) -> Array:
-    values = np.logspace(-4, 4, max(Cs, 0)) if isinstance(Cs, int | np.integer) else np.asarray(Cs, np.float64)
+    many = isinstance(Cs, int | np.integer)
+    values = np.logspace(-4, 4, max(Cs, 0)) if many else checks.numbers("Cs", Cs)
     if values.ndim != 1 or not values.size or not np.all(values > 0):
         raise InputError(f"Cs is {Cs!r}: give positive numbers, or how many to try")
     return values

@@ -59,5 +59,5 @@ class Ridge(LeastSquares):
         Warns with ConvergenceWarning if max_iter was reached. Raises DataError (a ValueError) for data that cannot be
         used, naming row and column.
         """
-        self._fit(X, y, sample_weight, float(self.alpha), self.standardize)
+        self._fit(X, y, sample_weight, self.alpha, self.standardize)
         return self

@@ -5,6 +5,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.model_selection import check_cv
 
+from dist_dot import checks
 from dist_dot.errors import InputError
 from dist_dot.linear_model.least_squares import LeastSquares
 from dist_dot.rounds.layout import float_dtype, lay_out, n_rows
@@ -99,7 +100,7 @@ def _tested(splits: list[tuple[Array, Array]], n_samples: int) -> Array:
 
 
 def _checked_alphas(alphas: Any) -> tuple[float, ...]:
-    values = np.atleast_1d(np.asarray(alphas, np.float64))
+    values = np.atleast_1d(checks.numbers("alphas", alphas))
     if values.ndim != 1 or not values.size or not np.all(np.isfinite(values) & (values > 0)):
         raise InputError(f"alphas is {alphas!r}: give positive numbers")
     return tuple(values.tolist())

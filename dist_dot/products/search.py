@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numba import njit
 
+from dist_dot import checks
 from dist_dot.errors import DataError, InputError, suggestion
 from dist_dot.kernels.blas import one_blas_thread
 from dist_dot.products.pairs import directions
@@ -48,7 +49,7 @@ def top_k(X: Any, queries: Any, k: int, metric: Literal["dot", "cosine"] = "dot"
     X, queries = as_array("X", X), np.asarray(as_array("queries", to_host(queries)))
     if queries.ndim != 2 or X.ndim != 2 or X.shape[1] != queries.shape[1]:
         raise DataError(f"X has shape {X.shape} and queries have shape {queries.shape}: expected (n, p) and (q, p)")
-    if not 1 <= k <= n_rows(X):
+    if not checks.whole("k", k, 1) <= n_rows(X):
         raise InputError(f"k is {k!r}: give a number from 1 to the {n_rows(X)} rows of X")
     float_dtype(queries, "queries")
     check_finite("queries", queries, 0)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
@@ -158,7 +159,7 @@ def cut(
         size = min(max(n_samples * row // BLOCKS, SMALLEST), LARGEST)
         rows = max(1, -(-size // row))
         block_rows = -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
-    if isinstance(block_rows, str) or block_rows < 1:
+    if isinstance(block_rows, bool) or not isinstance(block_rows, Integral) or block_rows < 1:
         raise InputError(f"block_rows is {block_rows!r}: give a positive number of rows, or 'auto'")
     return Cuts(n_samples, n_features, dtype.name, int(block_rows), n_targets, offset)
 

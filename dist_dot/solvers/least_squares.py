@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dist_dot.baseline import FAR, ColumnMoments
-from dist_dot.errors import InputError
+from dist_dot.errors import DataError, InputError
 from dist_dot.kernels.moments import columns, triangle
 from dist_dot.objective import Objective
 from dist_dot.reference import Reference, Sizes
@@ -13,6 +13,8 @@ from dist_dot.solvers.factor import Factor, factor_moments, factor_triangle
 from dist_dot.solvers.needs import LinearRows
 from dist_dot.typing import Array
 
+# Of a square that has lost digits.
+LEAST = 1e-300
 # The deviation of a column beside its mean that is all rounding: such a column is constant, and as good as not there.
 CONSTANT = 10.0 * float(np.finfo(np.float64).eps)
 
@@ -63,6 +65,7 @@ class Summary:
     """All the rows, summed up in one round: what least squares needs to know, whatever the penalty.
 
     `flat` is described in `dist_dot.kernels.moments`; it holds an R where it is `triangular`, else second moments.
+    Raises DataError for a column of [X, y] whose squares overflow, or are all 0 where its mean is not.
     """
 
     flat: Array
@@ -70,6 +73,20 @@ class Summary:
     n_samples: int
     n_targets: int
     fit_intercept: bool
+
+    def __post_init__(self) -> None:
+        mean, p = self._mean(), self.n_features
+        about = self.flat[1 + mean.size :].reshape(mean.size, mean.size)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            squares = np.sum(about**2, axis=0) if self.triangular else np.diag(about)
+            large = ~np.isfinite(squares) | ~np.isfinite(mean * mean)
+            small = (squares == 0) & (mean != 0) & (mean * mean < LEAST)
+        if not (large | small).any():
+            return
+        j = int(np.argmax(large | small))
+        name = f"column {j} of X" if j < p else "y" if self.n_targets == 1 else f"target {j - p} of y"
+        word, advice = ("overflow", "divide") if large[j] else ("vanish in", "multiply")
+        raise DataError(f"{name} is about {mean[j]:.0e}, and its squares {word} float64: {advice} it by a power of ten")
 
     @property
     def n_features(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from dist_dot import checks
 from dist_dot.errors import ClusterError, InputError, SolverError
 from dist_dot.problem import Function, Problem
 from dist_dot.reference import Reference
@@ -69,9 +70,11 @@ def minimise(
     chosen = choose(solver, objective)
     loop = Loop(objective.problem, chosen.solver, tol, max_iter, checkpoint, begin, early_stopping)
 
+    asked = checks.functions("callbacks", callbacks)
+
     def report(progress: Progress) -> bool:
         # Each one is called, also after another one has asked to stop.
-        return any([bool(callback(progress)) for callback in callbacks])
+        return any([bool(callback(progress)) for callback in asked])
 
     host = cast(Host, objective.blocks)  # those of `lay_out` are
     return replace(host.run(loop, report), solver=str(chosen))
@@ -90,10 +93,8 @@ class Loop:
     early_stopping: EarlyStopping | None = None
 
     def __post_init__(self) -> None:
-        if not self.tol >= 0:
-            raise InputError(f"tol is {self.tol!r}: give a number >= 0")
-        if self.max_iter < 0:
-            raise InputError(f"max_iter is {self.max_iter!r}: give a number >= 0")
+        checks.number("tol", self.tol, "give a number >= 0")
+        checks.whole("max_iter", self.max_iter)
         if self.early_stopping is not None and self.solver.name == Exact.name:
             raise SolverError("early stopping is for solvers that take many steps, and exact takes one: name another")
 
