@@ -6,8 +6,8 @@ import numpy as np
 
 from dist_dot.errors import InputError
 from dist_dot.kernels.passes import Moments
-from dist_dot.kernels.targets import ConstantValues, ReferenceSums, SlopeSizes, TargetSums
-from dist_dot.losses import Loss, line
+from dist_dot.kernels.targets import ConstantValues, OffsetSums, ReferenceSums, SlopeSizes, TargetSums
+from dist_dot.losses import Loss, line, shifted
 from dist_dot.reference import ROUNDING, Sizes
 from dist_dot.rounds.blocks import Blocks
 from dist_dot.typing import Array
@@ -37,9 +37,9 @@ class ColumnMoments:
 class Baseline:
     """Sums that are asked for once, and what follows from them. A penalty has no share in them.
 
-    Where a constant z is one number for each output, it is `z` (n_outputs,). Gradients are unpenalised and padded: of
-    each output p + 1 numbers, that in b last, whether an intercept is fitted or not. Losses whose slope is a line in y
-    tell the gradient at one constant from that at another: see `dist_dot.losses.line`.
+    A constant z is one number for each output (n_outputs,), to which rows add their offsets. Gradients are unpenalised
+    and padded: of each output p + 1 numbers, that in b last, whether an intercept is fitted or not. Losses whose slope
+    is a line in y tell the gradient at one constant from that at another: see `dist_dot.losses.line`.
     """
 
     def __init__(self, blocks: Blocks, loss: Loss, fit_intercept: bool) -> None:
@@ -49,6 +49,7 @@ class Baseline:
         # `functools.cached_property` has one lock for all objects in Python 3.11: loops that meet in each round would
         # wait for each other.
         self._target_sums: Array | None = None
+        self._offset_sums: Array | None = None
         self._reference_sums: list[Array] | None = None
         self._moments: ColumnMoments | None = None
         self._by_expansion = False
@@ -75,6 +76,13 @@ class Baseline:
         return mean
 
     @property
+    def _of_offsets(self) -> Array:
+        """The sums of `OffsetSums`. One round, which reads y and the offsets."""
+        if self._offset_sums is None:
+            self._offset_sums = self._blocks.reduce(OffsetSums(self._loss), np.zeros(0))
+        return self._offset_sums
+
+    @property
     def knows_columns(self) -> bool:
         """Whether `reference_sums` costs no round any more."""
         return self._reference_sums is not None
@@ -92,9 +100,20 @@ class Baseline:
         return self._reference_sums
 
     def null_model(self) -> Array:
-        """Return the padded parameters of W = 0 and the b that predicts the mean of y. The round of `target_sums`."""
+        """Return the padded parameters of W = 0 and the b that predicts the mean of y. The round of `target_sums`.
+
+        Where rows have an offset, a round more: what they predict is b + offset, and the b is the best one, but for the
+        logistic loss and those of the user's own, where it is link(mean of y) less the mean offset.
+        """
         full, mean = np.zeros((self._outputs, self._p + 1)), self.mean
-        full[:, -1] = self._loss.link(mean) if self._loss.outputs > 1 else [self._loss.link(float(m)) for m in mean]
+        if self._blocks.cuts.offset and self._loss.outputs == 1:
+            shares = self._of_offsets[1:-1] / self._of_offsets[0]
+            if shifted(self._loss, 0.0, 0.0) is None:
+                full[:, -1] = [self._loss.link(float(m)) - float(o) for m, o in zip(mean, shares, strict=True)]
+            else:
+                full[:, -1] = [self._loss.link(float(m)) for m in shares]
+        else:
+            full[:, -1] = self._loss.link(mean) if self._loss.outputs > 1 else [self._loss.link(float(m)) for m in mean]
         return full.ravel()
 
     def best_constant(self) -> Array:
@@ -167,12 +186,13 @@ class Baseline:
         cuts, slopes = self._blocks.cuts, of_targets.reshape(2, -1)[0]
         with np.errstate(over="ignore", invalid="ignore"):
             parts = np.sqrt(raw / self.weight) @ np.abs(W) + np.abs(b)
+            parts = parts + np.sqrt(self._of_offsets[-1] / self.weight) if cuts.offset else parts
             squares = float(np.sum(parts**2 * slopes)) * self.weight / cuts.n_samples
         size = ROUNDING * float(np.finfo(cuts.dtype).eps) * float(np.sqrt(squares))
         return size if np.isfinite(size) else 0.0
 
     def constants(self, W: Array, b: Array) -> Array | None:
-        """Return the z of all rows, where they have one and the loss's slope is a line in y; else None."""
+        """Return the z of all rows, where it is the same for all and the loss's slope is a line in y; else None."""
         return None if W.any() or self._blocks.cuts.offset or line(self._loss, b) is None else b
 
     def sums_at(self, z: Array) -> Array:

@@ -29,6 +29,8 @@ from dist_dot.typing import Array
 
 # The smallest y of a domain that ends at 0 without it: positive in float32 too.
 POSITIVE = float(np.finfo(np.float32).tiny)
+# The largest size of an offset whose exponential is computed.
+EXPONENT = 300.0
 
 
 def _namespace(z: Any) -> Any:
@@ -353,7 +355,7 @@ class Poisson:
 
     def link(self, mean: float) -> float:
         """Return log(mean); a mean of 0 is taken for 1e-16."""
-        return math.log(max(mean, 1e-16))
+        return math.log(mean if mean > 0 else 1e-16)
 
     def predict(self, z: Array) -> Array:
         """Return exp(z)."""
@@ -405,7 +407,7 @@ class Gamma:
 
     def link(self, mean: float) -> float:
         """Return log(mean); a mean of 0 is taken for 1e-16."""
-        return math.log(max(mean, 1e-16))
+        return math.log(mean if mean > 0 else 1e-16)
 
     def predict(self, z: Array) -> Array:
         """Return exp(z)."""
@@ -417,6 +419,20 @@ class Gamma:
         exposure * exp(z) is the expected y: as a loss in z this is the gamma loss of y / exposure, with its weights.
         """
         return y / exposure, sample_weight
+
+
+def shifted(loss: Loss, y: Any, offset: Any) -> tuple[Any, Any] | None:
+    """Return y' and f where loss(y, z + offset) is f loss(y', z), but for what does not depend on z; else None.
+
+    They are float64. What overflows is held where it still has a logarithm.
+    """
+    if type(loss) in (Squared, Huber):
+        return y - offset, 1.0 + 0.0 * offset
+    if type(loss) in (Poisson, Gamma):
+        xp = _namespace(offset)
+        o = xp.minimum(xp.maximum(offset, 0.0 * offset - EXPONENT), 0.0 * offset + EXPONENT)
+        return y * xp.exp(-o), xp.exp(o) if type(loss) is Poisson else 1.0 + 0.0 * offset
+    return None
 
 
 def line(loss: Loss, z: Array) -> tuple[Array, Array] | None:

@@ -241,12 +241,12 @@ class Objective:
     def start(self) -> Array:
         """Return the flat vector where a run begins that is given no other: 0.
 
-        For the Huber loss it is the `null_model` where F is lower there, unless rows have an offset: far from y that
-        loss has no curvature, and nothing says how far to go. It costs two rounds of y alone, one of which `reference`
-        does not make again.
+        For the Huber loss, and where rows have offsets, it is the `null_model` if F is lower there: far from y the one
+        has no curvature, and an offset may be far from 0. That costs two rounds of y alone, or three, all but one of
+        which `reference` does not make again.
         """
         zero = np.zeros(self.n_parameters)
-        if not isinstance(self.loss, Huber) or not self.fit_intercept or self.blocks.cuts.offset:
+        if not self.fit_intercept or not (isinstance(self.loss, Huber) or self.blocks.cuts.offset):
             return zero
         null = self.null_model()[1]
         intercepts = np.append(np.zeros(self.n_outputs), self.split(null)[1])
@@ -263,10 +263,10 @@ class Objective:
     def reference(self) -> Reference:
         """Return the gradient at W = 0 and z = link(weighted mean of y), for all rows, and the rounding of its sums.
 
-        That z is the same without an intercept and whatever the offsets are, and 0 where y is at an end of its domain
-        throughout. The gradient is in the units of those near the minimum, whatever the unit of y and wherever a run
-        starts. Two rounds: one reads y alone, and is not made again after `check`; the other reads X once.
-        Raises InputError if the weights sum to zero.
+        That z is the same without an intercept, and 0 where y is at an end of its domain throughout. A row adds its
+        offset. The gradient is in the units of those near the minimum, whatever the unit of y and wherever a run
+        starts. Two rounds: one reads y alone, and is not made again after `check`; the other reads X once. With offsets
+        one round of y more. Raises InputError if the weights sum to zero.
         """
         gradient = self._strip(self.baseline.reference_sums[0])
         return Reference.of(gradient, self.baseline.sizes(), self.blocks.cuts)
@@ -351,8 +351,9 @@ class Objective:
     def explained(self, parameters: Array) -> float:
         """Return D2 = 1 - deviance(model) / deviance(best constant): R2 for the squared loss. Three rounds.
 
-        Without a penalty, on these blocks, which may hold other rows than the model was trained on. The best constant
-        knows no offset. D2 is 1.0 for a constant y that is met exactly and -inf for one that is not. Reads X once.
+        Without a penalty, on these blocks, which may hold other rows than the model was trained on. A row adds its
+        offset to the best constant. D2 is 1.0 for a constant y that is met exactly and -inf for one that is not. Reads
+        X once.
         """
         constant = self.baseline.null_model().reshape(self.n_outputs, -1)[:, -1]
         dropped, value = self.blocks.reduce(ConstantValues(self.loss, deviance=True), constant)

@@ -145,8 +145,8 @@ def show_report(console: Console, report: Report, folder: str) -> None:
         (report.score, f"{report.score_train:.6f} train, {held} ({report.rows_held_out:,} rows)"),
         ("solver", report.solver),
         ("rounds", f"{report.rounds:,} in {report.seconds:.1f} s"),
-        ("time per round", f"{1e3 * report.seconds_per_round:.2f} ms"),
-        ("read", f"{report.bytes_per_second / 1e9:.1f} GB/s"),
+        ("time per round", f"{1e3 * report.seconds_per_round:.2f} ms") if report.seconds_per_round else None,
+        ("read", f"{report.bytes_per_second / 1e9:.1f} GB/s") if report.bytes_per_second else None,
         ("workers lost", f"{recovery.lost}, {recovery.repeated} rounds repeated, {recovery.seconds:.1f} s")
         if recovery.lost
         else None,

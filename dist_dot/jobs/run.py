@@ -53,8 +53,8 @@ class Report:
     score_train: float
     score_held_out: float | None
     seconds: float
-    seconds_per_round: float
-    bytes_per_second: float
+    seconds_per_round: float | None
+    bytes_per_second: float | None
     recovery: Recovery
     coefficients: dict[str, float]
     """By name, largest first; "feature (class)" where the target is a class."""

@@ -1,6 +1,8 @@
 """Checksums of blocks: whether rows are the ones they were."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -8,6 +10,7 @@ import xxhash
 from dist_dot.kernels import device
 from dist_dot.rows.arrays import to_host
 from dist_dot.rows.block import Block
+from dist_dot.rows.design import Design
 
 CROSSING = 32 << 20  # bytes that a checksum brings from a device at once
 
@@ -15,11 +18,14 @@ CROSSING = 32 << 20  # bytes that a checksum brings from a device at once
 def checksum(block: Block) -> str:
     """Return 128 bits of what a block is made of, at the speed of memory: XXH3; rows of a GPU are read there."""
     digest = xxhash.xxh3_128()
-    for place, array in enumerate((*block.X.parts, *block.columns)):
+    y, weight, offset, fold = block.columns
+    named = (("offset", offset), ("fold", fold))
+    beside = [part for name, column in named if column is not None for part in (name, column)]
+    for place, array in enumerate((*parts(block.X), y, weight, *beside)):
         if array is None:
             continue
-        if not hasattr(array, "shape"):
-            digest.update(repr(array).encode())
+        if isinstance(array, str):
+            digest.update(array.encode())
             continue
         digest.update(repr(tuple(array.shape)).encode())
         if device.on_device(array):
@@ -30,6 +36,24 @@ def checksum(block: Block) -> str:
             part = array[start : start + rows, ...] if array.ndim > 1 else array[start : start + rows]
             digest.update(np.ascontiguousarray(to_host(part)).data)
     return digest.hexdigest()
+
+
+def parts(design: Any) -> Iterator[Any]:
+    """Yield the arrays that a design is told by, and the rest of it as text. Raises TypeError for other values."""
+    for part in design.parts:
+        if isinstance(part, Design):
+            yield type(part).__name__
+            yield from parts(part)
+        elif isinstance(part, tuple | list):
+            yield from parts(SimpleNamespace(parts=part))
+        elif hasattr(part, "ndim") and part.ndim:
+            yield part
+        elif isinstance(part, str | int | float | np.generic | None):
+            yield repr(part)
+        else:
+            raise TypeError(
+                f"{type(design).__name__} holds a {type(part).__name__}: give `parts` of arrays and numbers"
+            )
 
 
 def combined(checksums: Iterable[str]) -> str:

@@ -139,7 +139,7 @@ def _pass(loss: int, X: Array, y: Array, weight: Array, offset: Array, w: Array,
     tiles = -(-left // rows) * rows
     last = end_of(flat, whole * p, tiles * p)
     last_y, last_weight = end_of(y, whole, tiles), end_of(weight, whole, tiles)
-    last_offset = unwritten(end_of(offset, whole, tiles))
+    last_offset = unwritten(end_of(offset, whole, tiles)[: (tiles + REACH) * (offset.size > 0)])
     if not weight.size:
         last_weight[:left] = 1
     last, last_y, last_weight = unwritten(last), unwritten(last_y), unwritten(last_weight)

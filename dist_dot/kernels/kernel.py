@@ -12,10 +12,12 @@ from dist_dot.typing import Array
 class Kernel(ABC):
     """Sums over the rows of a block, as they are asked for in one round of all blocks. It must pickle.
 
-    `reads` is "y" where it reads y alone, and "X" where its sums are finite only if all of X is.
+    `reads` is "y" where it reads y alone, and "X" where its sums are finite only if all of X is. `of_z` is whether its
+    sums depend on z, and so on an offset.
     """
 
     reads: ClassVar[str] = ""
+    of_z: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, block: Block, parameters: Parameters) -> Array:

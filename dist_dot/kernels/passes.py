@@ -168,8 +168,8 @@ class Curvature(Kernel):
         """Read X once."""
         name = "float64" if block.on_device else dtype_name(block.y)
         triangles = self._triangles(block, parameters, name)
-        own = [triangle for (c, other), triangle in triangles.items() if c == other]
-        if name == "float32" and not all(self._in_range(block, triangle) for triangle in own):
+        squares = [triangle for (c, other), triangle in triangles.items() if c == other]
+        if name == "float32" and not all(self._in_range(block, triangle) for triangle in squares):
             triangles = self._triangles(block, parameters, "float64")
         each = list(triangles.values())
         flat: Array = each[0] if len(each) == 1 else namespace(block.y).concat(each)
@@ -187,7 +187,7 @@ class Curvature(Kernel):
         linear = [TileSums(block, p + 1) for _ in pairs]
         shifted, several = Shifted(), self.loss.outputs > 1
         plain = type(self.loss) is Squared and block.weight is None
-        own = block.X.array is None and centre is None and dtype == dtype_name(block.y)
+        own = block.X.multiplies and centre is None and dtype == dtype_name(block.y)
         size = tile_rows(p, itemsize(block.y)), at.shape[0] * self.loss.outputs
         for rows in tiles(block, *size) if own else dense_tiles(block, *size):
             y, s, x = rows.y, rows.weight, rows.X
@@ -412,6 +412,13 @@ class TileSums:
         xp = namespace(self._block.y)
         flat = xp.concat([xp.reshape(xp.astype(part, xp.float64, copy=False), (-1,)) for part in parts])
         self._total = flat if self._total is None else self._total + flat
+
+    @classmethod
+    def of(cls, block: Block, *parts: Any) -> Array:
+        """Return numbers and arrays as sums of the block, flat and end to end."""
+        sums = cls(block, 0)
+        sums.add(*parts)
+        return sums.total
 
     @property
     def total(self) -> Array:

@@ -1,7 +1,7 @@
 """Sums over y alone, and what F and its gradient are where z is a constant: for the best constant, and the stop.
 
-An offset has no part in them: its z is no constant. Kernels as in `dist_dot.kernels.passes`. For NumPy blocks the loops
-over the rows are compiled: threads that make many small arrays wait for each other.
+A constant z is one to which a row adds its offset. Kernels as in `dist_dot.kernels.passes`. For NumPy blocks without an
+offset the loops over the rows are compiled: threads that make many small arrays wait for each other.
 """
 
 import math
@@ -15,8 +15,8 @@ import numpy as np
 from dist_dot.errors import DataError
 from dist_dot.kernels import compiled, device
 from dist_dot.kernels.kernel import Kernel
-from dist_dot.kernels.passes import Moments, TileSums, ValueAndGradient, column, tiles, total
-from dist_dot.losses import POSITIVE, Loss, Squared, lines_of
+from dist_dot.kernels.passes import Moments, TileSums, ValueAndGradient, column, offset, tiles, total
+from dist_dot.losses import POSITIVE, Loss, Squared, lines_of, shifted
 from dist_dot.rows.arrays import Parameters, is_other, namespace
 from dist_dot.rows.block import Block
 from dist_dot.rows.design import Dense
@@ -29,6 +29,7 @@ class CheckTarget(Kernel):
 
     loss: Loss
     reads: ClassVar[str] = "y"
+    of_z: ClassVar[bool] = False
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y."""
@@ -81,6 +82,7 @@ class TargetSums(Kernel):
 
     loss: Loss
     reads: ClassVar[str] = "y"
+    of_z: ClassVar[bool] = False
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y and the weights."""
@@ -106,6 +108,26 @@ class TargetSums(Kernel):
             CheckTarget(self.loss).look(rows, blocks)
         sums = rows.target_sums(self.loss)
         return rows.card.cupy.concatenate([sums[:, :1], sums[:, 2:]], axis=1)
+
+
+@dataclass(frozen=True)
+class OffsetSums(Kernel):
+    """Parameters are not used -> [sum f s, sums of f s y' of each target, sum of s o^2].
+
+    f and y' are those of `losses.shifted`, by which the offset o is a part of y. For a loss that has none they are 1
+    and o. Reads y and the columns beside it.
+    """
+
+    loss: Loss
+    reads: ClassVar[str] = "y"
+
+    def __call__(self, block: Block, parameters: Parameters) -> Array:
+        """Look at y, the offset and the weights."""
+        xp = namespace(block.y)
+        y, o, s = column(xp.astype(block.y, xp.float64)), column(xp.astype(block.offset, xp.float64)), _weight(block)
+        target, factor = shifted(self.loss, y, o) or (o + 0.0 * y, 1.0 + 0.0 * o)
+        s_f = s * factor[:, 0]
+        return TileSums.of(block, total(s_f), s_f @ target, s @ (o * o))
 
 
 @dataclass(frozen=True)
@@ -135,7 +157,7 @@ class ConstantValues(Kernel):
             weight = weight if rows.weight is None else column(xp.astype(rows.weight, xp.float64))
             parts = [weight * self.loss.dropped(target)] * self.deviance
             for i in range(at.shape[0]):
-                z = at[i, :] + 0.0 * target
+                z = offset(at[i, :] + 0.0 * target, rows)
                 value = self.loss.value(target[:, 0] if several else target, z)
                 parts.append(weight * column(value))
             sums.add(*(total(part) for part in parts))
@@ -169,10 +191,10 @@ class ReferenceSums(Kernel):
         z = xp.reshape(parameters.like(block.y, "float64"), (-1, p + 1))[:, p]
         if block.X.array is not None and not is_other(block.X.array):
             return np.concatenate([_compiled(self.loss, block, z), SlopeSizes(self.loss)(block, Parameters(z))])
-        columns, plain = p + column(block.y).shape[1], replace(block, offset=None)
+        columns = p + column(block.y).shape[1]
         moments = Moments()(block, Parameters(np.zeros(columns)))
         of_x = [moments[1 : 1 + p], moments[1 + columns : 1 + columns + p]]
-        gradients, sizes = ValueAndGradient(self.loss)(plain, parameters)[1:], SlopeSizes(self.loss).sums(block, z)
+        gradients, sizes = ValueAndGradient(self.loss)(block, parameters)[1:], SlopeSizes(self.loss).sums(block, z)
         sums: Array = xp.concat([gradients, *of_x, sizes])
         return sums
 
@@ -185,8 +207,8 @@ class ReferenceSums(Kernel):
 class SlopeSizes(Kernel):
     """Parameters z, a constant of each output -> for each target the sum of s r^2, and then of s m^2. Reads y alone.
 
-    r is a row's slope, m the size of the numbers whose difference it is: |r| + |y dr / dy| + |z dr / dz|. Where y is
-    the code of a class both are 1.
+    r is a row's slope, m the size of the numbers whose difference it is: |r| + |y dr / dy| + (|z| + |o|) |dr / dz|.
+    Where y is the code of a class both are 1.
     """
 
     loss: Loss
@@ -195,7 +217,7 @@ class SlopeSizes(Kernel):
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y and the weights."""
         z = parameters.like(block.y, "float64")
-        if is_other(block.y):
+        if is_other(block.y) or block.offset is not None:
             return self.sums(block, z)
         lines = lines_of(self.loss, z)
         return self.sums(block, z) if lines is None else compiled.slope_sizes(block.y, block.weight, lines)
@@ -206,8 +228,11 @@ class SlopeSizes(Kernel):
         y, s = column(xp.astype(block.y, xp.float64)), _weight(block)
         slope = size = xp.ones_like(y)
         if self.loss.outputs == 1:
-            slope = self.loss.first(y, z)
-            size = abs(slope) + abs(slope - self.loss.first(0.0 * y, z)) + abs(z) * self.loss.second(y, z)
+            at, parts = offset(z + 0.0 * y, block), abs(z) + 0.0 * y
+            if block.offset is not None:
+                parts = parts + abs(column(xp.astype(block.offset, xp.float64)))
+            slope = self.loss.first(y, at)
+            size = abs(slope) + abs(slope - self.loss.first(0.0 * y, at)) + parts * self.loss.second(y, at)
         of_targets: Array = xp.concat([s @ (slope * slope), s @ (size * size)])
         return of_targets
 
@@ -219,10 +244,10 @@ class SlopeSizes(Kernel):
 
 
 def _without_columns(block: Block) -> Block:
-    """Return a block whose X has no columns, and whose z has no offset: what is asked of it reads y alone."""
+    """Return a block whose X has no columns: what is asked of it reads y and the columns beside it."""
     xp = namespace(block.y)
     none = xp.zeros((len(block), 0), dtype=block.y.dtype, device=array_api_compat.device(block.y))
-    return replace(block, X=Dense(none), offset=None)
+    return replace(block, X=Dense(none))
 
 
 def _compiled(loss: Loss, block: Block, z: Array) -> Array:
@@ -230,7 +255,10 @@ def _compiled(loss: Loss, block: Block, z: Array) -> Array:
     sums = TileSums(block, z.size * (block.X.shape[1] + 1) + 2 * block.X.shape[1])
     for rows in tiles(block, len(block), loss.outputs):
         y = np.asarray(rows.y, np.float64)
-        slopes = loss.first(column(y), z) if loss.outputs == 1 else loss.first(y, np.broadcast_to(z, (len(y), z.size)))
+        at = z if rows.offset is None else z + column(rows.offset)
+        slopes = (
+            loss.first(column(y), at) if loss.outputs == 1 else loss.first(y, np.broadcast_to(at, (len(y), z.size)))
+        )
         sums.add(compiled.reference(rows.X.dense(), rows.weight, slopes))
     return sums.total
 

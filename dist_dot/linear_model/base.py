@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from dist_dot.rows.inputs import as_array, check_collection, check_unmasked, com
 from dist_dot.rows.settle import known, taken
 from dist_dot.training.early_stopping import EarlyStopping
 from dist_dot.training.fit import Fit, Status
+from dist_dot.training.inference import ended
 from dist_dot.training.loop import minimise
 from dist_dot.typing import Array
 
@@ -139,7 +141,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
 
     def _set(self, fit: Fit, dtype: str) -> None:
         """Set the fitted attributes, with coefficients of this dtype."""
-        self.fit_ = fit
+        self.fit_ = replace(fit, state=ended(fit.state))  # what L-BFGS remembers is 60 times the coefficients
         self.coef_ = fit.w.astype(dtype)
         self.intercept_ = fit.intercept
         self.n_iter_ = fit.n_iter

@@ -340,7 +340,7 @@ class Rounds:
         if not self.spec.devices:
             return max(0, int(task.nbytes))
         start, stop = self.spec.cuts.bounds(number)
-        return self.spec.cuts.memory(True) * (stop - start) // self.spec.cuts.n_samples
+        return self.spec.cuts.memory(3) * (stop - start) // self.spec.cuts.n_samples
 
     def _room(self, worker: Any) -> float:
         """Bytes of blocks that a worker can take in: none on a GPU of which Dask knows nothing, for it may have none.

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from dist_dot.errors import DataError
+from dist_dot.errors import DataError, InputError, suggestion
 from dist_dot.kernels.device import places_outside
 from dist_dot.kernels.ready import ready_for
 from dist_dot.rounds.blocks import Host
@@ -19,6 +19,9 @@ from dist_dot.rows.block import BLOCK, Block, Cuts, block_key, cut, stays_on_dev
 from dist_dot.rows.design import Dense
 from dist_dot.rows.inputs import as_array, check_collection
 from dist_dot.typing import Array
+
+COLUMNS = ("sample_weight", "offset", "fold")
+MOST_FOLDS = 1 << 24  # numbers of folds that float32 tells apart
 
 
 def lay_out(
@@ -37,9 +40,10 @@ def lay_out(
     or arrays of a library that speaks the array API, such as CuPy. torch tensors are taken as the CuPy or NumPy arrays
     of the same memory. The others are (n,) or None: sample_weight, >= 0; offset, which is added to z, the prediction of
     a linear model before its link; fold, the number of each row's fold in a cross-validation, from 0. float32 stays
-    float32, every other number becomes float64. NumPy and CuPy rows are used in place where they are C-contiguous and
-    of the right dtype. A Dask collection with a `distributed.Client` in force is laid out on that cluster, one task per
-    block, anything else in this process. block_rows is "auto", a function of n, p and dtype, or the number of rows.
+    float32, every other number becomes float64, and all get the dtype of X. NumPy and CuPy rows are used in place where
+    they are C-contiguous and of the right dtype. A Dask collection with a `distributed.Client` in force is laid out on
+    that cluster, one task per block, anything else in this process. block_rows is "auto", a function of n, p and dtype,
+    or the number of rows.
 
     device "auto" leaves the rows where they lie, on the host or on a GPU. "cuda" brings rows of the host to the GPU of
     their worker, or of this process, once and block by block; "cpu" brings those of a GPU to the host.
@@ -59,7 +63,9 @@ def lay_out(
     X, y = as_array("X", X), as_array("y", y)
     columns = {name: as_array(name, values) for name, values in columns.items()}
     check_shapes(X.shape, y.shape, {name: values.shape for name, values in columns.items()})
-    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape), "offset" in columns)
+    cuts = cut(
+        X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape), "offset" in columns, "fold" in columns
+    )
     for name, values in {"y": y, **columns}.items():
         float_dtype(values, name)
     if device == settle.CUDA:
@@ -114,12 +120,20 @@ def make_block(
 ) -> Block:
     """Check rows, and return them as block `number` of these cuts.
 
-    columns are those of `lay_out` by their names, sample_weight, offset and fold, which are (m,).
+    columns are those of `lay_out` by their names, sample_weight, offset and fold, which are (m,); the cuts say whether
+    there are the last two.
 
-    Raises DataError where X is not (m, p) of as many rows and columns as the cuts say, or y and the columns do not have
-    a row each: kernels read as many rows as X has.
+    Raises InputError for another name, DataError where X is not (m, p) of as many rows and columns as the cuts say, or
+    y and the columns do not have a row each: kernels read as many rows as X has.
     """
     columns = columns or {}
+    unknown = [name for name in columns if name not in COLUMNS]
+    if unknown:
+        raise InputError(f"a block has no column {unknown[0]!r}: {suggestion(unknown[0], COLUMNS)}")
+    for name, said in (("offset", cuts.offset), ("fold", cuts.fold)):
+        if said != (name in columns):
+            has, says = ("has no", "say that it has one") if said else ("has an", "do not say so")
+            raise DataError(f"block {number} {has} {name}, and its cuts {says}: tell `cut` of it")
     start, stop = cuts.bounds(number)
     rows, k = (stop - start,), cuts.n_targets
     _check_shape("X", X, ((*rows, cuts.n_features),), number)
@@ -155,10 +169,17 @@ def check_rows(arrays: Mapping[str, Array], start: int) -> None:
     """Raise DataError for NaN, infinity and a negative weight, with row and column; `start` is the first row."""
     if settle.on_device(next(iter(arrays.values()))):  # all at once: the host waits for the card once
         lows = [0.0 if name == "sample_weight" else -np.inf for name in arrays]
-        if not any(place >= 0 for place in places_outside(list(arrays.values()), lows)):
+        if "fold" not in arrays and not any(place >= 0 for place in places_outside(list(arrays.values()), lows)):
             return
     for name, array in arrays.items():
         check_finite(name, array, start)
+    fold = arrays.get("fold")
+    if fold is not None:
+        xp = namespace(fold)
+        wrong = (fold < 0) | (fold != xp.floor(fold)) | (fold > MOST_FOLDS)
+        if fold.shape[0] and bool(xp.any(wrong)):
+            row = int(xp.argmax(xp.astype(wrong, xp.int8)))
+            raise DataError(f"fold is {float(fold[row])} in row {start + row}: folds are whole numbers from 0")
     weight = arrays.get("sample_weight")
     if weight is not None:
         xp = namespace(weight)
@@ -252,7 +273,7 @@ def _lay_out_dask(X: Any, y: Any, columns: Mapping[str, Any], block_rows: int | 
         float_dtype(array, name)
     X, y = lazy.pop("X"), lazy.pop("y")
     check_shapes(X.shape, y.shape, {name: array.shape for name, array in lazy.items()})
-    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape), "offset" in lazy)
+    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape), "offset" in lazy, "fold" in lazy)
     rows = tuple(stop - start for start, stop in map(cuts.bounds, range(cuts.n_blocks)))
     X_parts = X.rechunk((rows, X.shape[1])).to_delayed().ravel()
     y_parts = y.rechunk((rows, *y.shape[1:])).to_delayed().ravel()

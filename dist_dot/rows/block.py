@@ -98,7 +98,7 @@ def stays_on_device(block: Block) -> Block:
 class Cuts:
     """Where n_samples rows of n_features columns, and of n_targets in y, are cut: every `block_rows` rows.
 
-    `offset` is whether the rows have one.
+    `offset` and `fold` are whether the rows have such columns.
     """
 
     n_samples: int
@@ -107,6 +107,7 @@ class Cuts:
     block_rows: int
     n_targets: int = 1
     offset: bool = False
+    fold: bool = False
 
     @property
     def n_blocks(self) -> int:
@@ -115,11 +116,11 @@ class Cuts:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of X: what one round reads."""
+        """Bytes of X as one array: what one round reads."""
         return self.n_samples * self.n_features * np.dtype(self.dtype).itemsize
 
     def memory(self, columns: int) -> int:
-        """Return the bytes of X, y, and so many columns of weights and the like."""
+        """Return the bytes of X, as one array, of y, and of so many columns of weights and the like."""
         return self.n_samples * (self.n_features + self.n_targets + columns) * np.dtype(self.dtype).itemsize
 
     def __str__(self) -> str:
@@ -146,6 +147,7 @@ def cut(
     block_rows: int | str = "auto",
     n_targets: int = 1,
     offset: bool = False,
+    fold: bool = False,
 ) -> Cuts:
     """Return the cuts: a function of n, p and dtype only, never of the cluster, so that the bits of a sum are.
 
@@ -161,7 +163,7 @@ def cut(
         block_rows = -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
     if isinstance(block_rows, bool) or not isinstance(block_rows, Integral) or block_rows < 1:
         raise InputError(f"block_rows is {block_rows!r}: give a positive number of rows, or 'auto'")
-    return Cuts(n_samples, n_features, dtype.name, int(block_rows), n_targets, offset)
+    return Cuts(n_samples, n_features, dtype.name, int(block_rows), n_targets, offset, fold)
 
 
 def named(devices: Iterable[str]) -> str:

@@ -62,8 +62,16 @@ class Design(Travels, ABC):
 
     @property
     def parts(self) -> Sequence[Any]:
-        """What the rows are told by, arrays and other values in a fixed order: of this a checksum is made."""
+        """What the rows are told by, in a fixed order: arrays, numbers, text, other designs, and tuples of these.
+
+        A checksum is made of it, so that it must be the same for the same rows. By default it is every field.
+        """
         return type(self).__name__, *self.__dict__.values()
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether `gram` is better than a product of dense rows, which are made a tile at a time where it is not."""
+        return False
 
     def gram(self, d: Array) -> Array:
         """Return X.T diag(d) X (p, p), for d (m,) of the dtype in which it is to be multiplied."""
@@ -72,7 +80,8 @@ class Design(Travels, ABC):
     def cross(self, other: "Design", d: Array) -> Array:
         """Return X.T diag(d) Other (p, q)."""
         xp = namespace(d)
-        left, right = (xp.astype(rows.dense(), d.dtype, copy=False) for rows in (self, other))
+        left = xp.astype(self.dense(), d.dtype, copy=False)
+        right = left if other is self else xp.astype(other.dense(), d.dtype, copy=False)
         product: Array = left.T @ (d[:, None] * right)
         return product
 
@@ -171,9 +180,9 @@ class Stacked(Design):
         return together
 
     @property
-    def parts(self) -> Sequence[Any]:
-        """Those of each, one after the other."""
-        return [part for design in self.designs for part in ("Stacked", *design.parts)]
+    def multiplies(self) -> bool:
+        """Whether one of them does."""
+        return any(design.multiplies for design in self.designs)
 
     def cross(self, other: Design, d: Array) -> Array:
         """Return X.T diag(d) Other: the products of each with the other one, below each other."""

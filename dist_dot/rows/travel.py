@@ -11,7 +11,7 @@ from dist_dot.typing import Array
 
 
 class Travels:
-    """A class whose fields are pickled with their arrays, whoever pickles them and with whatever protocol.
+    """A class whose fields are pickled, whoever pickles them and with whatever protocol, and some of which are arrays.
 
     Buffers that come off the network may be unaligned (1 block in 12 was): NumPy then takes other code paths, slower
     and with other bits. So arrays are aligned when they arrive. Those of a GPU come through the host, and go to the GPU

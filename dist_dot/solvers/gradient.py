@@ -1,7 +1,7 @@
 """Gradient descent: fixed, automatic or backtracked rate, Nesterov momentum with adaptive restart, preconditioning."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from dist_dot.problem import Function
 from dist_dot.reference import Reference
 from dist_dot.solvers.curvature import largest_curvature
 from dist_dot.solvers.least_squares import answered_from
-from dist_dot.solvers.needs import bounded, columns, least_squares
+from dist_dot.solvers.needs import Bounded, LinearRows, bounded, columns, least_squares
 from dist_dot.solvers.scaling import coordinates, to_parameters, to_scaled, to_scaled_gradient
 from dist_dot.typing import Array
 
@@ -148,7 +148,7 @@ class GradientDescent:
     def _evaluate(
         self, function: Function, state: GradientState, g: Array, x: Array, v: Array, t: float
     ) -> GradientState:
-        if self.learning_rate == "auto" and bounded(function, AUTO_RATE).loss.curvature is None:
+        if self.learning_rate == "auto" and cast(Bounded, function).loss.curvature is None:
             return _backtracked(function, state, g, x, v, t)
         parameters = to_parameters(v, state.scale, state.mean)
         value, gradient = self._answering(function, state).value_and_gradient(parameters)
@@ -164,7 +164,7 @@ class GradientDescent:
 
     def _answering(self, function: Function, state: GradientState) -> Function:
         """Return the F that is evaluated: from the sums of all rows where they are known."""
-        return answered_from(state.summary, least_squares(function, REUSE)) if state.summary.size else function
+        return answered_from(state.summary, cast(LinearRows, function)) if state.summary.size else function
 
 
 @np.errstate(invalid="ignore", over="ignore")  # where F is not finite, its gradient is not

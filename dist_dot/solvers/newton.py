@@ -1,7 +1,7 @@
 """Newton's method: the curvature itself, factorised, or by its products where it is too large for that."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
@@ -108,7 +108,7 @@ class Newton:
     def step(self, function: Function, state: NewtonState) -> NewtonState:
         """Move once; the same state again where no step lowers F."""
         move = self._factorised if state.factor.size else self._by_products
-        return move(curved(function, self.name), state)
+        return move(cast(Curved, function), state)
 
     def _factorised(self, objective: Curved, state: NewtonState) -> NewtonState:
         """One round where the whole step is accepted, three where several shorter ones are tried."""

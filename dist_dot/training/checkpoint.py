@@ -19,6 +19,7 @@ from safetensors.numpy import load, save
 from dist_dot.errors import InputError
 from dist_dot.problem import Function
 from dist_dot.reference import Reference
+from dist_dot.rows.block import Cuts
 from dist_dot.training.early_stopping import EarlyStopping, Validation
 from dist_dot.training.fit import Progress
 from dist_dot.typing import Array
@@ -49,12 +50,17 @@ def fingerprint(function: Function, solver: Any, early_stopping: EarlyStopping |
     return json.dumps(
         {
             **function.problem.words,
-            "data": {**asdict(function.blocks.cuts), "checksum": function.blocks.checksum},
+            "data": {**_told(function.blocks.cuts), "checksum": function.blocks.checksum},
             "solver": repr(solver),
             "early stopping": repr(early_stopping),
         },
         sort_keys=True,
     )
+
+
+def _told(cuts: Cuts) -> dict[str, Any]:
+    """Return the cuts without what is false of them, which they did not say once."""
+    return {name: value for name, value in asdict(cuts).items() if value is not False}
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ class Checkpoints:
                 continue
             if found.fingerprint != mark:
                 ours, theirs = json.loads(mark), json.loads(found.fingerprint)
-                other = ", ".join(key for key in ours if ours[key] != theirs.get(key))
+                other = ", ".join(key for key in ours | theirs if ours.get(key) != theirs.get(key))
                 raise InputError(f"{path} belongs to another run: its {other} differ; start anew, or elsewhere")
             return found
         self._put_aside()

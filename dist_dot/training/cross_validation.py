@@ -42,6 +42,8 @@ class CrossValidation:
     row out has two more rounds in reserve. Where X with the smallest alpha has a condition above 1e4, the triangle of
     the rows replaces their second moments. Where a fit meets some row all but exactly, its error when it is left out is
     0 / 0 in the sums over all rows; few rows travel then, and their products with each other know it.
+
+    An offset is taken off y, for the fits and for the scores.
     """
 
     alphas: tuple[float, ...]

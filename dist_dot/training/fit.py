@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,10 @@ class Status(Enum):
 class Progress:
     """One evaluation of F.
 
-    `gradient` is the largest absolute entry of its gradient, `relative` the larger of the two ratios to its
-    size at the best constant that tol is compared with (see `dist_dot.minimise`), `seconds` since the run began,
-    `nbytes` what a round reads of X, `validation` with early stopping the mean loss of the rows held out.
+    `gradient` is the largest absolute entry of its gradient, or of its violation (see `dist_dot.problem.Function`),
+    `relative` the larger of the two ratios to its size at the best constant that tol is compared with (see
+    `dist_dot.minimise`), `seconds` since the run began, `nbytes` what a round reads of X, `validation` with early
+    stopping the mean loss of the rows held out.
     """
 
     iteration: int
@@ -82,7 +84,8 @@ class Fit:
     `intercept`, which the fit then has too: see `dist_dot.objective.Coefficients`. rounds counts all passes over X,
     those before the first step and before a resumed checkpoint included. state is all that the solver knew at the end;
     `solver` says which solver it was, and why that one; path is what was found for each alpha where several were tried.
-    recovery says what deaths of workers have cost, since the start or the checkpoint.
+    recovery says what deaths of workers have cost, since the start or the checkpoint. kept is the place in the history
+    of the coefficients: the last one, but for a run that was stopped early.
     """
 
     result: Any
@@ -95,6 +98,7 @@ class Fit:
     state: Any = None
     solver: str = ""
     path: Path | None = None
+    kept: int = -1
 
     @property
     def note(self) -> str:
@@ -133,16 +137,17 @@ class Fit:
 
     @property
     def value(self) -> float:
-        """F at the end."""
-        return self.history[-1].value
+        """F at the coefficients."""
+        return self.history[self.kept].value
 
     @property
-    def seconds_per_round(self) -> float:
-        """The median time from one evaluation to the next; 0 where there was only one."""
-        times = np.diff([progress.seconds for progress in self.history])
-        return float(np.median(times)) if times.size else 0.0
+    def seconds_per_round(self) -> float | None:
+        """The median time of a round after the first evaluation; None where there was none."""
+        pairs = pairwise(self.history)
+        times = [(b.seconds - a.seconds) / (b.rounds - a.rounds) for a, b in pairs if b.rounds > a.rounds]
+        return float(np.median(times)) if times else None
 
     @property
-    def bytes_per_second(self) -> float:
-        """Bytes of X read per second, at the median round."""
-        return self.history[-1].nbytes / self.seconds_per_round if self.seconds_per_round else 0.0
+    def bytes_per_second(self) -> float | None:
+        """Bytes of X read per second, at the median round; None where nothing was read after the first evaluation."""
+        return self.history[-1].nbytes / self.seconds_per_round if self.seconds_per_round else None

@@ -44,6 +44,21 @@ class Inference:
         return self.estimate - reach, self.estimate + reach
 
 
+@dataclass(frozen=True)
+class Ended:
+    """What a model keeps of its solver's state: the note, and whether a penalty was in the way of standard errors."""
+
+    note: str = ""
+    alpha: float = 0.0
+
+
+def ended(state: object) -> object:
+    """Return what is worth keeping of a finished fit's state: all of an exact fit that tells standard errors."""
+    if isinstance(state, ExactState):
+        return Ended(state.note, state.alpha) if state.alpha > 0 else state
+    return Ended(getattr(state, "note", ""))
+
+
 @one_blas_thread()
 def inference(state: object) -> Inference:
     """Return the inference of a finished fit from its solver's state. No round; p^3 operations.
@@ -51,10 +66,10 @@ def inference(state: object) -> Inference:
     Raises SolverError for a state of another solver than `Exact`, for a penalised fit, whose errors are not these, for
     columns that are combinations of others, which no data can tell apart, and for no more rows than coefficients.
     """
+    if isinstance(state, ExactState | Ended) and state.alpha > 0:
+        raise SolverError(f"standard errors are those of the unpenalised fit, alpha is {state.alpha:g}: use alpha=0")
     if not isinstance(state, ExactState):
         raise SolverError("only an exact fit knows its standard errors: use solver='exact'")
-    if state.alpha > 0:
-        raise SolverError(f"standard errors are those of the unpenalised fit, alpha is {state.alpha:g}: use alpha=0")
     if state.rank < state.mean.size:
         raise SolverError(f"some coefficients are not determined: {state.note}")
     summary = state.summary

@@ -158,7 +158,8 @@ class Loop:
             if reached is not None:  # what the run has reached outlives the cluster, or the patience of a person
                 self._save(reached, history[: reached.iteration + 1])
             raise
-        parameters = now.validation.parameters if status is Status.EARLY_STOPPED else state.parameters
+        early = status is Status.EARLY_STOPPED
+        parameters = now.validation.parameters if early else state.parameters
         return Fit(
             function.result(parameters),
             parameters,
@@ -168,6 +169,7 @@ class Loop:
             blocks.where,
             blocks.recovery,
             state,
+            kept=now.validation.iteration if early else -1,
         )
 
     def _scored(self, function: Function, now: Checkpoint, before: Any = None) -> Checkpoint:

@@ -43,7 +43,9 @@ class Together:
         return f"{len(self.loops)} fits, {self.loops[0]}"
 
     def __call__(self, blocks: Blocks, report: Report) -> list[Fit]:
-        """Return the Fit of each loop."""
+        """Return the Fit of each loop. Raises InputError for folds, and blocks without that column."""
+        if self.folds is not None and not blocks.cuts.fold:
+            raise InputError("fits are to leave out folds, and the rows have none: give lay_out a fold for each row")
         return _Meeting(blocks, self.folds or (None,) * len(self.loops), report).hold(self.loops)
 
 
@@ -215,25 +217,32 @@ class _Meeting:
         """
         answers: dict[int, Any] = {}
         known: dict[tuple[Kernel, bytes], Array] = {}
-        together = {n: both for n, both in asked.items() if isinstance(both[0], ValueAndGradient)}
-        if together:
-            kernels = [kernel for kernel, _ in together.values() if isinstance(kernel, ValueAndGradient)]
-            folds = [self.folds[n] for n, kernel in zip(together, kernels, strict=True) for _ in range(kernel.points)]
-            left_out = tuple(fold for fold in folds if fold is not None)
-            of_all: Kernel = ValueAndGradient(kernels[0].loss, len(folds))
-            parameters = np.concatenate([parameters for _, parameters in together.values()])
-            sums = self.blocks.reduce(ValuesAndGradients(kernels[0].loss, left_out) if left_out else of_all, parameters)
-            ends = np.cumsum([len(sums) // len(folds) * kernel.points for kernel in kernels])
-            answers |= zip(together, np.split(sums, ends[:-1]), strict=True)
+        evaluations: list[tuple[Loss, dict[int, tuple[int, Array]]]] = []
         for n, (kernel, parameters) in asked.items():
-            if n not in together:
-                fold = self.folds[n]
-                kernel = kernel if fold is None else WithoutFold(kernel, fold)
-                key = kernel, parameters.tobytes()
-                if key not in known:
-                    known[key] = self.blocks.reduce(kernel, parameters)
-                answers[n] = known[key]
+            if isinstance(kernel, ValueAndGradient):
+                same = next((each for loss, each in evaluations if loss == kernel.loss), None)
+                if same is None:
+                    evaluations.append((kernel.loss, same := {}))
+                same[n] = kernel.points, parameters
+                continue
+            fold = self.folds[n]
+            kernel = kernel if fold is None else WithoutFold(kernel, fold)
+            key = kernel, parameters.tobytes()
+            if key not in known:
+                known[key] = self.blocks.reduce(kernel, parameters)
+            answers[n] = known[key]
+        for loss, each in evaluations:
+            answers |= self._evaluated(loss, each)
         return answers
+
+    def _evaluated(self, loss: Loss, asked: dict[int, tuple[int, Array]]) -> dict[int, Array]:
+        """Return the sums of evaluations of one loss, each of so many points. One round."""
+        folds = [self.folds[n] for n, (points, _) in asked.items() for _ in range(points)]
+        left_out = tuple(fold for fold in folds if fold is not None)
+        kernel: Kernel = ValuesAndGradients(loss, left_out) if left_out else ValueAndGradient(loss, len(folds))
+        sums = self.blocks.reduce(kernel, np.concatenate([parameters for _, parameters in asked.values()]))
+        ends = np.cumsum([len(sums) // len(folds) * points for points, _ in asked.values()])
+        return dict(zip(asked, np.split(sums, ends[:-1]), strict=True))
 
 
 class _Member:

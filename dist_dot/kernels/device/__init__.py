@@ -119,11 +119,8 @@ def reduce(
 
 
 def asked(kernel: Any, rows: DeviceRows, blocks: Sequence[Any], parameters: Array) -> Any:
-    """Return what the launch of a kernel gives; None where it has none, and where z has an offset: ours know of none.
-
-    Kernels that read y alone make nothing of z.
-    """
-    return None if rows.offset and kernel.reads != "y" else kernel.launch(rows, blocks, parameters)
+    """Return what the launch of a kernel gives; None where it has none, and where its z would have an offset."""
+    return None if rows.offset and kernel.of_z else kernel.launch(rows, blocks, parameters)
 
 
 def places_outside(arrays: Sequence[Any], lows: Sequence[float]) -> list[int]:

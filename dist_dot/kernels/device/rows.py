@@ -53,7 +53,7 @@ class DeviceRows:
     def __init__(self, blocks: Sequence[Any], card: Card) -> None:
         X, y = blocks[0].X.array, blocks[0].y
         self.card = card
-        self.offset = blocks[0].offset is not None
+        self.offset = any(block.offset is not None for block in blocks)
         self.p = int(X.shape[1])
         self.dtype = np.dtype(X.dtype.name)
         self.y_width = int(y.shape[1]) if y.ndim == 2 else 1
