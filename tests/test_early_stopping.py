@@ -82,6 +82,8 @@ def test_the_run_is_that_of_the_other_rows_until_the_loss_rises(solver, loss, we
     # And the coefficients are those of the lowest loss on the rows that were held out.
     best = minimise(kept, solver, tol=0, max_iter=int(np.argmin(validation)))
     np.testing.assert_allclose(fit.w, best.w, rtol=1e-5, atol=1e-6)
+    assert fit.value == fit.history[int(np.argmin(validation))].value
+    assert fit.value == pytest.approx(kept.value_and_gradient(fit.parameters)[0], rel=1e-12)
     rows = Objective(lay_out(X[held], y[held], None if s is None else s[held]), loss)
     at = rows.join(fit.w.reshape(X.shape[1], -1), np.atleast_1d(fit.intercept))
     weight = held.sum() if s is None else s[held].sum()

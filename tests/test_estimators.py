@@ -175,11 +175,25 @@ def test_cloned_pickled_piped_and_searched(kind):
     model = clone(OURS[kind]).fit(X, y)
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    assert again.fit_.note == model.fit_.note and again.fit_.value == model.fit_.value
     pipe = make_pipeline(StandardScaler().set_output(transform="pandas"), clone(OURS[kind]))
     name = "C" if kind in ("binary", "multinomial") else "alpha"
     search = GridSearchCV(pipe, {f"{pipe.steps[-1][0]}__{name}": [0.01, 1.0]}, cv=3).fit(pd.DataFrame(X), y)
     assert np.isfinite(search.best_score_)
     assert hasattr(search.best_estimator_[-1], "feature_names_in_")
+
+
+@pytest.mark.parametrize(
+    "model", [Ridge(solver="lbfgs"), Ridge(), LogisticRegression(solver="lbfgs"), PoissonRegressor()]
+)
+def test_a_pickle_is_as_slim_as_the_coefficients(model):
+    random = np.random.default_rng(0)
+    X, y = random.standard_normal((900, 600)), random.integers(0, 2, 900)
+    model.set_params(tol=1e-3).fit(X, y)
+    history = len(pickle.dumps(model.fit_.history))
+    assert len(pickle.dumps(model)) < 6 * model.coef_.nbytes + history
+    with pytest.raises(SolverError, match="standard errors"):
+        model.fit_.inference()
 
 
 @pytest.mark.parametrize("kind", OURS)

@@ -85,6 +85,15 @@ def test_a_time_limit_stops_the_run(rows):
         TimeLimit(0)
 
 
+def test_rates_are_those_of_rounds_after_the_first_evaluation(rows):
+    once = minimise(Objective(lay_out(*rows), losses.Squared(), 1.0), "exact")
+    assert once.rounds == 1 and once.seconds_per_round is None and once.bytes_per_second is None
+    many = minimise(Objective(lay_out(*rows), losses.Squared(), 1.0), "lbfgs")
+    times = np.diff([p.seconds for p in many.history]) / np.diff([p.rounds for p in many.history])
+    assert many.seconds_per_round == pytest.approx(np.median(times))
+    assert many.bytes_per_second == pytest.approx(many.history[-1].nbytes / np.median(times))
+
+
 def test_the_history_is_a_frame(rows):
     fit = minimise(Objective(lay_out(*rows), losses.Squared(), 1.0), GradientDescent())
     frame = fit.frame()
