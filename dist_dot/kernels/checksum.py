@@ -8,6 +8,7 @@ import xxhash
 from dist_dot.kernels import device
 from dist_dot.rows.arrays import to_host
 from dist_dot.rows.block import Block
+from dist_dot.typing import AnyArray
 
 CROSSING = 32 << 20  # bytes that a checksum brings from a device at once
 
@@ -15,7 +16,8 @@ CROSSING = 32 << 20  # bytes that a checksum brings from a device at once
 def checksum(block: Block) -> str:
     """Return 128 bits of what a block is made of, at the speed of memory: XXH3; rows of a GPU are read there."""
     digest = xxhash.xxh3_128()
-    for place, array in enumerate((*block.X.parts, *block.columns)):
+    parts: tuple[AnyArray, ...] = (*block.X.parts, *block.columns)
+    for place, array in enumerate(parts):
         if array is None:
             continue
         if not hasattr(array, "shape"):

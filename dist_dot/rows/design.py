@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any
 
 import numpy as np
 
@@ -61,7 +60,7 @@ class Design(Travels, ABC):
         return None
 
     @property
-    def parts(self) -> Sequence[Any]:
+    def parts(self) -> Sequence[object]:
         """What the rows are told by, arrays and other values in a fixed order: of this a checksum is made."""
         return type(self).__name__, *self.__dict__.values()
 
@@ -123,7 +122,7 @@ class Dense(Design):
         return self.values
 
     @property
-    def parts(self) -> Sequence[Any]:
+    def parts(self) -> Sequence[object]:
         """The array."""
         return (self.values,)
 
@@ -171,7 +170,7 @@ class Stacked(Design):
         return together
 
     @property
-    def parts(self) -> Sequence[Any]:
+    def parts(self) -> Sequence[object]:
         """Those of each, one after the other."""
         return [part for design in self.designs for part in ("Stacked", *design.parts)]
 

@@ -3,13 +3,17 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dist_dot.rounds.blocks import Recovery
+from dist_dot.solvers.base import State
 from dist_dot.training.inference import Inference, inference
 from dist_dot.typing import Array
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class Status(Enum):
@@ -85,14 +89,14 @@ class Fit:
     recovery says what deaths of workers have cost, since the start or the checkpoint.
     """
 
-    result: Any
+    result: Any  # of the problem's own class
     parameters: Array
     status: Status
     history: tuple[Progress, ...]
     rounds: int
     where: str
     recovery: Recovery = field(default_factory=Recovery)
-    state: Any = None
+    state: State | None = None
     solver: str = ""
     path: Path | None = None
 
@@ -120,7 +124,7 @@ class Fit:
         """
         return inference(self.state)
 
-    def frame(self) -> Any:
+    def frame(self) -> "DataFrame":
         """Return the history as a pandas DataFrame, one row for each evaluation of F. It needs pandas."""
         import pandas
 
