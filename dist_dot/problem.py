@@ -87,7 +87,7 @@ class Function(Protocol):
     def violation(self, parameters: Array, gradient: Array) -> Array:
         """Return how far a point is from optimal (n_parameters,), by its gradient: the stop compares it with tol."""
 
-    def result(self, parameters: Array) -> Any:
+    def result(self, parameters: Array) -> object:
         """Return what the Fit calls its result."""
 
 
@@ -151,6 +151,6 @@ class Smooth(ABC, Generic[P]):
         """Return the gradient: it is 0 at a minimum."""
         return gradient
 
-    def result(self, parameters: Array) -> Any:
+    def result(self, parameters: Array) -> object:
         """Return the flat vector."""
         return parameters

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from dist_dot import DataError, GammaRegressor, LogisticRegression, PoissonRegressor, losses
+from dist_dot import DataError, GammaRegressor, LogisticRegression, PoissonRegressor, Ridge, SolverError, losses
 from dist_dot.errors import InputError
 from dist_dot.rows.arrays import to_host
 

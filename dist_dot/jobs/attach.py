@@ -6,7 +6,7 @@ from typing import Any
 
 from dist_dot.errors import JobError, RunCancelled
 from dist_dot.jobs.job import Job
-from dist_dot.jobs.run import Plan, Report, finish, run_job
+from dist_dot.jobs.run import Outcome, Plan, Report, finish, run_job
 from dist_dot.rounds.blocks import log
 from dist_dot.rounds.remote import RemoteRun, RunSummary, runs
 from dist_dot.training.fit import Progress
@@ -17,7 +17,7 @@ def list_runs(client: Any) -> list[RunSummary]:
     return sorted(runs(client), key=lambda run: run.started)
 
 
-def find_run(client: Any, name: str) -> RemoteRun:
+def find_run(client: Any, name: str) -> RemoteRun[Outcome]:
     """Return the run whose name begins so. Raises JobError, with the names there are, unless there is one."""
     names = [run.run for run in list_runs(client)]
     found = [each for each in names if each.startswith(name)]
@@ -54,19 +54,19 @@ def resume_job(job: Job, client: Any, watch: Callable[[Progress], bool], started
     return run_job(job, client, watch, started, resume=True)
 
 
-def _same(client: Any, job: Job) -> tuple[RemoteRun, Plan, bool] | None:
+def _same(client: Any, job: Job) -> tuple[RemoteRun[Outcome], Plan, bool] | None:
     """Return the newest run of this very job that a scheduler has, or whose outcome it keeps, and whether it is ending.
 
     None where there is none, or all have ended in errors.
     """
     for summary in reversed(list_runs(client)):
-        run = RemoteRun(client, summary.run)
+        run: RemoteRun[Outcome] = RemoteRun(client, summary.run)
         if summary.state != "error" and isinstance(plan := run.extra, Plan) and plan.job == job:
             return run, plan, summary.state == "ending"
     return None
 
 
-def attach_run(run: RemoteRun, folder: str | None, watch: Callable[[Progress], bool]) -> tuple[Report, str]:
+def attach_run(run: RemoteRun[Outcome], folder: str | None, watch: Callable[[Progress], bool]) -> tuple[Report, str]:
     """Follow a job's run from its beginning to its end and write its folder; return the report and the folder.
 
     Raises JobError for a run that is no job's: only the process that started it knows what its outcome is for.

@@ -4,9 +4,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import LibController, ThreadpoolController
 
 
 class _Limit:
@@ -14,8 +13,8 @@ class _Limit:
 
     def __init__(self) -> None:
         self._lock, self._holders, self._modules = Lock(), 0, 0
-        self._libraries: list[Any] = []
-        self._before: list[tuple[Any, int]] = []
+        self._libraries: list[LibController] = []
+        self._before: list[tuple[LibController, int]] = []
 
     def hold(self) -> None:
         with self._lock:
@@ -36,7 +35,7 @@ class _Limit:
                     library.set_num_threads(threads)
                     _own(library)
 
-    def _loaded(self) -> list[Any]:
+    def _loaded(self) -> list[LibController]:
         """Return the BLAS libraries that are loaded. To look for them takes 2 ms, to limit them some 10 us."""
         import scipy.linalg  # noqa: F401  # it brings a BLAS of its own, which no limit reaches that was set before
 
@@ -46,7 +45,7 @@ class _Limit:
         return self._libraries
 
 
-def _own(library: Any) -> None:
+def _own(library: LibController) -> None:
     """Let this thread set the limit: threadpoolctl 3.8 ignores all threads but the first one that has set one."""
     clear = getattr(library, "clear_controlling_thread", None)
     if clear is not None:

@@ -6,23 +6,22 @@ It is once per installation, for the machine code is kept on disk. A worker tell
 import logging
 import sys
 from threading import Timer
-from typing import Any
 
-from numba.core import event
+from numba.core.event import Event, Listener
 
 log = logging.getLogger("dist_dot")
 TOPIC = "dist_dot"  # of the events by which workers tell clients
 SPEAK = 1.0  # seconds: a compilation that is longer is worth a word
 
 
-class Speaker(event.Listener):  # type: ignore[misc, unused-ignore]
+class Speaker(Listener):  # type: ignore[misc, unused-ignore]
     """Hears when numba begins and ends to compile a function: one at a time, and within it what that calls."""
 
     def __init__(self) -> None:
         self.depth = 0
         self.timer: Timer | None = None
 
-    def on_start(self, event: Any) -> None:
+    def on_start(self, event: Event) -> None:
         """Say it soon, unless it is not ours, or a part of what is being compiled already."""
         self.depth += 1
         module = event.data["dispatcher"].py_func.__module__
@@ -32,7 +31,7 @@ class Speaker(event.Listener):  # type: ignore[misc, unused-ignore]
             self.timer.daemon = True
             self.timer.start()
 
-    def on_end(self, event: Any) -> None:
+    def on_end(self, event: Event) -> None:
         """Say nothing of what was quick."""
         self.depth -= 1
         if self.depth == 0 and self.timer is not None:

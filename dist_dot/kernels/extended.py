@@ -8,7 +8,7 @@ result. The products overflow beyond 1e300.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,20 +19,21 @@ from dist_dot.rows.block import Block
 from dist_dot.typing import Array
 
 _exact = rounded
+Number = TypeVar("Number", float, Array)  # whole arrays, or the numbers of compiled loops
 
 SPLITTER = 134_217_729.0  # 2^27 + 1: halves the 53 bits of a float64
 ROWS = 64
 DEVICE_TILE = 8 << 20
 
 
-def two_sum(a: Any, b: Any) -> tuple[Any, Any]:
+def two_sum(a: Number, b: Number) -> tuple[Number, Number]:
     """Return a + b as it is rounded, and its rounding error: the two add up to a + b exactly."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
 
 
-def two_product(a: Any, b: Any) -> tuple[Any, Any]:
+def two_product(a: Number, b: Number) -> tuple[Number, Number]:
     """Return a * b as it is rounded, and its rounding error."""
     product = a * b
     wide = SPLITTER * a
@@ -44,7 +45,7 @@ def two_product(a: Any, b: Any) -> tuple[Any, Any]:
     return product, a_lo * b_lo - (((product - a_hi * b_hi) - a_lo * b_hi) - a_hi * b_lo)
 
 
-def add(a_hi: Any, a_lo: Any, b_hi: Any, b_lo: Any) -> tuple[Any, Any]:
+def add(a_hi: Number, a_lo: Number, b_hi: Number, b_lo: Number | float) -> tuple[Number, Number]:
     """Return (a_hi + a_lo) + (b_hi + b_lo), to some 2^-104 of the larger one."""
     total = a_hi + b_hi
     part = total - a_hi

@@ -5,15 +5,14 @@ A fit leaves out one of the folds, or none, which is fold -1.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from dist_dot.kernels import device
 from dist_dot.kernels.columns import column_sums
 from dist_dot.kernels.elementwise import code_of
-from dist_dot.kernels.kernel import Kernel
-from dist_dot.kernels.passes import TileSums, ValueAndGradient, column, gradient_sums, offset, tiles, total
+from dist_dot.kernels.kernel import Kernel, SumsOfBlocks
+from dist_dot.kernels.passes import TileSums, ValueAndGradient, column, fold_column, gradient_sums, offset, tiles, total
 from dist_dot.losses import Loss
 from dist_dot.rows.arrays import Parameters, is_other, namespace
 from dist_dot.rows.block import Block
@@ -75,14 +74,14 @@ class ValuesAndGradients(Kernel):
             z = xp.reshape(offset(rows.X.times(W) + b, rows), (m, fits, width))
             target = spread(self.loss, rows.y)
             value, residual = xp.reshape(self.loss.value(target, z), (m, fits)), self.loss.first(target, z)
-            kept = xp.astype(column(rows.fold) != folds, block.y.dtype)
+            kept = xp.astype(fold_column(rows) != folds, block.y.dtype)
             kept = kept if rows.weight is None else kept * column(rows.weight)
             residual = xp.reshape(residual * xp.expand_dims(kept, axis=2), (m, fits * width))
             gradient = xp.reshape(gradient_sums(rows.X, residual), (fits, width * (p + 1)))
             sums.add(xp.concat([column(total(kept * value, 0)), gradient], axis=1))
         return sums.total
 
-    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> SumsOfBlocks:
         """Read X once for every 8 columns of parameters."""
         columns = parameters.reshape(-1, rows.p + 1)
         if not rows.has_pass(self.loss):
@@ -114,7 +113,7 @@ class FoldScores(Kernel):
             value = xp.reshape(self.loss.value(spread(self.loss, y), z), (m, fits))
             predicted = z[:, :, 0] > 0 if self.loss.outputs == 1 else xp.argmax(z, axis=2)
             right = xp.astype(xp.astype(predicted, dtype) == column(y), dtype)
-            held = xp.astype(column(rows.fold) == folds, dtype)
+            held = xp.astype(fold_column(rows) == folds, dtype)
             held = held if rows.weight is None else held * column(rows.weight)
             if self.class_weight is not None:
                 inverse = xp.asarray([1.0 / w if w > 0 else 0.0 for w in self.class_weight], dtype=dtype)
@@ -123,6 +122,7 @@ class FoldScores(Kernel):
         return sums.total
 
 
-def spread(loss: Loss, y: Any) -> Any:
+def spread(loss: Loss, y: Array) -> Array:
     """Return y (m,) in the shape that meets z (m, fits, outputs)."""
-    return column(y) if loss.outputs > 1 else namespace(y).reshape(y, (-1, 1, 1))
+    spread: Array = column(y) if loss.outputs > 1 else namespace(y).reshape(y, (-1, 1, 1))
+    return spread

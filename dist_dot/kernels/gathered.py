@@ -1,10 +1,9 @@
 """The rows themselves, end to end: what least squares needs to know where there are fewer rows than columns."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from dist_dot.kernels.kernel import Kernel
-from dist_dot.kernels.passes import column
+from dist_dot.kernels.passes import column, fold_column
 from dist_dot.rows.arrays import Parameters, namespace
 from dist_dot.rows.block import Block
 from dist_dot.typing import Array
@@ -25,8 +24,8 @@ class Rows(Kernel):
         xp = namespace(block.y)
         X, y = xp.astype(block.X.dense(), xp.float64), xp.astype(column(block.y), xp.float64)
         y = y if block.offset is None else y - xp.astype(column(block.offset), xp.float64)
-        s: Any = xp.ones_like(y[:, :1]) if block.weight is None else xp.astype(column(block.weight), xp.float64)
-        last = [xp.astype(column(block.fold), xp.float64)] if self.fold else []
+        s: Array = xp.ones_like(y[:, :1]) if block.weight is None else xp.astype(column(block.weight), xp.float64)
+        last = [xp.astype(fold_column(block), xp.float64)] if self.fold else []
         rows: Array = xp.reshape(xp.concat([X, y, s, *last], axis=1), (-1,))
         return rows
 

@@ -9,7 +9,6 @@ The curvature of a block travels as a triangle: half as much to add up, to hold 
 """
 
 from math import isqrt
-from typing import Any
 
 import array_api_compat
 import numpy as np
@@ -35,7 +34,7 @@ class GramSum:
 
     def __init__(self, p: int, like: Array, symmetric: bool = True) -> None:
         self._symmetric, self._other = symmetric, is_other(like)
-        self._sum: Any
+        self._sum: Array
         if self._other:
             xp = namespace(like)
             self._sum = xp.zeros((p, p), dtype=xp.float64, device=array_api_compat.device(like))

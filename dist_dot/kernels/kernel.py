@@ -1,12 +1,22 @@
 """What a kernel is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from dist_dot.rows.arrays import Parameters
 from dist_dot.rows.block import Block
-from dist_dot.typing import Array
+from dist_dot.typing import Array, DeviceArray
+
+if TYPE_CHECKING:
+    from dist_dot.kernels.device.evaluation import Evaluation
+    from dist_dot.kernels.device.rows import DeviceRows
+
+SumsOfBlocks: TypeAlias = "Evaluation | DeviceArray | Iterable[DeviceArray] | None"
+"""What a launch answers for all blocks of a GPU.
+
+An evaluation that is yet to be asked for its sums, the sums (blocks, width), those of each block in order, or None.
+"""
 
 
 class Kernel(ABC):
@@ -28,10 +38,9 @@ class Kernel(ABC):
         left += right
         return left
 
-    def launch(self, rows: Any, blocks: Sequence[Block], parameters: Array) -> Any:
+    def launch(self, rows: "DeviceRows", blocks: Sequence[Block], parameters: Array) -> SumsOfBlocks:
         """Answer for all blocks of a GPU at once; None where this kernel, or this width of rows, has no way to.
 
-        rows is a `dist_dot.kernels.device.DeviceRows`, parameters are NumPy's. Returns the sums (blocks, width) on the
-        GPU, or those of each block in order.
+        parameters are NumPy's, and the sums are on the GPU.
         """
         return None

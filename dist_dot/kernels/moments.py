@@ -21,7 +21,7 @@ import numpy as np
 from dist_dot.kernels import device
 from dist_dot.kernels.compiled import reordered, rounded
 from dist_dot.kernels.gram import GramSum, tile_rows
-from dist_dot.kernels.kernel import Kernel
+from dist_dot.kernels.kernel import Kernel, SumsOfBlocks
 from dist_dot.rows.arrays import Parameters, is_other, namespace, read_only
 from dist_dot.rows.block import Block
 from dist_dot.typing import Array
@@ -52,7 +52,7 @@ class CentredMoments(Kernel):
         """Return the summary of the rows of both."""
         return merge_moments(left[None, :], right[None, :])[0, :]
 
-    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> SumsOfBlocks:
         """Read X twice, as above."""
         return rows.summaries(blocks)
 
@@ -226,9 +226,10 @@ class _CentredRows:
         flat: Array = self.xp.concat([self.weight, self.mean + left, self.xp.reshape(matrix, (-1,))])
         return flat
 
-    def zeros(self, *shape: int) -> Any:
+    def zeros(self, *shape: int) -> Array:
         """Return float64 zeros in the library of the block and on its device."""
-        return self.xp.zeros(shape, dtype=self.xp.float64, device=array_api_compat.device(self._block.y))
+        zeros: Array = self.xp.zeros(shape, dtype=self.xp.float64, device=array_api_compat.device(self._block.y))
+        return zeros
 
 
 def _rows_of(block: Block) -> tuple[Array, Array, Array] | None:
@@ -275,7 +276,7 @@ def _centre(X: Array, y: Array, weight: Array, start: int, mean: Array, tile: Ar
             left_over[p + j] += root * tile[i, p + j]
 
 
-def tiles(block: Block) -> Iterator[tuple[Any, Any, Any]]:
+def tiles(block: Block) -> Iterator[tuple[Array, Array, Array | None]]:
     """Yield X (m, p), y (m, k) less the offset, and weight (m,) or None of some rows at a time, in float64."""
     xp, (n, p) = namespace(block.y), block.X.shape
     d = p + (block.y.shape[1] if block.y.ndim == 2 else 1)

@@ -14,7 +14,7 @@ rows in the L2 cache, and of whole blocks for a device, where a call costs what 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import array_api_compat
 import numpy as np
@@ -23,7 +23,7 @@ from dist_dot.kernels import compiled, device
 from dist_dot.kernels.columns import column_sums
 from dist_dot.kernels.elementwise import code_of
 from dist_dot.kernels.gram import GramSum, Shifted, tile_rows
-from dist_dot.kernels.kernel import Kernel
+from dist_dot.kernels.kernel import Kernel, SumsOfBlocks
 from dist_dot.losses import Loss, Squared
 from dist_dot.rows.arrays import Parameters, cast, dtype_name, is_other, itemsize, namespace
 from dist_dot.rows.block import Block
@@ -52,7 +52,7 @@ class ValueAndGradient(Kernel):
         """Read X once."""
         return _pass(self.loss, block, parameters, self.points)
 
-    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> SumsOfBlocks:
         """Read X once for every 8 columns of parameters."""
         columns = parameters.reshape(-1, rows.p + 1)
         if not rows.has_pass(self.loss):
@@ -73,7 +73,7 @@ class GramProduct(Kernel):
         zero = namespace(block.y).zeros_like(block.y)
         return _pass(Squared(), replace(block, y=zero, offset=None), parameters)[1:]
 
-    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> SumsOfBlocks:
         """Read X once for every 8 columns of parameters."""
         columns = parameters.reshape(-1, rows.p + 1)
         if not rows.has_pass(Squared()):
@@ -226,7 +226,7 @@ class Curvature(Kernel):
         zero = xp.take(cast(np.array(self.centre), dtype_name(block.y), block.y), none) if self.centre else 0.0
         return not any(bool(xp.any(xp.take(rows.X.dense(), none, axis=1) != zero)) for rows in dense_tiles(block))
 
-    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> SumsOfBlocks:
         """Read X once for the weights, and once more for the products."""
         columns = parameters.reshape(-1, rows.p + 1)
         if len(columns) > 1 or not rows.has_pass(self.loss):
@@ -252,7 +252,7 @@ class Expansion(Kernel):
         sums: Array = namespace(block.y).concat(list(parts))
         return sums
 
-    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> SumsOfBlocks:
         """Read X once for F, its gradient and the weights, and once more for the products."""
         columns = parameters.reshape(-1, rows.p + 1)
         if len(columns) > 1 or not rows.has_pass(self.loss):
@@ -291,7 +291,7 @@ class Moments(Kernel):
             sums.add(total(weight), weight @ dx, weight @ dy, weight @ (dx * dx), weight @ (dy * dy))
         return sums.total
 
-    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> SumsOfBlocks:
         """Read X once."""
         return rows.moments(parameters)
 
@@ -318,7 +318,7 @@ def _pass(loss: Loss, block: Block, parameters: Parameters, points: int = 1) -> 
     return sums.total
 
 
-def _pass_columns(loss: Loss, points: int, block: Block, at: Any) -> Array:
+def _pass_columns(loss: Loss, points: int, block: Block, at: Array) -> Array:
     """As above for several points or outputs."""
     xp, p = namespace(block.y), block.X.shape[1]
     columns = xp.reshape(at, (-1, p + 1))
@@ -344,22 +344,32 @@ def _pass_columns(loss: Loss, points: int, block: Block, at: Any) -> Array:
     return sums.total
 
 
-def gradient_sums(X: Design, residual: Any) -> Any:
+def gradient_sums(X: Design, residual: Array) -> Array:
     """Return [X.T r, sum r] of each column r of the residual (m, k): (k, p + 1), float64."""
     xp = namespace(residual)
-    return xp.concat([xp.astype(X.transposed_times(residual), xp.float64), column(total(residual, 0))], axis=1)
+    products = xp.astype(X.transposed_times(residual), xp.float64)
+    sums: Array = xp.concat([products, column(total(residual, 0))], axis=1)
+    return sums
 
 
-def offset(z: Any, rows: Block) -> Any:
+def offset(z: Array, rows: Block) -> Array:
     """Return z (m,) or (m, k) with the offset of the rows, where they have one, added to that of each output."""
     if rows.offset is None:
         return z
-    return z + (rows.offset if z.ndim == 1 else column(rows.offset))
+    moved: Array = z + (rows.offset if z.ndim == 1 else column(rows.offset))
+    return moved
 
 
-def column(values: Any) -> Any:
+def column(values: Array) -> Array:
     """Return y (m,) as (m, 1); what has columns already, as it is."""
-    return values if values.ndim == 2 else namespace(values).reshape(values, (-1, 1))
+    of_one: Array = values if values.ndim == 2 else namespace(values).reshape(values, (-1, 1))
+    return of_one
+
+
+def fold_column(rows: Block) -> Array:
+    """Return the fold of each row (m, 1), of rows that have one: those of a cross-validation."""
+    assert rows.fold is not None
+    return column(rows.fold)
 
 
 def tiles(block: Block, rows: int = 1, width: int = 1) -> Iterator[Block]:
@@ -380,24 +390,27 @@ def _tiles(block: Block, row: int, rows: int, width: int) -> Iterator[Block]:
         yield block.rows(slice(start, min(start + rows, len(block))))
 
 
-def total(values: Any, axis: int | tuple[int, ...] | None = None) -> Any:
+def total(values: Array, axis: int | tuple[int, ...] | None = None) -> Array:
     """Return the sum in float64, in the library of the values, over all of them, axis 0, or axes 0 and 2.
 
     On a device it is a product with ones: CuPy compiles each of its own reductions for seconds.
     """
     xp = namespace(values)
+    sums: Array
     if not is_other(values):
-        return xp.sum(values, axis=axis, dtype=xp.float64)
+        sums = xp.sum(values, axis=axis, dtype=xp.float64)
+        return sums
     values = xp.astype(values, xp.float64, copy=False)
     if axis is None:
         flat = xp.reshape(values, (-1,))
-        return xp.ones_like(flat) @ flat
+        sums = xp.ones_like(flat) @ flat
+        return sums
     rows = xp.reshape(values, (values.shape[0], math.prod(values.shape[1:])))
     sums = xp.ones_like(rows[:, 0]) @ rows
-    if isinstance(axis, int):
-        return sums
-    sums = xp.reshape(sums, values.shape[1:])
-    return sums @ xp.ones_like(sums[0, :])
+    if not isinstance(axis, int):
+        sums = xp.reshape(sums, values.shape[1:])
+        sums = sums @ xp.ones_like(sums[0, :])
+    return sums
 
 
 class TileSums:
@@ -407,14 +420,14 @@ class TileSums:
         self._block, self._size = block, size
         self._total: Array | None = None
 
-    def add(self, *parts: Any) -> None:
+    def add(self, *parts: Array) -> None:
         """Add numbers and arrays, flat and end to end."""
         xp = namespace(self._block.y)
         flat = xp.concat([xp.reshape(xp.astype(part, xp.float64, copy=False), (-1,)) for part in parts])
         self._total = flat if self._total is None else self._total + flat
 
     @classmethod
-    def of(cls, block: Block, *parts: Any) -> Array:
+    def of(cls, block: Block, *parts: Array) -> Array:
         """Return numbers and arrays as sums of the block, flat and end to end."""
         sums = cls(block, 0)
         sums.add(*parts)

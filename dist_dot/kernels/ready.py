@@ -2,7 +2,6 @@
 
 from functools import lru_cache
 from threading import Lock, Timer
-from typing import Any
 
 import numpy as np
 
@@ -16,13 +15,14 @@ from dist_dot.kernels.targets import CheckTarget, ReferenceSums, TargetSums
 from dist_dot.losses import Logistic
 from dist_dot.rows.block import Block
 from dist_dot.rows.design import Dense
+from dist_dot.typing import AnyArray, Array
 
 POINTS = 4  # of a line search
 MOST_SQUARE = 2000  # columns of which fits make products of all with all
 _lock = Lock()
 
 
-def ready_for(X: Any) -> None:
+def ready_for(X: AnyArray) -> None:
     """Compile, or load from disk, what blocks of such rows need: seconds, the first time in an installation."""
     if device.on_device(X):
         with _lock:  # one thread compiles, and the others wait for it
@@ -47,7 +47,7 @@ def _on_card(number: int, p: int, dtype: str) -> None:
         blocks = [Block(Dense(X[i : i + 1]), y[i : i + 1], None, i) for i in range(2)]
         tables, at = device.Tables(blocks), np.zeros(p + 1)
         loss = Logistic()
-        kinds: list[tuple[Kernel, Any]] = [
+        kinds: list[tuple[Kernel, Array]] = [
             (ValueAndGradient(loss), at),
             (ValueAndGradient(loss, POINTS), np.zeros(POINTS * (p + 1))),
             (CheckTarget(loss), at),

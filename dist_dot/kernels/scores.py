@@ -1,7 +1,6 @@
 """What scores ask of a block: how many rows are predicted right, and how their z are distributed."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -58,16 +57,18 @@ class RankCounts(Kernel):
         edges = to_host(parameters.like(block.y, "float64")[p + 1 :])
         places = np.searchsorted(edges, z.astype(np.float64)) + (edges.size + 1) * to_host(block.y).astype(np.intp)
         weight = None if block.weight is None else to_host(block.weight)
-        counts: Any = np.bincount(places, weight, 2 * (edges.size + 1)).astype(np.float64)
+        counts: Array = np.bincount(places, weight, 2 * (edges.size + 1)).astype(np.float64)
         sums: Array = counts if xp is np else xp.asarray(counts)
         return sums
 
 
-def _largest(z: Any) -> Any:
+def _largest(z: Array) -> Array:
     """Return the number (m,) of the largest of each row's z (m, k), the first of several."""
     xp = namespace(z)
+    place: Array
     if xp is np:
-        return np.argmax(z, axis=1)
+        place = np.argmax(z, axis=1)
+        return place
     best, place = z[:, 0], 0.0 * z[:, 0]
     for c in range(1, z.shape[1]):
         place = xp.where(z[:, c] > best, 0.0 * place + c, place)
@@ -75,7 +76,7 @@ def _largest(z: Any) -> Any:
     return place
 
 
-def _predictor(block: Block, at: Any) -> Any:
+def _predictor(block: Block, at: Array) -> Array:
     """Return z (m, k)."""
     columns = namespace(block.y).reshape(at, (-1, block.X.shape[1] + 1))
     z: Array = offset(block.X.times(columns[:, :-1].T) + columns[:, -1], block)

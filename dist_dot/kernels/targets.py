@@ -7,14 +7,14 @@ offset the loops over the rows are compiled: threads that make many small arrays
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import array_api_compat
 import numpy as np
 
 from dist_dot.errors import DataError
 from dist_dot.kernels import compiled, device
-from dist_dot.kernels.kernel import Kernel
+from dist_dot.kernels.kernel import Kernel, SumsOfBlocks
 from dist_dot.kernels.passes import Moments, TileSums, ValueAndGradient, column, offset, tiles, total
 from dist_dot.losses import POSITIVE, Loss, Squared, lines_of, shifted
 from dist_dot.rows.arrays import Parameters, is_other, namespace
@@ -34,8 +34,9 @@ class CheckTarget(Kernel):
     def __call__(self, block: Block, parameters: Parameters) -> Array:
         """Look at y."""
         if block.on_device:
-            here: Array = device.of_one(block, self, parameters)
-            return here
+            here: Array | None = device.of_one(block, self, parameters)
+            if here is not None:
+                return here
         xp, (low, high) = namespace(block.y), self.loss.domain
         outside = (block.y < low) | (block.y > high)
         if self.loss.outputs > 1:
@@ -46,7 +47,7 @@ class CheckTarget(Kernel):
         weight: Array = xp.reshape(total(s), (1,))
         return weight
 
-    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> SumsOfBlocks:
         """Look at y."""
         self.look(rows, blocks)
         return rows.target_sums(Squared())[:, :1].copy()
@@ -100,7 +101,7 @@ class TargetSums(Kernel):
         of_rows.add(total(s), s @ target)
         return of_rows.total
 
-    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> SumsOfBlocks:
         """Look at y and the weights."""
         if not rows.has_sums(self.loss):
             return None
@@ -163,7 +164,7 @@ class ConstantValues(Kernel):
             sums.add(*(total(part) for part in parts))
         return sums.total
 
-    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> SumsOfBlocks:
         """Look at y and the weights."""
         if not (rows.has_sums(self.loss) and rows.has_pass(self.loss)):
             return None
@@ -198,7 +199,7 @@ class ReferenceSums(Kernel):
         sums: Array = xp.concat([gradients, *of_x, sizes])
         return sums
 
-    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> SumsOfBlocks:
         """Read X once for every 8 outputs."""
         return rows.reference_sums(self.loss, parameters.reshape(-1, rows.p + 1)) if rows.has_pass(self.loss) else None
 
@@ -222,7 +223,7 @@ class SlopeSizes(Kernel):
         lines = lines_of(self.loss, z)
         return self.sums(block, z) if lines is None else compiled.slope_sizes(block.y, block.weight, lines)
 
-    def sums(self, block: Block, z: Any) -> Array:
+    def sums(self, block: Block, z: Array) -> Array:
         """Return them by array operations."""
         xp = namespace(block.y)
         y, s = column(xp.astype(block.y, xp.float64)), _weight(block)
@@ -236,7 +237,7 @@ class SlopeSizes(Kernel):
         of_targets: Array = xp.concat([s @ (slope * slope), s @ (size * size)])
         return of_targets
 
-    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> Any:
+    def launch(self, rows: device.DeviceRows, blocks: Sequence[Block], parameters: Array) -> SumsOfBlocks:
         """Look at y and the weights."""
         if not rows.has_pass(self.loss):
             return None
@@ -263,8 +264,9 @@ def _compiled(loss: Loss, block: Block, z: Array) -> Array:
     return sums.total
 
 
-def _weight(block: Block) -> Any:
+def _weight(block: Block) -> Array:
     """Return the weights (m,) in float64: 1 where there are none."""
     xp = namespace(block.y)
     ones = xp.ones_like(column(block.y)[:, 0]) if block.weight is None else block.weight
-    return xp.astype(ones, xp.float64)
+    weight: Array = xp.astype(ones, xp.float64)
+    return weight

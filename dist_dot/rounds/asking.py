@@ -7,15 +7,15 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from distributed import KilledWorker, Status
 from distributed.protocol import Serialize, Serialized, deserialize
 from distributed.protocol.pickle import loads
+from distributed.scheduler import Scheduler, TaskState, WorkerState
 
 from dist_dot.errors import ClusterError, DataError, DeadlineError, RunCancelled
 from dist_dot.rounds.placement import Ranges, assign, even, moves, nodes, ranges, slowest
-from dist_dot.rounds.worker import NAME
+from dist_dot.rounds.worker import NAME, Message, Stamp
 from dist_dot.rows.block import Cuts, block_key
 
 # Seconds.
@@ -59,7 +59,7 @@ class RunSpec:
 class Rounds:
     """Who holds the blocks of one run, and asking them."""
 
-    def __init__(self, name: str, spec: RunSpec, scheduler: Any, notice: Callable[[str], None]) -> None:
+    def __init__(self, name: str, spec: RunSpec, scheduler: Scheduler, notice: Callable[[str], None]) -> None:
         self.name = name
         self.spec = spec
         self.scheduler = scheduler
@@ -74,7 +74,8 @@ class Rounds:
         self.owing: dict[str, float] = {}  # worker -> since when it owes an answer
         self.waits: dict[str, asyncio.Timeout] = {}  # worker -> the wait for its answer
         self.fallen: set[str] = set()  # ids of workers that were lost while they owed an answer
-        self.course: dict[str, tuple[Any, float]] = {}  # worker -> what it had done when, see `stuck`
+        # Worker -> since when it owes an answer and how many blocks it had done, and when that was news: see `stuck`.
+        self.course: dict[str, tuple[tuple[float, int | None], float]] = {}
         self.unverified: set[int] = set()  # blocks that were rebuilt
         self.deaths: dict[int, int] = defaultdict(int)  # block -> workers that died of it in a row
         self.lost = 0
@@ -120,7 +121,7 @@ class Rounds:
 
     # A round.
 
-    async def ask(self, number: int, message: dict[str, Any], missing: Collection[int] | None) -> list[dict[str, Any]]:
+    async def ask(self, number: int, message: Message, missing: Collection[int] | None) -> list[Message]:
         """Ask each worker for its part of the missing blocks, None for all; return the replies that arrived.
 
         Raises DataError for a block that was rebuilt with other contents, DeadlineError where no worker holds any of
@@ -129,7 +130,7 @@ class Rounds:
         placement = await self._placed(missing)
         self.rounds = number
         self.attempts += 1
-        stamp = [self.name, number, self.attempts]
+        stamp = self.name, number, self.attempts
         replies = await asyncio.gather(
             *(self._ask_worker(address, stamp, part, message) for address, part in placement.items())
         )
@@ -140,9 +141,7 @@ class Rounds:
             await asyncio.sleep(PAUSE)
         return good
 
-    async def _ask_worker(
-        self, address: str, stamp: list[Any], part: Ranges, message: dict[str, Any]
-    ) -> dict[str, Any] | None:
+    async def _ask_worker(self, address: str, stamp: Stamp, part: Ranges, message: Message) -> Message | None:
         """Return a worker's reply, None for one that cannot be reached, knows nothing of us or stays silent."""
         verify = [n for n in self.unverified if any(start <= n < stop for start, stop in part)]
         if address not in self.scheduler.workers:  # it left while we looked
@@ -152,7 +151,7 @@ class Rounds:
         try:
             # No time is too long for a worker that works: the service takes away the others, see `silent` and `stuck`.
             async with asyncio.timeout(None) as self.waits[address]:
-                reply: dict[str, Any] | None = await self.scheduler.rpc(address).dist_dot_round(
+                reply: Message | None = await self.scheduler.rpc(address).dist_dot_round(
                     stamp=stamp, prefix=self.spec.prefix, ranges=part, verify=verify, **message
                 )
         except (OSError, TimeoutError):
@@ -160,7 +159,7 @@ class Rounds:
             return None
         finally:
             del self.owing[address], self.waits[address]
-        if reply is None or list(reply["stamp"]) != stamp:  # an abandoned attempt's answer is none
+        if reply is None or tuple(reply["stamp"]) != stamp:  # an abandoned attempt's answer is none
             return None
         for block, found in reply.get("checksums", ()):
             self._verify(block, found)
@@ -234,7 +233,7 @@ class Rounds:
             self._revive(number, task)
         return frozenset(worker.address for worker in task.who_has or ())
 
-    def _revive(self, number: int, task: Any) -> None:
+    def _revive(self, number: int, task: TaskState) -> None:
         """Have a block made again that Dask gave up on because workers died under it; raise any other error."""
         error = exception_of((task.exception_blame or task).exception)
         if not isinstance(error, KilledWorker) or self.deaths[number] >= DEATHS:
@@ -342,7 +341,7 @@ class Rounds:
         start, stop = self.spec.cuts.bounds(number)
         return self.spec.cuts.memory(3) * (stop - start) // self.spec.cuts.n_samples
 
-    def _room(self, worker: Any) -> float:
+    def _room(self, worker: WorkerState) -> float:
         """Bytes of blocks that a worker can take in: none on a GPU of which Dask knows nothing, for it may have none.
 
         Of the host, up to 60 % of its limit, Dask's own default target, beyond which it spills.
@@ -353,7 +352,9 @@ class Rounds:
         return float("inf") if not worker.memory_limit else float(0.6 * worker.memory_limit - worker.memory.process)
 
 
-def silent(owing: Mapping[str, float], workers: Mapping[str, Any], now: float, wall: float, limit: float) -> list[str]:
+def silent(
+    owing: Mapping[str, float], workers: Mapping[str, WorkerState], now: float, wall: float, limit: float
+) -> list[str]:
     """Return the workers that owe an answer and have not been heard of at all for `limit` seconds.
 
     A worker that is only slow goes on sending heartbeats. now and wall are the event loop's and the wall clock's time.
@@ -365,7 +366,7 @@ def silent(owing: Mapping[str, float], workers: Mapping[str, Any], now: float, w
     ]
 
 
-def exception_of(cause: Any) -> Exception:
+def exception_of(cause: Serialized | Serialize | bytes | BaseException | None) -> Exception:
     """Return the exception of an erred task, which the scheduler holds in one of several serialized forms."""
     if isinstance(cause, Serialized):
         cause = deserialize(cause.header, cause.frames)

@@ -12,7 +12,7 @@ from dist_dot.typing import Array
 log = logging.getLogger("dist_dot")
 T = TypeVar("T")
 Report = Callable[[Any], bool]
-"""What a program calls with its progress; the answer True asks it to stop."""
+"""What a program calls with its progress, an object of its own class; the answer True asks it to stop."""
 Program = Callable[["Blocks", Report], T]
 """What runs beside the blocks: a loop of `Blocks.reduce` calls. It must pickle."""
 

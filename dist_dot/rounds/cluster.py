@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from distributed import Client, Future, KilledWorker, wait
 from distributed.protocol.pickle import dumps
@@ -14,11 +14,14 @@ from dist_dot.kernels.checksum import checksum, combined
 from dist_dot.kernels.compiling import TOPIC
 from dist_dot.kernels.kernel import Kernel
 from dist_dot.rounds.asking import DEATHS, SPEAK, STUCK, RunSpec
-from dist_dot.rounds.blocks import Program, Recovery, Report, log
+from dist_dot.rounds.blocks import Blocks, Program, Recovery, Report, log
 from dist_dot.rounds.remote import RemoteRun, install, start
 from dist_dot.rounds.worker import NAME
 from dist_dot.rows.block import Block, Cuts, named
 from dist_dot.typing import Array
+
+if TYPE_CHECKING:
+    from dask.delayed import Delayed
 
 T = TypeVar("T")
 
@@ -86,12 +89,11 @@ class ClusterBlocks:
         Raises what the program raises, DeadlineError or ClusterError where the cluster fails, and cancels the run on
         any exception here, Ctrl-C included.
         """
-        result: T
         result, rounds = self.start(program).follow(report)
         self.rounds += rounds
         return result
 
-    def start(self, program: Program[Any], label: str = "", extra: Any = None) -> RemoteRun:
+    def start(self, program: Program[T], label: str = "", extra: object = None) -> RemoteRun[T]:
         """Start program(blocks, report) beside the scheduler, where it goes on without this process.
 
         label and extra are for who finds the run later: words, and whatever its client needs to go on with the result.
@@ -119,12 +121,11 @@ class _Once:
     def __str__(self) -> str:
         return "one round"
 
-    def __call__(self, blocks: Any, report: Report) -> Array:
-        total: Array = blocks.reduce(self.kernel, self.parameters)
-        return total
+    def __call__(self, blocks: Blocks, report: Report) -> Array:
+        return blocks.reduce(self.kernel, self.parameters)
 
 
-def place(client: Client, tasks: Sequence[Any], cuts: Cuts, prefix: str, source: str) -> ClusterBlocks:
+def place(client: Client, tasks: Sequence["Delayed"], cuts: Cuts, prefix: str, source: str) -> ClusterBlocks:
     """Compute delayed Blocks, whose keys are block_key(prefix, number), on the cluster; wait for all of them.
 
     Contiguous ranges of blocks go to each worker, so that its answers stay O(log blocks) sums; only as a wish, so
@@ -153,7 +154,7 @@ def place(client: Client, tasks: Sequence[Any], cuts: Cuts, prefix: str, source:
     return ClusterBlocks(client, futures, cuts, prefix, checksums, source, named(devices))
 
 
-def _ranges(client: Client, tasks: Sequence[Any]) -> Iterator[tuple[list[str], list[Any]]]:
+def _ranges(client: Client, tasks: Sequence["Delayed"]) -> Iterator[tuple[list[str], list["Delayed"]]]:
     """Yield the worker, in a list, and its range of the tasks; no worker and all of the tasks where there is none."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
@@ -215,7 +216,7 @@ def _next(client: Client, pending: set[Future], wanted: str) -> tuple[set[Future
     where some are at work but finish nothing; ClusterError where all workers have been paused for a minute.
     """
     begin = taken = monotonic()
-    before: Any = None
+    before: dict[str, dict[str, int]] | None = None
     seconds = SPEAK
     while True:
         with suppress(TimeoutError):

@@ -6,14 +6,13 @@ and the rows held out weigh 0.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import array_api_compat
 import numpy as np
 
 from dist_dot.errors import InputError
 from dist_dot.kernels.kernel import Kernel
-from dist_dot.kernels.passes import ValueAndGradient, column, offset, total
+from dist_dot.kernels.passes import Expansion, ValueAndGradient, column, offset, total
 from dist_dot.losses import Loss
 from dist_dot.rounds.blocks import Blocks, Recovery
 from dist_dot.rows.arrays import Parameters, namespace
@@ -59,11 +58,10 @@ class Kept(Kernel):
 class KeptAndScored(Kernel):
     """Parameters of some points -> the sums of a kernel over the rows that are kept, then of those held out: see below.
 
-    They are sum s, and the sum of s * loss at each point. The kernel has a `loss` and so many `points`, and its sums
-    add up.
+    They are sum s, and the sum of s * loss at each point.
     """
 
-    kernel: Any
+    kernel: ValueAndGradient | Expansion
     one_in: int
 
     def __call__(self, block: Block, parameters: Parameters) -> Array:
@@ -121,10 +119,9 @@ class HeldOut:
 
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return the sums over the rows that are kept. One round."""
-        points = getattr(kernel, "points", 0)
-        if not points:
+        if not isinstance(kernel, ValueAndGradient | Expansion):
             return self._blocks.reduce(Kept(kernel, self._one_in), parameters)
-        sums = self._blocks.reduce(KeptAndScored(kernel, self._one_in), parameters)
+        points, sums = kernel.points, self._blocks.reduce(KeptAndScored(kernel, self._one_in), parameters)
         weight, losses = sums[-1 - points], sums[-points:]
         if not weight > 0:
             raise InputError(f"early stopping holds out one row in {self._one_in}, and those have no weight")

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
@@ -18,19 +18,22 @@ from dist_dot.rows.arrays import aligned, cast, dtype_name, is_lazy, is_other, n
 from dist_dot.rows.block import BLOCK, Block, Cuts, block_key, cut, stays_on_device
 from dist_dot.rows.design import Dense
 from dist_dot.rows.inputs import as_array, check_collection
-from dist_dot.typing import Array
+from dist_dot.typing import AnyArray, Array
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 COLUMNS = ("sample_weight", "offset", "fold")
 MOST_FOLDS = 1 << 24  # numbers of folds that float32 tells apart
 
 
 def lay_out(
-    X: Any,
-    y: Any,
-    sample_weight: Any = None,
+    X: AnyArray,
+    y: AnyArray,
+    sample_weight: AnyArray = None,
     *,
-    offset: Any = None,
-    fold: Any = None,
+    offset: AnyArray = None,
+    fold: AnyArray = None,
     block_rows: int | str = "auto",
     device: str = settle.AUTO,
 ) -> Host:
@@ -90,7 +93,7 @@ def lay_out(
     return lay_out_rows(make, cuts, None)
 
 
-def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: Any, source: str = "the rows") -> Host:
+def lay_out_rows(make: Callable[[int], Block], cuts: Cuts, client: "Client | None", source: str = "the rows") -> Host:
     """Make each block by its number: here, by as many threads as this process may use, or as tasks of the cluster.
 
     `make` must pickle, and give the same block each time: Dask calls it again for a block that was lost. A run on
@@ -188,7 +191,7 @@ def check_rows(arrays: Mapping[str, Array], start: int) -> None:
             raise DataError(f"sample_weight is {float(weight[row])} in row {start + row}: weights are >= 0")
 
 
-def _check_shape(name: str, array: Any, expected: tuple[tuple[int, ...], ...], number: int) -> None:
+def _check_shape(name: str, array: AnyArray, expected: tuple[tuple[int, ...], ...], number: int) -> None:
     """Raise DataError for another shape than the expected ones, and for what are no numbers."""
     float_dtype(array, name)
     if tuple(array.shape) not in expected:
@@ -218,14 +221,14 @@ def n_targets(y: tuple[int, ...]) -> int:
     return y[1] if len(y) == 2 else 1
 
 
-def n_rows(X: Any) -> int:
+def n_rows(X: AnyArray) -> int:
     """Return the number of rows; of a Dask array that does not know it, by computing the sizes of its chunks."""
     if np.isnan(X.shape[:1]).any():
         X.compute_chunk_sizes()
     return int(X.shape[0]) if X.shape else 0
 
 
-def float_dtype(X: Any, name: str = "X") -> str:
+def float_dtype(X: AnyArray, name: str = "X") -> str:
     """Return the dtype that blocks of X hold: float32 or float64. Raises DataError for what are no numbers."""
     xp = namespace(X)
     if not xp.isdtype(X.dtype, ("real floating", "integral", "bool")):
@@ -254,7 +257,9 @@ def _new_prefix() -> str:
     return f"{BLOCK}-{uuid4().hex[:12]}"
 
 
-def _lay_out_dask(X: Any, y: Any, columns: Mapping[str, Any], block_rows: int | str, device: str) -> Host:
+def _lay_out_dask(
+    X: AnyArray, y: AnyArray, columns: Mapping[str, AnyArray], block_rows: int | str, device: str
+) -> Host:
     """Rechunk to the cuts, and make one block per chunk of rows."""
     import dask.array as da
     from dask import compute, delayed
@@ -310,7 +315,7 @@ def memory(lazy: bool) -> tuple[int, int]:
     return int(smallest), max((worker["nthreads"] for worker in workers), default=len(os.sched_getaffinity(0)))
 
 
-def _client_in_force() -> Any:
+def _client_in_force() -> "Client | None":
     """Return the client that `dask.compute` would use, None where there is none."""
     from distributed import default_client
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 from uuid import uuid4
 
 from distributed import Client
@@ -12,7 +12,7 @@ from distributed.protocol.pickle import dumps, loads
 
 from dist_dot.errors import ClusterError, DeadlineError, RunDetached
 from dist_dot.rounds.asking import RunSpec
-from dist_dot.rounds.blocks import Report, log
+from dist_dot.rounds.blocks import Report, T, log
 from dist_dot.rounds.service import Service
 
 # Seconds.
@@ -28,7 +28,7 @@ class SchedulerGone(ClusterError):
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run in a list: progress is its last, None before the first.
+    """A run in a list: progress is its last, of its program's own class, None before the first.
 
     state is "running", "ending" once somebody has stopped or cancelled it, "done" (also of a run that was stopped, with
     what it had) or "error".
@@ -41,14 +41,14 @@ class RunSummary:
     progress: Any
 
 
-class RemoteRun:
-    """A run on the scheduler of `client`."""
+class RemoteRun(Generic[T]):
+    """A run on the scheduler of `client`, of a program that returns a T."""
 
     def __init__(self, client: Client, name: str) -> None:
         self.client = client
         self.name = name
 
-    def follow(self, report: Report) -> tuple[Any, int]:
+    def follow(self, report: Report) -> tuple[T, int]:
         """Report the run's progress from its beginning to its end; return what its program returned, and its rounds.
 
         A report that returns True asks the run to stop. What happens to workers is logged as warnings of "dist_dot".
@@ -95,9 +95,10 @@ class RemoteRun:
                 _ask(self.client, "dist_dot_stop", run=self.name, cancel=False)
 
     @property
-    def extra(self) -> Any:
+    def extra(self) -> object:
         """What the client that started it left for whoever fetches the result."""
-        return loads(_ask(self.client, "dist_dot_extra", run=self.name))
+        extra: object = loads(_ask(self.client, "dist_dot_extra", run=self.name))
+        return extra
 
     def cancel(self) -> None:
         """End the run without a result. It still writes the checkpoint of where it stands."""
@@ -108,9 +109,9 @@ class RemoteRun:
         _ask(self.client, "dist_dot_forget", run=self.name)
 
 
-def start(client: Client, spec: RunSpec) -> RemoteRun:
+def start(client: Client, spec: RunSpec) -> RemoteRun[T]:
     """Start a run beside the scheduler. Its blocks must have arrived there."""
-    run = RemoteRun(client, uuid4().hex[:12])
+    run: RemoteRun[T] = RemoteRun(client, uuid4().hex[:12])
     for _ in range(TRIES):
         install(client)
         if _ask(client, "dist_dot_start", run=run.name, spec=dumps(spec)):

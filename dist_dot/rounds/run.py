@@ -2,15 +2,15 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic, perf_counter
-from typing import Any
 
 import numpy as np
 from distributed.protocol.pickle import dumps, loads
+from distributed.scheduler import Scheduler
 
 from dist_dot.errors import ClusterError, DeadlineError, RunCancelled
 from dist_dot.kernels.blas import one_blas_thread
@@ -18,8 +18,8 @@ from dist_dot.kernels.checksum import combined
 from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.tree import Node, fold, root, uncovered
 from dist_dot.rounds.asking import DEATHS, Rounds, RunSpec
-from dist_dot.rounds.blocks import Program, Recovery
-from dist_dot.rounds.worker import NAME, as_sent, pack, unpack
+from dist_dot.rounds.blocks import Program, Recovery, Report, T
+from dist_dot.rounds.worker import NAME, Message, as_sent, pack, unpack
 from dist_dot.typing import Array
 
 CLOSED = 1.0  # seconds until a thread that waits for the event loop looks whether there is one any more
@@ -32,11 +32,11 @@ class Run:
     holds ("progress", object) and ("notice", words), in order.
     """
 
-    def __init__(self, name: str, spec: RunSpec, scheduler: Any, finished: Callable[["Run"], None]) -> None:
+    def __init__(self, name: str, spec: RunSpec, scheduler: Scheduler, finished: Callable[["Run"], None]) -> None:
         self.name = name
         self.spec = spec
         self.started = datetime.now(UTC)
-        self.reports: list[tuple[str, Any]] = []
+        self.reports: list[tuple[str, object]] = []
         self.result: bytes | None = None
         self.kind = "running"
         self.ended: float | None = None  # monotonic
@@ -51,7 +51,7 @@ class Run:
         """End it without a result; a round under way is abandoned."""
         self.rounds.cancel()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Message:
         """Return what a list of runs shows."""
         progress = next((report for kind, report in reversed(self.reports) if kind == "progress"), None)
         ending = self.kind == "running" and (self.stopping or self.rounds.cancelled)
@@ -68,15 +68,15 @@ class Run:
         self.reports.append(("notice", words))
         self.news.set()
 
-    def _report(self, progress: Any) -> bool:
+    def _report(self, progress: object) -> bool:
         self.reports.append(("progress", progress))
         self.tell(self.news.set)
         return self.stopping
 
     def _work(self) -> None:
-        outcome: tuple[str, Any]
+        outcome: tuple[str, object]
         try:
-            program: Program[Any] = loads(self.spec.program)
+            program: Program[object] = loads(self.spec.program)
             blocks = SchedulerBlocks(self)
             with one_blas_thread():
                 outcome = "done", (program(blocks, self._report), blocks.rounds)
@@ -92,7 +92,7 @@ class Run:
         self.kind, self.result = outcome[0], result
         self.tell(self._finished, self)
 
-    def tell(self, function: Callable[..., Any], *arguments: Any) -> None:
+    def tell(self, function: Callable[..., None], *arguments: object) -> None:
         """Call a function on the event loop, if there still is one."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(function, *arguments)
@@ -173,11 +173,11 @@ class SchedulerBlocks:
         """Tell whoever follows the run."""
         self.host.tell(self.host.notice, words)
 
-    def run(self, program: Program[Any], report: Any) -> Any:
+    def run(self, program: Program[T], report: Report) -> T:
         """Run the program in this thread: it is already beside the rows."""
         return program(self, report)
 
-    def _decode(self, reply: dict[str, Any]) -> dict[Node, Array]:
+    def _decode(self, reply: Message) -> dict[Node, Array]:
         # Sums of rows that are gathered differ in size, all others are as long as each other.
         sums = np.split(unpack(reply["sums"]), np.cumsum(reply["sizes"][:-1]))
         self.host.rounds.node_bytes = sums[0].nbytes
@@ -194,9 +194,9 @@ class SchedulerBlocks:
             beyond = max(0.0, seconds - self._usual)
             self.recovery = Recovery(lost, before.repeated + 1, before.seconds + beyond)
 
-    def _wait(self, coroutine: Any) -> list[dict[str, Any]]:
+    def _wait(self, coroutine: Coroutine[None, None, list[Message]]) -> list[Message]:
         """Run a coroutine on the scheduler's event loop; it has deadlines of its own."""
-        future: Future[list[dict[str, Any]]] = asyncio.run_coroutine_threadsafe(coroutine, self.host.loop)
+        future: Future[list[Message]] = asyncio.run_coroutine_threadsafe(coroutine, self.host.loop)
         while not wait([future], CLOSED).done:
             if self.host.rounds.cancelled and not self.host.loop.is_running():
                 raise RunCancelled(f"run {self.host.name} was cancelled: the scheduler has closed")

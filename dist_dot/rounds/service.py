@@ -8,19 +8,19 @@ block had moved, is asked for again once Dask has rebuilt it.
 import asyncio
 import os
 from collections import defaultdict
+from collections.abc import Coroutine
 from contextlib import suppress
 from time import monotonic, time
-from typing import Any
 
 from distributed import SchedulerPlugin
 from distributed.core import rpc
 from distributed.protocol.pickle import dumps, loads
-from distributed.scheduler import heartbeat_interval
+from distributed.scheduler import Scheduler, WorkerState, heartbeat_interval
 
 from dist_dot.errors import ClusterError
 from dist_dot.rounds.asking import STUCK, RunSpec, silent
 from dist_dot.rounds.run import Run
-from dist_dot.rounds.worker import NAME, KernelPlugin
+from dist_dot.rounds.worker import NAME, KernelPlugin, Message
 from dist_dot.rows.block import BLOCK
 
 # Seconds.
@@ -46,7 +46,7 @@ class Service(SchedulerPlugin):
     def __init__(self, stays: bool = False) -> None:
         self.stays = stays
 
-    async def start(self, scheduler: Any) -> None:
+    async def start(self, scheduler: Scheduler) -> None:
         """Open the handlers."""
         self.scheduler = scheduler
         self.loop = asyncio.get_running_loop()
@@ -78,7 +78,7 @@ class Service(SchedulerPlugin):
 
     # What the scheduler tells.
 
-    def transition(self, key: str, start: str, finish: str, *args: Any, stimulus_id: str, **rest: Any) -> None:
+    def transition(self, key: str, start: str, finish: str, *args: object, stimulus_id: str, **rest: object) -> None:
         """Tell the runs that need the block; keep Dask from waiting for a worker that is gone.
 
         "Rather on these workers, but others will do" turns into "on these alone" while the cluster has no workers: when
@@ -94,17 +94,17 @@ class Service(SchedulerPlugin):
         for run in self.wanted.get(key, ()):
             run.rounds.block_changed(key, start, finish)
 
-    def remove_worker(self, scheduler: Any, worker: str, *, stimulus_id: str, **rest: Any) -> None:
+    def remove_worker(self, scheduler: Scheduler, worker: str, *, stimulus_id: str, **rest: object) -> None:
         """Tell the runs."""
         for run in self.active:
             run.rounds.worker_left(worker)
 
-    def restart(self, scheduler: Any) -> None:
+    def restart(self, scheduler: Scheduler) -> None:
         """Tell the runs that their blocks are forgotten."""
         for run in self.active:
             run.rounds.outdated()
 
-    def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
+    def valid_workers_downscaling(self, scheduler: Scheduler, workers: list[WorkerState]) -> list[WorkerState]:
         """Keep the workers that have a part in a run: they have no tasks, but they are not idle."""
         busy = set().union(*(run.rounds.members for run in self.active))
         return [worker for worker in workers if worker.address not in busy]
@@ -132,7 +132,7 @@ class Service(SchedulerPlugin):
             started.thread.start()
         return True
 
-    async def follow_run(self, run: str, after: int, wait: float) -> dict[str, Any]:
+    async def follow_run(self, run: str, after: int, wait: float) -> Message:
         """Return the reports after the first `after`, and the result once there is one.
 
         Answers as soon as there is news, at the latest after `wait` seconds.
@@ -157,7 +157,7 @@ class Service(SchedulerPlugin):
             known.cancel()
         known.stopping = not cancel
 
-    def hear_forget(self, run: str, **rest: Any) -> None:
+    def hear_forget(self, run: str, **rest: object) -> None:
         """Forget a run by the word of a client that waits for no answer."""
         self._spawn(self.forget_run(run=run))
 
@@ -174,7 +174,7 @@ class Service(SchedulerPlugin):
                     known.news.clear()
                     await known.news.wait()
 
-    async def list_runs(self) -> list[dict[str, Any]]:
+    async def list_runs(self) -> list[Message]:
         """Return what is known of each run."""
         return [run.describe() for run in self.runs.values()]
 
@@ -214,7 +214,7 @@ class Service(SchedulerPlugin):
                 del self.scheduler.worker_plugins[NAME]
                 raise ClusterError(f"a worker cannot take part: {answer['exception_text']}")
 
-    async def _broadcast(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+    async def _broadcast(self, message: Message) -> list[Message]:
         """Send to all workers, whoever of them may be dying."""
         with suppress(TimeoutError):
             async with asyncio.timeout(INSTALL):
@@ -235,7 +235,7 @@ class Service(SchedulerPlugin):
             self.scheduler.stream_handlers.pop("dist_dot_forget", None)
             self.scheduler.remove_plugin(NAME)
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -285,7 +285,7 @@ class Service(SchedulerPlugin):
                     await it.kill(reason=f"{NAME}: silent or stuck")
 
 
-async def dask_setup(scheduler: Any) -> None:
+async def dask_setup(scheduler: Scheduler) -> None:
     """Start the service with the scheduler: dask scheduler --preload dist_dot.rounds.service.
 
     For schedulers that take no plugins from clients (`distributed.scheduler.blocked-handlers`). It stays until the

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from distributed import Worker, WorkerPlugin
@@ -24,18 +24,22 @@ from dist_dot.rows.arrays import Parameters, namespace, to_host
 from dist_dot.rows.block import Block, block_key
 from dist_dot.typing import Array
 
+Message: TypeAlias = dict[str, Any]
+"""What Dask's connections carry, by name."""
+Stamp: TypeAlias = tuple[str, int, int]
+"""The run, its round and the attempt that ask."""
 NAME = "dist-dot"
 # Below, bytes inside the message are faster; above, a frame of its own is (22 against 45 ms at a million numbers).
 SMALL = 20_000
 
 
-def pack(array: Array) -> Any:
+def pack(array: Array) -> bytes | Serialize:
     """Return an array in the form that travels fastest; `unpack` gives it back, as float64."""
     array = np.asarray(array, np.float64)
     return array.tobytes() if array.size < SMALL else to_serialize(array)
 
 
-def unpack(message: Any) -> Array:
+def unpack(message: bytes | Serialize | Serialized | Array) -> Array:
     """Return the float64 array, writeable; what the scheduler receives stays serialized, so that its loop is free."""
     if isinstance(message, bytes):
         return np.frombuffer(bytearray(message))
@@ -46,7 +50,7 @@ def unpack(message: Any) -> Array:
     return np.require(message, requirements=["A", "W"])
 
 
-def _together(sums: list[Any]) -> Array:
+def _together(sums: list[Array]) -> Array:
     """Return the sums end to end on the host: one transfer."""
     return np.asarray(to_host(namespace(sums[0]).concat(sums))) if sums else np.empty(0)
 
@@ -89,7 +93,7 @@ class KernelPlugin(WorkerPlugin):
         worker.executors.pop(NAME).shutdown(wait=False)
         self.held.close()
 
-    async def round(self, stamp: list[Any], **message: Any) -> dict[str, Any] | None:
+    async def round(self, stamp: Stamp, **message: Any) -> Message | None:
         """Return the folded sums of kernel(block, parameters) over the blocks in `ranges` that are here.
 
         And the numbers of those that are not, the checksums of those to verify, and the stamp that was sent. None from
@@ -108,14 +112,14 @@ class KernelPlugin(WorkerPlugin):
     async def _round(
         self,
         attempt: "_Attempt",
-        stamp: list[Any],
+        stamp: Stamp,
         kernel: bytes,
-        parameters: Any,
+        parameters: bytes | Serialize | Serialized | Array,
         prefix: str,
         ranges: Ranges,
         leaves: int,
         verify: list[int],
-    ) -> dict[str, Any] | None:
+    ) -> Message | None:
         numbers = [number for start, stop in ranges for number in range(start, stop)]
         size = -(-len(numbers) // self.worker.state.nthreads)
         loop = asyncio.get_running_loop()

@@ -9,48 +9,50 @@ from typing import Any
 
 import array_api_compat
 import numpy as np
+from numpy.typing import DTypeLike
 
-from dist_dot.typing import Array
+from dist_dot.typing import AnyArray, Array
 
 NUMBERS = "biuf"  # the kinds of NumPy's dtypes that are numbers
 
 
-def is_lazy(array: Any) -> bool:
+def is_lazy(array: AnyArray) -> bool:
     """Whether this is a Dask collection."""
     return hasattr(array, "__dask_graph__")
 
 
-def is_other(array: Any) -> bool:
+def is_other(array: AnyArray) -> bool:
     """Whether this is an array of another library than NumPy (Dask's are no arrays here, but collections)."""
     if isinstance(array, np.ndarray | np.generic) or is_lazy(array):
         return False
     return bool(array_api_compat.is_array_api_obj(array))
 
 
-def namespace(array: Any) -> Any:
+def namespace(array: AnyArray) -> Any:
     """Return the array's library: NumPy itself, or a namespace of the array API standard."""
     return array_api_compat.array_namespace(array) if is_other(array) else np
 
 
-def dtype_name(array: Any) -> str:
+def dtype_name(array: AnyArray) -> str:
     """Return the name of the array's dtype as NumPy spells it, so far as blocks may have it: else what it is."""
     xp = namespace(array)
     known = (name for name in ("float32", "float64") if array.dtype == getattr(xp, name))
     return next(known, str(array.dtype))
 
 
-def itemsize(array: Any) -> int:
+def itemsize(array: AnyArray) -> int:
     """Return the bytes of one number of a floating array."""
     return int(namespace(array).finfo(array.dtype).bits) // 8
 
 
-def no_rows(like: Any, dtype: Any, dimensions: int) -> Any:
+def no_rows(like: AnyArray, dtype: DTypeLike, dimensions: int) -> Array:
     """Return an array without rows of the library of `like`, or of NumPy for a dtype that is no number: Dask's meta."""
     shape, dtype = (0,) * dimensions, np.dtype(dtype)
     if not is_other(like) or dtype.kind not in NUMBERS:
         return np.empty(shape, dtype)
     xp = namespace(like)
-    return xp.zeros(shape, dtype=getattr(xp, dtype.name), device=array_api_compat.device(like))
+    none: Array = xp.zeros(shape, dtype=getattr(xp, dtype.name), device=array_api_compat.device(like))
+    return none
 
 
 def aligned(array: Array) -> Array:
@@ -65,18 +67,21 @@ def read_only(array: Array) -> Array:
     return view
 
 
-def cast(array: Any, dtype: str, like: Any = None) -> Any:
+def cast(array: AnyArray, dtype: str, like: AnyArray = None) -> Array:
     """Return the array in the library and on the device of `like` (its own by default), in this dtype."""
     like = array if like is None else like
     if not is_other(like):
         return np.asarray(to_host(array), dtype)
     xp = namespace(like)
-    if not is_other(array):
-        return xp.asarray(np.asarray(array, dtype), device=array_api_compat.device(like))
-    return xp.astype(array, getattr(xp, dtype), copy=False)
+    there: Array
+    if is_other(array):
+        there = xp.astype(array, getattr(xp, dtype), copy=False)
+    else:
+        there = xp.asarray(np.asarray(array, dtype), device=array_api_compat.device(like))
+    return there
 
 
-def to_host(array: Any) -> Any:
+def to_host(array: AnyArray) -> AnyArray:
     """Return a NumPy array with the numbers of one of any library; what is of no library, as it is."""
     if not is_other(array):
         return array
@@ -90,10 +95,10 @@ class Parameters:
 
     def __init__(self, host: Array) -> None:
         self.host = host
-        self._converted: dict[Any, Any] = {}
+        self._converted: dict[tuple[object, ...], Array] = {}
         self._lock = Lock()
 
-    def like(self, X: Any, dtype: str | None = None) -> Any:
+    def like(self, X: Array, dtype: str | None = None) -> Array:
         """Return them in the library of X, by default in its dtype too."""
         key = dtype or X.dtype, str(array_api_compat.device(X)) if is_other(X) else None
         if key not in self._converted:

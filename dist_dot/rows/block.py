@@ -4,9 +4,9 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, cast
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from dist_dot.errors import InputError
 from dist_dot.rows import settle
@@ -36,7 +36,7 @@ class Block(Travels):
         return self.X.shape[0]
 
     @property
-    def columns(self) -> tuple[Array | None, ...]:
+    def columns(self) -> tuple[Array, Array | None, Array | None, Array | None]:
         """What stands beside X: y, and the columns that may be None, in a fixed order."""
         return self.y, self.weight, self.offset, self.fold
 
@@ -58,21 +58,21 @@ class Block(Travels):
 
     def rows(self, part: slice) -> "Block":
         """Return the rows of a range of those here, without a copy."""
-        y, *others = (None if c is None else c[part] if c.ndim == 1 else c[part, :] for c in self.columns)
-        weight, offset, fold = others
-        return Block(self.X.rows(part), cast(Array, y), weight, self.start + part.start, offset, fold)
+        y = self.y[part] if self.y.ndim == 1 else self.y[part, :]
+        weight, offset, fold = (None if c is None else c[part] for c in self.columns[1:])
+        return Block(self.X.rows(part), y, weight, self.start + part.start, offset, fold)
 
     def take(self, numbers: Array) -> "Block":
         """Return the rows of these numbers; they have no place of their own any more, and keep the `start`."""
         xp = namespace(self.y)
-        y, *others = (None if c is None else xp.take(c, numbers, axis=0) for c in self.columns)
-        weight, offset, fold = others
-        return Block(self.X.take(numbers), cast(Array, y), weight, self.start, offset, fold)
+        y = xp.take(self.y, numbers, axis=0)
+        weight, offset, fold = (None if c is None else xp.take(c, numbers, axis=0) for c in self.columns[1:])
+        return Block(self.X.take(numbers), y, weight, self.start, offset, fold)
 
     def __sizeof__(self) -> int:  # what Dask's memory manager asks for: bytes of the host
         return OF_A_DEVICE if self.on_device else self.nbytes
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         super().__setstate__(state)
         stays_on_device(self)
 
@@ -143,7 +143,7 @@ OF_A_DEVICE = 400  # bytes that a block on a device takes of the host: its Pytho
 def cut(
     n_samples: int,
     n_features: int,
-    dtype: Any,
+    dtype: DTypeLike,
     block_rows: int | str = "auto",
     n_targets: int = 1,
     offset: bool = False,

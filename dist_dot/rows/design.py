@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any
 
 import numpy as np
 
@@ -61,7 +60,7 @@ class Design(Travels, ABC):
         return None
 
     @property
-    def parts(self) -> Sequence[Any]:
+    def parts(self) -> Sequence[object]:
         """What the rows are told by, in a fixed order: arrays, numbers, text, other designs, and tuples of these.
 
         A checksum is made of it, so that it must be the same for the same rows. By default it is every field.
@@ -132,7 +131,7 @@ class Dense(Design):
         return self.values
 
     @property
-    def parts(self) -> Sequence[Any]:
+    def parts(self) -> Sequence[object]:
         """The array."""
         return (self.values,)
 

@@ -9,13 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from queue import SimpleQueue
 from threading import Lock
-from typing import Any
 
 import array_api_compat
 import numpy as np
 
 from dist_dot.errors import DataError, DeviceError, InputError
 from dist_dot.rows.arrays import NUMBERS, cast, to_host
+from dist_dot.typing import AnyArray, Array, DeviceArray
 
 AUTO, CPU, CUDA = "auto", "cpu", "cuda"
 WISHES = (AUTO, CPU, CUDA)
@@ -65,12 +65,12 @@ def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def on_device(array: Any) -> bool:
+def on_device(array: AnyArray) -> bool:
     """Whether this is a CuPy array."""
     return bool(array_api_compat.is_cupy_array(array))
 
 
-def device_name(array: Any) -> str:
+def device_name(array: AnyArray) -> str:
     """Return the name of the GPU that an array is on, such as "NVIDIA H100 80GB HBM3"; "" for one on the host."""
     return _name(array.device.id) if on_device(array) else ""
 
@@ -109,7 +109,7 @@ def check_room(needed: int, rows: str) -> None:
         )
 
 
-def taken(array: Any) -> Any:
+def taken(array: AnyArray) -> AnyArray:
     """Return a torch tensor as the CuPy or NumPy array of the same memory (by DLPack), anything else as it is.
 
     A tensor that is on neither (of the "mps" device, say) stays what it is. Raises DeviceError for a CUDA tensor where
@@ -130,7 +130,7 @@ def taken(array: Any) -> Any:
         raise DataError(f"a torch tensor of {array.dtype} cannot be used: {error}; convert it to float32") from error
 
 
-def given_back(array: Any, like: Any) -> Any:
+def given_back(array: AnyArray, like: AnyArray) -> AnyArray:
     """Return numbers as a torch tensor of the same memory if `like` is one; else the array as it is."""
     if not array_api_compat.is_torch_array(like) or (isinstance(array, np.ndarray) and array.dtype.kind not in NUMBERS):
         return array
@@ -139,24 +139,26 @@ def given_back(array: Any, like: Any) -> Any:
     return torch.from_dlpack(array)
 
 
-def settle(array: Any, wish: str, dtype: str) -> Any:
+def settle(array: AnyArray, wish: str, dtype: str) -> Array:
     """Return rows in this dtype, where the wish says: "auto" is where they are. Rows that are there are not copied.
 
     On a GPU they are C-contiguous. Raises DeviceError where there is none, or its memory is full.
     """
     if wish == CPU:
         return cast(to_host(array), dtype)
+    there: Array
     if wish == CUDA and not on_device(array):
-        return to_device(np.asarray(to_host(array)), dtype)
-    array = cast(array, dtype)
-    if on_device(array) and not array.flags.c_contiguous:
+        there = to_device(np.asarray(to_host(array)), dtype)
+        return there
+    there = cast(array, dtype)
+    if on_device(there) and not there.flags.c_contiguous:
         import cupy
 
-        return cupy.ascontiguousarray(array)
-    return array
+        there = cupy.ascontiguousarray(there)
+    return there
 
 
-def settled(rows: Any) -> None:
+def settled(rows: DeviceArray) -> None:
     """Wait for what this thread has asked of the GPU of these rows, so that any thread and stream may read them."""
     import cupy
 
@@ -164,7 +166,7 @@ def settled(rows: Any) -> None:
         cupy.cuda.get_current_stream().synchronize()
 
 
-def to_device(array: Any, dtype: str) -> Any:
+def to_device(array: Array, dtype: str) -> DeviceArray:
     """Return NumPy rows (m,) or (m, p) as a C-contiguous CuPy array of this dtype on the current GPU.
 
     They are cast on the way, through pinned tiles: some are filled while others are copied. The copy is over when this
@@ -195,12 +197,12 @@ class _Ferry:
         import cupyx
 
         threads = min(FILLERS, len(os.sched_getaffinity(0)))
-        self._free: SimpleQueue[Any] = SimpleQueue()
+        self._free: SimpleQueue[Array] = SimpleQueue()
         for _ in range(threads):
             self._free.put(cupyx.empty_pinned(TILE, np.uint8))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dist-dot-settle")
 
-    def carry(self, array: Any, rows: Any) -> None:
+    def carry(self, array: Array, rows: DeviceArray) -> None:
         """Copy rows of the host into rows of the device, of the same shape, on the current stream."""
         import cupy
 

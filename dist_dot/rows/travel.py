@@ -1,7 +1,6 @@
 """What holds arrays, on its way to another process or to disk and back."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -18,10 +17,10 @@ class Travels:
     of the process that they come to. Raises DeviceError where there is none.
     """
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {name: _packed(value) for name, value in self.__dict__.items()}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update({name: _unpacked(value) for name, value in state.items()})
 
 
@@ -32,11 +31,11 @@ class _OfDevice:
     on_host: Array
 
 
-def _packed(value: Any) -> Any:
+def _packed(value: object) -> object:
     return _OfDevice(to_host(value)) if settle.on_device(value) else value
 
 
-def _unpacked(value: Any) -> Any:
+def _unpacked(value: object) -> object:
     if isinstance(value, _OfDevice):
         return settle.to_device(value.on_host, value.on_host.dtype.name)
     return aligned(value) if isinstance(value, np.ndarray) else value

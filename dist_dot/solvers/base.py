@@ -1,6 +1,7 @@
 """What a solver is."""
 
-from typing import Protocol, TypeVar
+from dataclasses import Field
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from dist_dot.problem import Function
 from dist_dot.reference import Reference
@@ -9,6 +10,8 @@ from dist_dot.typing import Array
 
 class State(Protocol):
     """All that a solver remembers: a frozen dataclass of arrays and numbers, so that a checkpoint is its fields."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
     def parameters(self) -> Array:
@@ -51,3 +54,7 @@ class Solver(Protocol[S]):
 
     def step(self, function: Function, state: S) -> S:
         """Move once. A solver that can come no closer to the minimum returns the state it was given, itself."""
+
+
+AnySolver: TypeAlias = Solver[Any]
+"""A solver, whatever its states are."""

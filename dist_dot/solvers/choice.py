@@ -1,12 +1,11 @@
 """Which solver, where nobody says: from the loss, n, p, k and the kind of blocks."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from dist_dot.errors import SolverError, suggestion
 from dist_dot.losses import Squared
 from dist_dot.problem import Function
-from dist_dot.solvers.base import Solver
+from dist_dot.solvers.base import AnySolver
 from dist_dot.solvers.exact import Exact, by_rows
 from dist_dot.solvers.gradient import GradientDescent
 from dist_dot.solvers.lbfgs import LBFGS
@@ -14,7 +13,9 @@ from dist_dot.solvers.needs import LinearRows
 from dist_dot.solvers.newton import LARGEST, Newton
 
 AUTO = "auto"
-SOLVERS: dict[str, type[Any]] = {kind.name: kind for kind in (Exact, GradientDescent, LBFGS, Newton)}
+SOLVERS: dict[str, type[Exact | GradientDescent | LBFGS | Newton]] = {
+    kind.name: kind for kind in (Exact, GradientDescent, LBFGS, Newton)
+}
 
 # Up to so many columns "auto" solves the squared loss exactly. That one round costs n p^2 operations: at the rates
 # measured, 56 GF/s and 16 GB/s a core, as much as p / 28 passes over X. That is 6 on the flights, and 71 at two
@@ -37,14 +38,14 @@ ROUND, OF_BLOCK, READ, FLOP, REREADS = 5e-5, 1e-4, 1.0 / 2.9e12, 1.0 / 30e12, 7
 class Choice:
     """A solver, and in words why it is this one."""
 
-    solver: Solver[Any]
+    solver: AnySolver
     why: str
 
     def __str__(self) -> str:
         return f"{self.solver}: {self.why}"
 
 
-def named(solver: str | Solver[Any]) -> Solver[Any]:
+def named(solver: str | AnySolver) -> AnySolver:
     """Return the solver of this name, with its default options; a solver stands for itself.
 
     Raises SolverError for an unknown word.
@@ -53,11 +54,10 @@ def named(solver: str | Solver[Any]) -> Solver[Any]:
         return solver
     if solver not in SOLVERS:
         raise SolverError(f"unknown solver {solver!r}: {suggestion(solver, (AUTO, *SOLVERS))}")
-    known: Solver[Any] = SOLVERS[solver]()
-    return known
+    return SOLVERS[solver]()
 
 
-def choose(solver: str | Solver[Any], objective: Function, shared: bool = False) -> Choice:
+def choose(solver: str | AnySolver, objective: Function, shared: bool = False) -> Choice:
     """Return the solver that a word stands for; a solver stands for itself. No round.
 
     "auto" is Exact for the squared loss of up to 2,000 columns, and of more where few rows can be gathered (see

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.linalg import eigh, qr, solve_triangular, svd
@@ -130,7 +129,7 @@ def _smallest(scale: Array, values: Array, vectors: Array, least: Array | float)
     null = _basis(scale, vectors[:, ~kept])
     for _ in range(2):  # in columns of small units what is left is as small as the first rounding: twice is enough
         dense = dense - null @ (null.T @ dense)
-    free: Sequence[Any] = qr(null.T, pivoting=True, mode="r")[1][: null.shape[1]] if null.size else ()
+    free: Sequence[int] = qr(null.T, pivoting=True, mode="r")[1][: null.shape[1]] if null.size else ()
     condition = float(values[kept].max() / values[kept].min()) if kept.any() else 1.0
     return Factor(scale, None, dense, condition, tuple(sorted(int(j) for j in free)))
 

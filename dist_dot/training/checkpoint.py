@@ -20,6 +20,7 @@ from dist_dot.errors import InputError
 from dist_dot.problem import Function
 from dist_dot.reference import Reference
 from dist_dot.rows.block import Cuts
+from dist_dot.solvers.base import AnySolver, State
 from dist_dot.training.early_stopping import EarlyStopping, Validation
 from dist_dot.training.fit import Progress
 from dist_dot.typing import Array
@@ -33,7 +34,7 @@ class Checkpoint:
     """Where a run stands: the solver's state, and the loop's own numbers."""
 
     fingerprint: str
-    state: Any
+    state: State
     reference: Reference
     iteration: int
     rounds: int
@@ -42,7 +43,7 @@ class Checkpoint:
     validation: Validation = field(default_factory=Validation)
 
 
-def fingerprint(function: Function, solver: Any, early_stopping: EarlyStopping | None) -> str:
+def fingerprint(function: Function, solver: AnySolver, early_stopping: EarlyStopping | None) -> str:
     """Return a text that names the data, F and the solver: a checkpoint of another run is refused by it. No round.
 
     The data are named by their cuts and by the checksum of all blocks, F by the words of its problem.
@@ -106,7 +107,7 @@ class Checkpoints:
             store.rm_file(old)
         return path
 
-    def newest(self, mark: str, state: type[Any], notice: Callable[[str], None]) -> Checkpoint | None:
+    def newest(self, mark: str, state: type[State], notice: Callable[[str], None]) -> Checkpoint | None:
         """Return the newest readable checkpoint with this fingerprint, None where there is none or none is wanted.
 
         A file that cannot be read is passed over for the one before, which `notice` is told; where none can, they are
@@ -152,7 +153,7 @@ class Checkpoints:
         for path in self._files():
             store.mv(path, f"{path}.before")
 
-    def _store(self) -> tuple[Any, str]:
+    def _store(self) -> tuple[fsspec.AbstractFileSystem, str]:
         store, folder = fsspec.url_to_fs(self.folder)
         return store, folder
 
@@ -208,7 +209,7 @@ def _encode(checkpoint: Checkpoint) -> bytes:
     return save(arrays, metadata={"header": text, "digest": _digest(text, arrays)})
 
 
-def _decode(content: bytes, state: type[Any]) -> Checkpoint:
+def _decode(content: bytes, state: type[State]) -> Checkpoint:
     size = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + size])["__metadata__"]  # safetensors reads it from files only
     arrays = {name: np.array(array) for name, array in load(content).items()}  # aligned, or the bits would differ

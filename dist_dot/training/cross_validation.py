@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -15,8 +15,9 @@ from dist_dot.kernels.leave_one_out import LeaveOneOut
 from dist_dot.kernels.moments import CentredMoments, CentredTriangle, FoldMoments, merge_moments
 from dist_dot.losses import Squared
 from dist_dot.objective import Objective
-from dist_dot.rounds.blocks import Blocks, Program, Report, T
+from dist_dot.rounds.blocks import Blocks, Program, Recovery, Report, T
 from dist_dot.rounds.layout import lay_out
+from dist_dot.rows.block import Cuts
 from dist_dot.solvers.exact import Exact, by_rows
 from dist_dot.solvers.factor import rank_tolerance
 from dist_dot.solvers.least_squares import Quadratic, Summary
@@ -59,8 +60,7 @@ class CrossValidation:
 
     def _best(self, blocks: Blocks, rows: Summary | Gathered, path: Path, method: Literal["gram", "rows"]) -> Fit:
         """Return the Fit of the best alpha. No round."""
-        known: Any = _Known(blocks, rows.flat)
-        objective = Objective(known, Squared(), path.best, self.fit_intercept)
+        objective = Objective(_Known(blocks, rows.flat), Squared(), path.best, self.fit_intercept)
         return replace(minimise(objective, Exact(method)), path=path)
 
     def _from_rows(self, blocks: Blocks) -> Fit:
@@ -183,8 +183,34 @@ class _Known:
     def __init__(self, blocks: Blocks, flat: Array) -> None:
         self._blocks, self._flat, self.rounds = blocks, flat, 0
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._blocks, name)
+    @property
+    def cuts(self) -> Cuts:
+        """How many rows and columns there are, and where rows are cut."""
+        return self._blocks.cuts
+
+    @property
+    def recovery(self) -> Recovery:
+        """What the deaths of workers have cost."""
+        return self._blocks.recovery
+
+    @property
+    def checksum(self) -> str:
+        """A checksum of all rows, in their cuts. No round."""
+        return self._blocks.checksum
+
+    @property
+    def where(self) -> str:
+        """Where the rows live, in words."""
+        return self._blocks.where
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the rows are on GPUs."""
+        return self._blocks.on_device
+
+    def notice(self, words: str) -> None:
+        """Tell the owner of the run."""
+        self._blocks.notice(words)
 
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return what is known, and count the rounds that they and the scores have taken."""
@@ -193,8 +219,7 @@ class _Known:
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run the program in this thread: it asks for nothing that is not known."""
-        known: Any = self
-        return program(known, report)
+        return program(self, report)
 
 
 def _r2(rows: Quadratic, coef: Array, intercept: Array) -> Array:

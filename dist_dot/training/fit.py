@@ -4,13 +4,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dist_dot.rounds.blocks import Recovery
-from dist_dot.training.inference import Inference, inference
+from dist_dot.solvers.base import State
+from dist_dot.training.inference import Ended, Inference, inference
 from dist_dot.typing import Array
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class Status(Enum):
@@ -88,14 +92,14 @@ class Fit:
     of the coefficients: the last one, but for a run that was stopped early.
     """
 
-    result: Any
+    result: Any  # of the problem's own class
     parameters: Array
     status: Status
     history: tuple[Progress, ...]
     rounds: int
     where: str
     recovery: Recovery = field(default_factory=Recovery)
-    state: Any = None
+    state: State | Ended | None = None
     solver: str = ""
     path: Path | None = None
     kept: int = -1
@@ -124,7 +128,7 @@ class Fit:
         """
         return inference(self.state)
 
-    def frame(self) -> Any:
+    def frame(self) -> "DataFrame":
         """Return the history as a pandas DataFrame, one row for each evaluation of F. It needs pandas."""
         import pandas
 

@@ -52,7 +52,7 @@ class Ended:
     alpha: float = 0.0
 
 
-def ended(state: object) -> object:
+def ended(state: object) -> ExactState | Ended:
     """Return what is worth keeping of a finished fit's state: all of an exact fit that tells standard errors."""
     if isinstance(state, ExactState):
         return Ended(state.note, state.alpha) if state.alpha > 0 else state

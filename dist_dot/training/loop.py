@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from dist_dot.problem import Function, Problem
 from dist_dot.reference import Reference
 from dist_dot.rounds.blocks import Blocks, Host, Report
 from dist_dot.rounds.held_out import HeldOut
-from dist_dot.solvers.base import Solver
+from dist_dot.solvers.base import AnySolver, State
 from dist_dot.solvers.choice import choose
 from dist_dot.solvers.exact import Exact
 from dist_dot.training.checkpoint import Checkpoint, Checkpoints, fingerprint
@@ -31,7 +31,7 @@ FEW = 20
 
 def minimise(
     objective: Function,
-    solver: str | Solver[Any] = "auto",
+    solver: str | AnySolver = "auto",
     *,
     tol: float = 1e-6,
     max_iter: int = 1000,
@@ -85,7 +85,7 @@ class Loop:
     """A run as data: all of it but the blocks, so that it can be sent to where they are."""
 
     problem: Problem
-    solver: Solver[Any]
+    solver: AnySolver
     tol: float
     max_iter: int
     checkpoints: Checkpoints | None = None
@@ -172,7 +172,7 @@ class Loop:
             kept=now.validation.iteration if early else -1,
         )
 
-    def _scored(self, function: Function, now: Checkpoint, before: Any = None) -> Checkpoint:
+    def _scored(self, function: Function, now: Checkpoint, before: State | None = None) -> Checkpoint:
         """Return where the run stands, with the loss of the rows held out, which came with the last evaluation.
 
         A step that was refused stays where `before` was, and so does the loss: asking again would be a round more
@@ -212,7 +212,7 @@ class Loop:
         reference = replace(reference, norm=self.solver.norm(state, reference.gradient))
         return self._scored(function, Checkpoint(mark, state, reference, 0, 0, 0.0, ()))
 
-    def _ratios(self, state: Any, violation: Array, reference: Reference) -> tuple[float, float]:
+    def _ratios(self, state: State, violation: Array, reference: Reference) -> tuple[float, float]:
         """Return the violation beside the reference: its largest entry, and its norm in the solver's coordinates.
 
         Coordinates that change, as those of Newton's method do, count as they are now for both norms, unless those of
@@ -246,7 +246,7 @@ class Loop:
             return False
         return status is Status.MAX_ITER or (status is None and iteration % FEW == 0 and not _shrinks(history, FEW))
 
-    def _at_rounding(self, function: Function, state: Any) -> Status:
+    def _at_rounding(self, function: Function, state: State) -> Status:
         """Return AT_ROUNDING, or STALLED where rounding does not explain the gradient. Two rounds.
 
         What one round has answered is not asked again: `Exact` says itself where digits are lost.

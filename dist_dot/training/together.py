@@ -1,11 +1,11 @@
 """Many fits at once, which share each read of X: alphas, and folds of a cross-validation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from threading import Condition, Thread
 from time import perf_counter
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from dist_dot.kernels.passes import ValueAndGradient
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
 from dist_dot.rounds.blocks import Blocks, Host, Recovery, Report
-from dist_dot.solvers.base import Solver
+from dist_dot.solvers.base import AnySolver
 from dist_dot.solvers.choice import choose
 from dist_dot.training.fit import Callback, Fit, Progress
 from dist_dot.training.loop import Loop
@@ -75,7 +75,7 @@ class CrossValidated:
 def minimise_path(
     objective: Objective,
     alphas: Sequence[float],
-    solver: str | Solver[Any] = "auto",
+    solver: str | AnySolver = "auto",
     *,
     tol: float = 1e-6,
     max_iter: int = 1000,
@@ -116,14 +116,13 @@ class _Meeting:
         self.changed = Condition()
         self.present = len(folds)
         self.asked: dict[int, tuple[Kernel, Array]] = {}
-        self.answers: list[SimpleQueue[Any]] = [SimpleQueue() for _ in folds]
+        self.fits: dict[int, Fit] = {}
+        self.errors: dict[int, BaseException] = {}
+        self.answers: list[SimpleQueue[Array | Exception]] = [SimpleQueue() for _ in folds]
 
     def hold(self, loops: Sequence[Loop]) -> list[Fit]:
         """Run the loops to their ends; raise what the first of them has raised. No thread is left behind."""
-        outcomes: list[Any] = [None] * len(loops)
-        threads = [
-            Thread(target=self._attend, args=(loop, number, outcomes), daemon=True) for number, loop in enumerate(loops)
-        ]
+        threads = [Thread(target=self._attend, args=each, daemon=True) for each in enumerate(loops)]
         try:
             for thread in threads:
                 thread.start()
@@ -137,10 +136,9 @@ class _Meeting:
             for thread in threads:
                 if thread.ident is not None:
                     thread.join()
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return outcomes
+        if self.errors:
+            raise self.errors[min(self.errors)]
+        return [self.fits[number] for number in range(len(loops))]
 
     def ask(self, number: int, kernel: Kernel, parameters: Array) -> Array:
         """Wait for the round in which all have asked, and return this one's sums. Called by the loops' threads."""
@@ -150,18 +148,17 @@ class _Meeting:
         answer = self.answers[number].get()
         if isinstance(answer, Exception):
             raise answer
-        sums: Array = answer
-        return sums
+        return answer
 
-    def _attend(self, loop: Loop, number: int, outcomes: list[Any]) -> None:
+    def _attend(self, number: int, loop: Loop) -> None:
         member, fold = _Member(self, number), self.folds[number]
         try:
-            outcomes[number] = replace(loop(member, lambda progress: self._heard(number, progress)), state=None)
+            self.fits[number] = replace(loop(member, lambda progress: self._heard(number, progress)), state=None)
         except InputError as error:  # what is wrong with some of the rows alone
             alone = fold in (None, ALL) or isinstance(error, DataError)
-            outcomes[number] = error if alone else InputError(f"without the rows of fold {fold}: {error}")
+            self.errors[number] = error if alone else InputError(f"without the rows of fold {fold}: {error}")
         except BaseException as error:  # raised again by the thread that holds the meeting
-            outcomes[number] = error
+            self.errors[number] = error
         with self.changed:
             self.present -= 1
             self._tell()
@@ -202,20 +199,20 @@ class _Meeting:
             self.asked.clear()
             self._report()
         try:
-            answers: dict[int, Any] = self._answered(asked)
+            answers: Mapping[int, Array | Exception] = self._answered(asked)
         except Exception as error:  # it belongs to everybody who has asked
             answers = dict.fromkeys(asked, error)
         for number, answer in answers.items():
             self.answers[number].put(answer)
         return bool(asked)
 
-    def _answered(self, asked: dict[int, tuple[Kernel, Array]]) -> dict[int, Any]:
+    def _answered(self, asked: dict[int, tuple[Kernel, Array]]) -> dict[int, Array]:
         """Return the sums: one round for all evaluations of F, one for each other question, whoever has asked it.
 
         Loops begin with the same questions, such as moments, and so at the same meeting: nothing is kept for the next
         one, where the Hessians of many fits would be much to keep.
         """
-        answers: dict[int, Any] = {}
+        answers: dict[int, Array] = {}
         known: dict[tuple[Kernel, bytes], Array] = {}
         evaluations: list[tuple[Loss, dict[int, tuple[int, Array]]]] = []
         for n, (kernel, parameters) in asked.items():

@@ -18,16 +18,17 @@ as array operations, block by block.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 from weakref import ref
 
 from dist_dot.kernels.device.card import Card, card
 from dist_dot.kernels.device.evaluation import Evaluation
 from dist_dot.kernels.device.rows import DeviceRows, digest, first_outside, merged
+from dist_dot.kernels.kernel import Kernel, SumsOfBlocks
 from dist_dot.kernels.tree import Node, put
 from dist_dot.rows.arrays import Parameters
+from dist_dot.rows.block import Block
 from dist_dot.rows.settle import on_device
-from dist_dot.typing import Array
+from dist_dot.typing import Array, DeviceArray
 
 __all__ = ["DeviceRows", "Tables", "digest", "merged", "of_one", "on_device", "places_outside", "reduce"]
 
@@ -35,14 +36,14 @@ __all__ = ["DeviceRows", "Tables", "digest", "merged", "of_one", "on_device", "p
 KEPT = 16
 # Most blocks of a table: launches have a row of CTAs for each, and CUDA no more rows than these.
 BLOCKS = 65_535
-_tables: dict[tuple[int, ...], tuple[list["ref[Any]"], "Tables"]] = {}
+_tables: dict[tuple[int, ...], tuple[list["ref[Block]"], "Tables"]] = {}
 
 
 class Tables:
     """Which of some blocks lie on which card, and the table of each card's."""
 
-    def __init__(self, blocks: Sequence[Any]) -> None:
-        places = [block.X.array.device.id for block in blocks]
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        places = [_place(block) for block in blocks]
         self._parts: list[tuple[Card, list[int], DeviceRows]] = []
         for place in dict.fromkeys(places):
             with card(place) as here:
@@ -51,14 +52,14 @@ class Tables:
                     part = there[start : start + BLOCKS]
                     self._parts.append((here, part, DeviceRows([blocks[i] for i in part], here)))
 
-    def asked(self, blocks: Sequence[Any], kernel: Any, parameters: Array) -> tuple[Card, Any]:
+    def asked(self, blocks: Sequence[Block], kernel: Kernel, parameters: Array) -> tuple[Card, SumsOfBlocks]:
         """Return the one card of the blocks, and what the launch of the kernel gives there: for benchmarks."""
         ((here, _, rows),) = self._parts
         with here:
             return here, asked(kernel, rows, blocks, parameters)
 
     def reduce(
-        self, blocks: Sequence[Any], numbers: Sequence[int], leaves: int, kernel: Any, parameters: Array
+        self, blocks: Sequence[Block], numbers: Sequence[int], leaves: int, kernel: Kernel, parameters: Array
     ) -> dict[Node, Array]:
         """Return the nodes that kernel(block, parameters) add up to, on the host.
 
@@ -78,10 +79,10 @@ class Tables:
 def _reduce(
     here: Card,
     rows: DeviceRows,
-    blocks: Sequence[Any],
+    blocks: Sequence[Block],
     numbers: Sequence[int],
     leaves: int,
-    kernel: Any,
+    kernel: Kernel,
     parameters: Array,
 ) -> dict[Node, Array]:
     with here:
@@ -93,14 +94,14 @@ def _reduce(
         if sums is None:
             at = Parameters(parameters)
             sums = (kernel(block, at) for block in blocks)
-        nodes: dict[Node, Any] = {}
+        nodes: dict[Node, DeviceArray] = {}
         for number, total in zip(numbers, sums, strict=True):
             put(nodes, (0, number), total, leaves, kernel.merge)
         return here.together(nodes)
 
 
 def reduce(
-    blocks: Sequence[Any], numbers: Sequence[int], leaves: int, kernel: Any, parameters: Array
+    blocks: Sequence[Block], numbers: Sequence[int], leaves: int, kernel: Kernel, parameters: Array
 ) -> dict[Node, Array]:
     """Return `Tables.reduce` of the blocks, by the tables of the last time where all of the blocks still live."""
     key = tuple(map(id, blocks))
@@ -110,7 +111,7 @@ def reduce(
         for old in list(_tables)[: max(0, len(_tables) + 1 - KEPT)]:
             _tables.pop(old, None)
 
-        def forget(gone: Any) -> None:
+        def forget(gone: "ref[Block]") -> None:
             """Let the memory of the tables go with the first of their blocks."""
             _tables.pop(key, None)
 
@@ -118,32 +119,38 @@ def reduce(
     return kept[1].reduce(blocks, numbers, leaves, kernel, parameters)
 
 
-def asked(kernel: Any, rows: DeviceRows, blocks: Sequence[Any], parameters: Array) -> Any:
+def asked(kernel: Kernel, rows: DeviceRows, blocks: Sequence[Block], parameters: Array) -> SumsOfBlocks:
     """Return what the launch of a kernel gives; None where it has none, and where its z would have an offset."""
     return None if rows.offset and kernel.of_z else kernel.launch(rows, blocks, parameters)
 
 
-def places_outside(arrays: Sequence[Any], lows: Sequence[float]) -> list[int]:
+def places_outside(arrays: Sequence[DeviceArray], lows: Sequence[float]) -> list[int]:
     """Return the place of the first number of each array that is below its low, NaN or infinite; -1 for none."""
     with card(arrays[0].device.id) as here:
         places: list[int] = first_outside(here, arrays, lows).tolist()
         return places
 
 
-def of_one(block: Any, kernel: Any, parameters: Parameters) -> Any:
+def of_one(block: Block, kernel: Kernel, parameters: Parameters) -> DeviceArray | None:
     """Return kernel(block, parameters), on the card, by the kernel's launch; None where it has none for this block."""
-    with card(block.X.array.device.id) as here:
+    with card(_place(block)) as here:
         block = _contiguous(block)
         sums = asked(kernel, DeviceRows((block,), here), (block,), parameters.host)
         if isinstance(sums, Evaluation):
             sums = sums.totals()
             here.stream.synchronize()  # the parameters lie in memory of the host that is used anew from here on
-        return sums[0] if on_device(sums) else None if sums is None else next(iter(sums))
+        return None if sums is None else next(iter(sums))
 
 
-def _contiguous(block: Any) -> Any:
+def _place(block: Block) -> int:
+    """Return the number of the card that a block lies on."""
+    X: DeviceArray = block.X.array
+    return int(X.device.id)
+
+
+def _contiguous(block: Block) -> Block:
     """Return a block whose columns beside X may be views of others' as one whose columns are its own."""
     from cupy import ascontiguousarray
 
-    y, weight, offset, fold = (None if column is None else ascontiguousarray(column) for column in block.columns)
-    return replace(block, y=y, weight=weight, offset=offset, fold=fold)
+    weight, offset, fold = (None if column is None else ascontiguousarray(column) for column in block.columns[1:])
+    return replace(block, y=ascontiguousarray(block.y), weight=weight, offset=offset, fold=fold)

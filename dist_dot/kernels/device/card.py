@@ -11,12 +11,12 @@ from importlib.resources import files
 from threading import Lock, RLock
 from time import perf_counter
 from types import TracebackType
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from dist_dot.kernels.tree import Node, put
-from dist_dot.typing import Array
+from dist_dot.typing import Array, CupyObject, DeviceArray
 
 log = logging.getLogger("dist_dot")
 OPTIONS = ("-std=c++17",)
@@ -31,6 +31,8 @@ PARTS = {
     "labels": ("common", "labels"),
 }
 NUMBER = {"float32": "float", "float64": "double"}
+Schedule = tuple[tuple[Node, ...], DeviceArray, DeviceArray]
+"""Which nodes blocks add up to, and where in the order of the blocks each begins and how many it has, on the card."""
 _making = Lock()
 
 
@@ -65,9 +67,9 @@ class Card:
         self.processors = int(attributes["MultiProcessorCount"])
         self.shared_bytes = int(attributes["MaxSharedMemoryPerBlockOptin"])
         self._lock = RLock()
-        self._functions: dict[tuple[str, str, str], Any] = {}
-        self._room: Any = np.empty(0, np.uint8)
-        self._schedules: dict[Any, tuple[tuple[Node, ...], Any, Any]] = {}
+        self._functions: dict[tuple[str, str, str], CupyObject] = {}
+        self._room: Array = np.empty(0, np.uint8)
+        self._schedules: dict[tuple[tuple[int, ...], int], Schedule] = {}
         with self.device:
             self.stream = cupy.cuda.Stream(non_blocking=True)
 
@@ -93,7 +95,7 @@ class Card:
         finally:
             self._lock.release()
 
-    def function(self, part: str, expression: str, own_loss: str = "") -> Any:
+    def function(self, part: str, expression: str, own_loss: str = "") -> CupyObject:
         """Return a kernel by its C++ name: the first time in a process compiled, or read from CuPy's cache."""
         key = part, expression, own_loss
         if key not in self._functions:
@@ -108,23 +110,23 @@ class Card:
                 log.info("compiled %s for the GPU in %.1f s: CuPy keeps it for later runs", expression, seconds)
         return self._functions[key]
 
-    def empty(self, shape: Any, dtype: Any = np.float64) -> Any:
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> DeviceArray:
         """Return an array of this card that nobody has written to."""
         return self.cupy.empty(shape, dtype)
 
-    def zeros(self, shape: Any, dtype: Any = np.float64) -> Any:
+    def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> DeviceArray:
         """Return zeros, set without a kernel."""
         array = self.cupy.empty(shape, dtype)
         array.data.memset_async(0, array.nbytes, self.stream)
         return array
 
-    def unset(self, size: int) -> Any:
+    def unset(self, size: int) -> DeviceArray:
         """Return so many whole numbers with all bits set, which no place is larger than."""
         places = self.cupy.empty(size, np.uint64)
         places.data.memset_async(255, places.nbytes, self.stream)
         return places
 
-    def add_products(self, tile: Any, rows: int, sums: Any) -> None:
+    def add_products(self, tile: DeviceArray, rows: int, sums: DeviceArray) -> None:
         """Add to sums (batches, m, m) the products x.T x of batches of so many rows of the tile (rows, m), in float64.
 
         They are right below the diagonal, and on it.
@@ -161,7 +163,7 @@ class Card:
                 batches,
             )
 
-    def upload(self, array: Array) -> Any:
+    def upload(self, array: Array) -> DeviceArray:
         """Return a copy of a NumPy array on this card."""
         array = np.ascontiguousarray(array)
         there = self.cupy.empty(array.shape, array.dtype)
@@ -169,7 +171,7 @@ class Card:
         self.stream.synchronize()  # the caller's array may be gone before the copy is done
         return there
 
-    def write(self, there: Any, array: Array) -> None:
+    def write(self, there: DeviceArray, array: Array) -> None:
         """Set an array of this card to the numbers of a NumPy array of the same dtype."""
         self._copy(there.data.ptr, array.ctypes.data, array.nbytes, self.cupy.cuda.runtime.memcpyHostToDevice)
 
@@ -178,18 +180,18 @@ class Card:
         if nbytes:
             self.cupy.cuda.runtime.memcpyAsync(target, source, nbytes, kind, self.stream.ptr)
 
-    def pinned(self, shape: Any, dtype: Any) -> Array:
+    def pinned(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
         """Return memory of the host that the card reaches by itself."""
         import cupyx
 
         memory: Array = cupyx.empty_pinned(shape, dtype)
         return memory
 
-    def read(self, array: Any, on_host: Array) -> None:
+    def read(self, array: DeviceArray, on_host: Array) -> None:
         """Ask for the numbers of a C-contiguous array of this card: they are there once the stream has come so far."""
         self._copy(on_host.ctypes.data, array.data.ptr, array.nbytes, self.cupy.cuda.runtime.memcpyDeviceToHost)
 
-    def to_host(self, array: Any) -> Array:
+    def to_host(self, array: DeviceArray) -> Array:
         """Return a C-contiguous array of this card as a NumPy array, once all that was asked of the stream is done."""
         if self._room.nbytes < array.nbytes:
             self._room = self.pinned(1 << max(16, (array.nbytes - 1).bit_length()), np.uint8)
@@ -199,7 +201,7 @@ class Card:
         host: Array = room.copy()
         return host
 
-    def together(self, nodes: Mapping[Node, Any]) -> dict[Node, Array]:
+    def together(self, nodes: Mapping[Node, DeviceArray]) -> dict[Node, Array]:
         """Return flat arrays of this card as NumPy arrays: one transfer."""
         sizes = [int(total.size) for total in nodes.values()]
         room = self.empty(sum(sizes))
@@ -210,24 +212,24 @@ class Card:
         host = self.to_host(room)
         return dict(zip(nodes, np.split(host, np.cumsum(sizes)[:-1]), strict=True))
 
-    def folded(self, totals: Any, numbers: Sequence[int], leaves: int) -> dict[Node, Array]:
+    def folded(self, totals: DeviceArray, numbers: Sequence[int], leaves: int) -> dict[Node, Array]:
         """Return the nodes that blocks of these numbers, in order, add up to, from their sums (blocks, width)."""
         names, first, count = self.spans(tuple(numbers), leaves)
         nodes = self.empty((len(names), totals.shape[1]))
         self.fold(totals, first, count, nodes)
         return dict(zip(names, self.to_host(nodes), strict=True))
 
-    def fold(self, totals: Any, first: Any, count: Any, nodes: Any) -> None:
+    def fold(self, totals: DeviceArray, first: DeviceArray, count: DeviceArray, nodes: DeviceArray) -> None:
         """Set the nodes (nodes, width) from the sums of blocks (blocks, width), see `spans`."""
         width = totals.shape[1]
         grid = -(-width // 128), nodes.shape[0]
         self.function("sums", "fold_pieces")(grid, (128,), (totals, np.int32(width), first, count, nodes))
 
-    def spans(self, numbers: tuple[int, ...], leaves: int) -> tuple[tuple[Node, ...], Any, Any]:
-        """Return the nodes, and where in the order of the blocks each begins and how many it has, on the card."""
+    def spans(self, numbers: tuple[int, ...], leaves: int) -> Schedule:
+        """Return the schedule of blocks of these numbers, of `leaves` in all."""
         key = numbers, leaves
         if key not in self._schedules:
-            spans: dict[Node, Any] = {}
+            spans: dict[Node, Array] = {}
             for place, number in enumerate(numbers):
                 put(spans, (0, number), np.array([place, 1]), leaves, lambda left, right: left + right * [0, 1])
             ends = np.array(list(spans.values()), np.int32).reshape(-1, 2).T

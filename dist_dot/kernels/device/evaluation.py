@@ -6,24 +6,23 @@ H100 that took a round of 1,000 rows of 100 columns from 73 to 45 microseconds, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from dist_dot.kernels.device.card import Card
-from dist_dot.kernels.device.passes import NONE, Pass
+from dist_dot.kernels.device.passes import NONE, Chunks, Pass
 from dist_dot.kernels.tree import Node
-from dist_dot.typing import Array
+from dist_dot.typing import Array, CupyObject, DeviceArray, DType
 
 
 @dataclass(frozen=True)
 class _Graph:
     """What a round asks of the card, and the memory that it writes to and reads from."""
 
-    graph: Any
+    graph: CupyObject
     names: tuple[Node, ...]
     on_host: Array
-    memory: tuple[Any, ...]
+    memory: tuple[DeviceArray, ...]
 
 
 class Evaluation:
@@ -36,11 +35,11 @@ class Evaluation:
         self,
         card: Card,
         passes: Sequence[tuple[slice, Pass]],
-        chunks: Sequence[Any],
+        chunks: Sequence[Chunks],
         blocks: int,
         y_width: int,
         p: int,
-        dtype: Any,
+        dtype: DType,
         k: int,
         outputs: int,
     ) -> None:
@@ -52,8 +51,8 @@ class Evaluation:
         rooms = [one.room(table) for (_, one), table in zip(passes, chunks, strict=True)]
         most_sums, most_gradients = map(max, zip(*rooms, strict=True))
         self._room = card.empty(most_sums), card.empty(most_gradients, dtype)
-        self._asked: set[Any] = set()
-        self._graphs: dict[Any, _Graph] = {}
+        self._asked: set[tuple[tuple[int, ...], int]] = set()
+        self._graphs: dict[tuple[tuple[int, ...], int], _Graph] = {}
 
     def at(self, columns: Array) -> "Evaluation":
         """Set the columns (k, p + 1); return the evaluation itself."""
@@ -61,7 +60,7 @@ class Evaluation:
             np.copyto(one.columns, columns[part], casting="same_kind")
         return self
 
-    def totals(self, chunks: Sequence[Any] | None = None) -> Any:
+    def totals(self, chunks: Sequence[Chunks] | None = None) -> DeviceArray:
         """Return the sums (blocks, k / outputs (1 + outputs (p + 1))), on the card: they stand until the next call."""
         for (part, one), table in zip(self._passes, chunks or self._chunks, strict=True):
             one.add_up(table, self._y_width, *self._room)

@@ -1,12 +1,10 @@
 """Class labels that lie on a card: which there are, and which each row has. CuPy's `unique` compiles for seconds."""
 
-from typing import Any
-
 import numpy as np
 
 from dist_dot.kernels.device.card import card
 from dist_dot.rows.settle import settled
-from dist_dot.typing import Array
+from dist_dot.typing import Array, DeviceArray
 
 # The types of labels, as C++ has them.
 LABELS = {
@@ -26,7 +24,7 @@ RANGE, EXACT = 1 << 20, 2.0**53
 THREADS = 256
 
 
-def classes_of(y: Any) -> Array | None:
+def classes_of(y: DeviceArray) -> Array | None:
     """Return the distinct labels (k,) of y (n,), in order, on the host. Reads y twice.
 
     None where they are no whole numbers that lie close together: then y has to be sorted.
@@ -51,7 +49,7 @@ def classes_of(y: Any) -> Array | None:
     return np.asarray(found, bool if flags else y.dtype.name)
 
 
-def codes_of(y: Any, classes: Array) -> Any:
+def codes_of(y: DeviceArray, classes: Array) -> DeviceArray:
     """Return the place of each label of y (n,) among the classes (k,), which are of its dtype, as float32 on its card.
 
     It is k for a label that is none of them.
@@ -69,12 +67,12 @@ def codes_of(y: Any, classes: Array) -> Any:
     return codes
 
 
-def takes(y: Any, classes: Array) -> bool:
+def takes(y: DeviceArray, classes: Array) -> bool:
     """Whether `codes_of` takes such labels and classes."""
     return bool(y.ndim == 1 and y.dtype.name == classes.dtype.name and (y.dtype.kind == "b" or y.dtype.name in LABELS))
 
 
-def _contiguous(y: Any) -> Any:
+def _contiguous(y: DeviceArray) -> DeviceArray:
     import cupy
 
     return cupy.ascontiguousarray(y)

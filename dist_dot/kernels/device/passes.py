@@ -1,6 +1,6 @@
 """One pass over device rows: its kernel, its parameters, which are kept from round to round, and its launch."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -8,9 +8,19 @@ from dist_dot.kernels.device.card import NUMBER, Card
 from dist_dot.kernels.device.losses import code_of
 from dist_dot.kernels.device.plan import Plan
 from dist_dot.losses import Loss
-from dist_dot.typing import Array
+from dist_dot.typing import Array, DeviceArray, DType
 
 NONE = np.uint64(0)  # the address of nothing
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How the rows of all blocks are cut for a launch: the table (blocks, 7) of Piece, and the block of each chunk."""
+
+    pieces: DeviceArray
+    piece_of: DeviceArray
+    count: int
+    rows: int
 
 
 class Pass:
@@ -21,7 +31,15 @@ class Pass:
     """
 
     def __init__(
-        self, card: Card, plan: Plan, loss: Loss, p: int, dtype: Any, aligned: bool, targets: Array, folds: Array | None
+        self,
+        card: Card,
+        plan: Plan,
+        loss: Loss,
+        p: int,
+        dtype: DType,
+        aligned: bool,
+        targets: Array,
+        folds: Array | None,
     ) -> None:
         code = code_of(loss)
         if code is None:
@@ -46,11 +64,11 @@ class Pass:
         self.columns: Array = card.pinned((self.k, p + 1), dtype)
         self._W = card.empty((self.k, p + 1), dtype)
 
-    def room(self, chunks: Any) -> tuple[int, int]:
+    def room(self, chunks: Chunks) -> tuple[int, int]:
         """Return how many numbers the sums of all chunks are: float64, and those of the dtype of the rows."""
         return chunks.count * self.k * 2, chunks.count * self.k * self.p
 
-    def add_up(self, chunks: Any, y_width: int, sums: Any, gradients: Any) -> None:
+    def add_up(self, chunks: Chunks, y_width: int, sums: DeviceArray, gradients: DeviceArray) -> None:
         """Ask for the sums of all chunks, in memory that has room for them."""
         self.card.write(self._W, self.columns)
         if chunks.count:
@@ -74,7 +92,13 @@ class Pass:
             )
 
     def fold(
-        self, chunks: Any, place: tuple[int, int, int], sums: Any, gradients: Any, totals: Any, losses: Any
+        self,
+        chunks: Chunks,
+        place: tuple[int, int, int],
+        sums: DeviceArray,
+        gradients: DeviceArray,
+        totals: DeviceArray,
+        losses: DeviceArray | np.uint64,
     ) -> None:
         """Put the sums of the blocks in their places: (first column, all columns, columns of a point)."""
         grid, block = (-(-self.k * (self.p + 2) // 32), totals.shape[0]), (32, self._fold_parts)
@@ -82,5 +106,5 @@ class Pass:
         arguments = *self._sizes(chunks), *places, sums, gradients, losses, totals
         self._fold(grid, block, (chunks.pieces, *arguments))
 
-    def _sizes(self, chunks: Any) -> tuple[Any, Any, Any]:
+    def _sizes(self, chunks: Chunks) -> tuple[np.int32, np.int32, np.int32]:
         return np.int32(self.p), np.int32(self.k), np.int32(chunks.rows)

@@ -7,17 +7,17 @@ once; the blocks themselves are given to each call, since whoever holds the tabl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isqrt
-from typing import Any
 
 import numpy as np
 
 from dist_dot.kernels.device.card import NUMBER, Card, card
 from dist_dot.kernels.device.evaluation import Evaluation
 from dist_dot.kernels.device.losses import CODES, code_of
-from dist_dot.kernels.device.passes import NONE, Pass
+from dist_dot.kernels.device.passes import NONE, Chunks, Pass
 from dist_dot.kernels.device.plan import CHUNK, COLUMNS, Plan, most_columns, plan, power_of_two
 from dist_dot.losses import Loss, lines_of
-from dist_dot.typing import Array
+from dist_dot.rows.block import Block
+from dist_dot.typing import Array, DeviceArray, DType
 
 # Bytes of a tile for cuBLAS: most blocks are one. Tiles of 32 MB, which stay in the L2 cache, took twice as long: what
 # Python takes for the calls of a tile, some 0.1 ms, was longer than what the card takes.
@@ -27,31 +27,22 @@ KEPT = 8
 
 
 @dataclass(frozen=True)
-class Chunks:
-    """How the rows of all blocks are cut for a launch: the table (blocks, 7) of Piece, and the block of each chunk."""
-
-    pieces: Any
-    piece_of: Any
-    count: int
-    rows: int
-
-
-@dataclass(frozen=True)
 class Slopes:
     """What `moments` is to know of the slopes at constants of outputs, `columns` of them at once: see moments.cuh."""
 
     columns: int = 0
     first: int = 0
     outputs: int = 0
-    lines: Any = NONE
+    lines: DeviceArray | np.uint64 = NONE
     code: tuple[int, float, str] = (0, 0.0, "")
 
 
 class DeviceRows:
     """The rows of some blocks on one card. Every method is called with the card entered."""
 
-    def __init__(self, blocks: Sequence[Any], card: Card) -> None:
-        X, y = blocks[0].X.array, blocks[0].y
+    def __init__(self, blocks: Sequence[Block], card: Card) -> None:
+        X: DeviceArray = blocks[0].X.array
+        y = blocks[0].y
         self.card = card
         self.offset = any(block.offset is not None for block in blocks)
         self.p = int(X.shape[1])
@@ -59,7 +50,7 @@ class DeviceRows:
         self.y_width = int(y.shape[1]) if y.ndim == 2 else 1
         self.lengths = [len(block) for block in blocks]
         addresses = [
-            (b.X.array.data.ptr, b.y.data.ptr, _address(b.weight), _address(b.fold), 0, rows)
+            (_address(b.X.array), _address(b.y), _address(b.weight), _address(b.fold), 0, rows)
             for b, rows in zip(blocks, self.lengths, strict=True)
         ]
         self._table = np.array(addresses, np.int64)
@@ -67,8 +58,8 @@ class DeviceRows:
         self._most_columns, most = 0, most_columns(self.p, self.dtype.itemsize)
         while self._most_columns < most and self._plan(self._most_columns + 1) is not None:
             self._most_columns += 1
-        self._chunks: dict[Any, Chunks] = {}
-        self._evaluations: dict[Any, Evaluation] = {}
+        self._chunks: dict[tuple[int, bool, bool], Chunks] = {}
+        self._evaluations: dict[tuple[object, ...], Evaluation] = {}
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -115,7 +106,7 @@ class DeviceRows:
         chunks = [self._pieces(one.plan.chunk_rows, y=y) for _, one in passes]
         return Evaluation(self.card, passes, chunks, len(self), self.y_width, self.p, self.dtype, k, outputs)
 
-    def value_gradient_and_curvature(self, loss: Loss, columns: Array, curvature: Sequence[Any]) -> Any:
+    def value_gradient_and_curvature(self, loss: Loss, columns: Array, curvature: Sequence[DeviceArray]) -> DeviceArray:
         """As above for one column, at once; set the arrays (rows,) of the blocks to s d2 loss / dz2."""
         evaluation = self.value_and_gradient(loss, columns)
         found = self._plan(1)
@@ -131,7 +122,7 @@ class DeviceRows:
         return found if taken <= self.card.shared_bytes else None
 
     def _pieces(
-        self, chunk_rows: int, curvature: Sequence[Any] | None = None, y: bool = True, of_y: bool = False
+        self, chunk_rows: int, curvature: Sequence[DeviceArray] | None = None, y: bool = True, of_y: bool = False
     ) -> Chunks:
         """Return the table of a launch in chunks of so many rows; of_y puts y in the place of X."""
         key = chunk_rows, y, of_y
@@ -152,7 +143,7 @@ class DeviceRows:
             self._chunks[key] = made
         return made
 
-    def moments(self, centre: Array) -> Any:
+    def moments(self, centre: Array) -> DeviceArray:
         """Centre (p + t) -> (blocks, 1 + 2 (p + t)): the sums of `Moments`. Reads X once."""
         p, t = self.p, self.y_width
         totals = self.card.empty((len(self), 1 + 2 * (p + t)))
@@ -161,7 +152,9 @@ class DeviceRows:
             self._fold(chunks, sums, totals, width, first, first + t + p)
         return totals
 
-    def _moments(self, p: int, of_y: bool, centre: Any, slopes: "Slopes") -> tuple[Chunks, Any]:
+    def _moments(
+        self, p: int, of_y: bool, centre: DeviceArray | np.uint64, slopes: Slopes
+    ) -> tuple[Chunks, DeviceArray]:
         """Return the sums (chunks, 1 + (columns + 2) p) of X, or of y, with their slopes. Reads it once."""
         row = p * self.dtype.itemsize
         numbers = 16 // self.dtype.itemsize if row % 16 == 0 else 1
@@ -181,7 +174,7 @@ class DeviceRows:
             kernel((chunks.count, -(-vectors // across)), (256,), arguments)
         return chunks, sums
 
-    def reference_sums(self, loss: Loss, columns: Array) -> Any:
+    def reference_sums(self, loss: Loss, columns: Array) -> DeviceArray:
         """[0, z] of each output (k, p + 1) -> (blocks, ..): the sums of `ReferenceSums`.
 
         Reads X once for every 8 outputs.
@@ -201,20 +194,22 @@ class DeviceRows:
             squares = totals[:, 1 + slopes.columns * p :]
         return self.card.cupy.concatenate([*parts, squares, of_y[:, k:]], axis=1)
 
-    def slope_sums(self, loss: Loss, z: Array) -> Any:
+    def slope_sums(self, loss: Loss, z: Array) -> DeviceArray:
         """Constants (k,) -> (blocks, k + 2 t): the sums of s r of each, and those of `SlopeSizes`. Reads y alone."""
         code, classes, lines = code_of(loss), len(z) if loss.outputs > 1 else 0, self.card.upload(_lines(loss, z))
         assert code is not None  # has_pass has been asked
         return self._of_y(len(z) + 2 * self.y_width, "slope_sums", code, np.int32(classes), lines)
 
-    def constant_values(self, loss: Loss, points: Array) -> Any:
+    def constant_values(self, loss: Loss, points: Array) -> DeviceArray:
         """Constants (m, k) -> (blocks, m): the sums of the losses at each. Reads y alone."""
         code, classes = code_of(loss), loss.outputs if loss.outputs > 1 else 0
         assert code is not None  # has_pass has been asked
         z = self.card.upload(np.asarray(points, np.float64))
         return self._of_y(len(points), "constant_values", code, np.int32(classes), z, np.int32(len(points)))
 
-    def _of_y(self, width: int, kernel: str, code: tuple[int, float, str], *words: Any) -> Any:
+    def _of_y(
+        self, width: int, kernel: str, code: tuple[int, float, str], *words: np.int32 | DeviceArray
+    ) -> DeviceArray:
         """Return the sums (blocks, width) of a kernel that reads y alone."""
         chunks = self._pieces(1 << 14)
         sums, totals = (self.card.empty((count, width)) for count in (chunks.count, len(self)))
@@ -226,18 +221,18 @@ class DeviceRows:
         self._fold(chunks, sums, totals, width, 1, 0)
         return totals
 
-    def target_sums(self, loss: Loss) -> Any:
+    def target_sums(self, loss: Loss) -> DeviceArray:
         """Return (blocks, 2 + outputs): sums of s, of s dropped(y), and of s y or those of classes. Reads y alone."""
         classes = loss.outputs if loss.outputs > 1 else 0
         return self._of_y(2 + (classes or self.y_width), "target_sums", (CODES[type(loss)], 0.0, ""), np.int32(classes))
 
-    def _fold(self, chunks: Chunks, sums: Any, totals: Any, half: int, first: int, second: int) -> None:
+    def _fold(self, chunks: Chunks, sums: DeviceArray, totals: DeviceArray, half: int, first: int, second: int) -> None:
         width = sums.shape[1]
         sizes = (np.int32(n) for n in (width, chunks.rows, half, first, second, totals.shape[1]))
         fold = self.card.function("moments", "fold_rows")
         fold((-(-width // 32), len(self)), (32, 32 if width < 1024 else 8), (chunks.pieces, *sizes, sums, totals))
 
-    def summaries(self, blocks: Sequence[Any]) -> Iterator[Any]:
+    def summaries(self, blocks: Sequence[Block]) -> Iterator[DeviceArray]:
         """Yield [weight, mean (d), second moments about the mean (d, d)] of each block: see `CentredMoments`."""
         d = self.p + self.y_width
         sums = self.moments(np.zeros(d))
@@ -251,7 +246,9 @@ class DeviceRows:
             self.card.function("tiles", "summary_of")((-(-d // 128), d), (128,), (products, mean, np.int32(d), summary))
             yield summary
 
-    def curvatures(self, blocks: Sequence[Any], weights: Sequence[Any], centre: Sequence[float]) -> Iterator[Any]:
+    def curvatures(
+        self, blocks: Sequence[Block], weights: Sequence[DeviceArray], centre: Sequence[float]
+    ) -> Iterator[DeviceArray]:
         """Yield [X, 1].T diag(d) [X, 1] of each block, packed as `Curvature` has it, for the d (rows,) of each.
 
         With a centre (p) it is [X - centre, 1].
@@ -263,12 +260,15 @@ class DeviceRows:
             self.card.function("tiles", "packed")((-(-m // 128), m), (128,), (products, np.int32(m), packed))
             yield packed
 
-    def _products(self, block: Any, weight: Any, mean: Any, targets: int) -> Any:
+    def _products(
+        self, block: Block, weight: DeviceArray | None, mean: DeviceArray | None, targets: int
+    ) -> DeviceArray:
         """Return the sum of s [x - mean, y - mean, 1] times itself, (m, m), float64, from tiles in float64.
 
         A tile is many rows of few columns. So that all of the card has work, it is cut into batches, each with sums of
         its own, which are added up at the end.
         """
+        X: DeviceArray = block.X.array
         width, n = self.p + targets + 1, len(block)
         batches = _batches(width)
         rows_of_batch = max(64, TILE // (width * 8 * batches))
@@ -281,7 +281,7 @@ class DeviceRows:
             rows = part.stop - part.start
             of_batch = -(-rows // batches)
             of_rows = (
-                block.X.array[part],
+                X[part],
                 block.y[part] if targets else NONE,
                 NONE if weight is None else weight[part],
                 NONE if mean is None else mean,
@@ -295,13 +295,13 @@ class DeviceRows:
         self.card.function("tiles", "added")((grid,), (256,), arguments)
         return products
 
-    def empty_weights(self) -> list[Any]:
+    def empty_weights(self) -> list[DeviceArray]:
         """Return room for a number of each row, (rows,) for each block."""
         room = self.card.empty(sum(self.lengths), self.dtype)
         ends = np.cumsum([0, *self.lengths]).tolist()
         return [room[start:stop] for start, stop in zip(ends[:-1], ends[1:], strict=True)]
 
-    def end_to_end(self, *parts: Any) -> Any:
+    def end_to_end(self, *parts: DeviceArray) -> DeviceArray:
         """Return flat arrays, float64, as one."""
         return self.card.cupy.concatenate(parts)
 
@@ -322,8 +322,8 @@ class DeviceRows:
         return found
 
 
-def _address(column: Any) -> int:
-    """Return where a column of a block lies on the card, 0 for None."""
+def _address(column: DeviceArray | None) -> int:
+    """Return where rows or a column of a block lie on the card, 0 for None."""
     return 0 if column is None else int(column.data.ptr)
 
 
@@ -336,7 +336,7 @@ def _lines(loss: Loss, z: Array) -> Array:
     return np.column_stack([z, probability, *[0.0 * z] * 3])
 
 
-def _within(dtype: Any, low: float, high: float) -> tuple[Any, Any]:
+def _within(dtype: DType, low: float, high: float) -> tuple[np.generic, np.generic]:
     top = float(np.finfo(dtype).max)
     return dtype.type(max(low, -top)), dtype.type(min(high, top))
 
@@ -350,7 +350,7 @@ def _batches(width: int) -> int:
 
 
 def first_outside(
-    card: Card, arrays: Sequence[Any], lows: Sequence[float], high: float = np.inf, whole: bool = False
+    card: Card, arrays: Sequence[DeviceArray], lows: Sequence[float], high: float = np.inf, whole: bool = False
 ) -> Array:
     """Return the place, in the memory of each C-contiguous array, of its first number outside of [low, high]; else -1.
 
@@ -368,7 +368,7 @@ def first_outside(
     return card.to_host(places).view(np.int64)
 
 
-def merged(left: Any, right: Any) -> Any:
+def merged(left: DeviceArray, right: DeviceArray) -> DeviceArray:
     """Return the summaries (m, 1 + d + d^2) of the rows of both, one by one (see `DeviceRows.summaries`)."""
     here, d = card(left.device.id), (isqrt(4 * left.shape[1] - 3) - 1) // 2
     out = here.empty(left.shape)
@@ -378,7 +378,7 @@ def merged(left: Any, right: Any) -> Any:
     return out
 
 
-def digest(array: Any, seed: int) -> tuple[int, int]:
+def digest(array: DeviceArray, seed: int) -> tuple[int, int]:
     """Return 128 bits of the numbers of a C-contiguous array, as two numbers. Reads it once, on its card."""
     with card(array.device.id) as here:
         out = here.zeros(2, np.uint64)
