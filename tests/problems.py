@@ -27,11 +27,11 @@ class Problem:
     alpha: float
     weight: np.ndarray | None = None
     fit_intercept: bool = True
+    offset: np.ndarray | None = None
 
     def objective(self, block_rows=100):
-        return Objective(
-            lay_out(self.X, self.y, self.weight, block_rows=block_rows), self.loss, self.alpha, self.fit_intercept
-        )
+        blocks = lay_out(self.X, self.y, self.weight, offset=self.offset, block_rows=block_rows)
+        return Objective(blocks, self.loss, self.alpha, self.fit_intercept)
 
 
 def dense_block(X, y, weight=None, start=0, **columns):
@@ -106,21 +106,27 @@ def losses_and_derivatives(loss, y, z):
 
 @cache
 def optimum(name):
-    """Return the smallest F of a problem."""
-    problem = problems()[name]
-    X = np.hstack([problem.X, np.ones((600, 1))]) if problem.fit_intercept else problem.X
-    y = problem.y.reshape(600, -1)
+    """Return the smallest F of a problem of the table."""
+    return minimum(problems()[name])[0]
+
+
+def minimum(problem):
+    """Return the smallest F of a problem, and the W (p, k) and b (k,) that it is at."""
+    n = len(problem.X)
+    X = np.hstack([problem.X, np.ones((n, 1))]) if problem.fit_intercept else problem.X
+    y = problem.y.reshape(n, -1)
+    offset = 0.0 if problem.offset is None else problem.offset[:, None]
     scale = np.linalg.norm(X, axis=0)  # of the reference's own coordinates
     X = X / scale
     k = problem.loss.outputs if problem.loss.outputs > 1 else y.shape[1]
-    s = np.ones(600) if problem.weight is None else problem.weight
+    s = np.ones(n) if problem.weight is None else problem.weight
     alpha = np.full(X.shape[1], problem.alpha) / scale**2
     if problem.fit_intercept:
         alpha[-1] = 0.0
     penalty = np.repeat(alpha, k)
 
     def parts(v):
-        return losses_and_derivatives(problem.loss, y, X @ v.reshape(-1, k))
+        return losses_and_derivatives(problem.loss, y, X @ v.reshape(-1, k) + offset)
 
     def value(v):
         return s @ parts(v)[0] + 0.5 * penalty @ v**2
@@ -130,12 +136,14 @@ def optimum(name):
 
     def hessian(v):
         d = s[:, None, None] * parts(v)[2]
-        return np.einsum("ij,icd,il->jcld", X, d, X).reshape(v.size, v.size) + np.diag(penalty)
+        return np.einsum("ij,icd,il->jcld", X, d, X, optimize=True).reshape(v.size, v.size) + np.diag(penalty)
 
     start = np.zeros(X.shape[1] * k)
-    if problem.loss.name in ("poisson", "gamma"):
+    if problem.loss.name in ("poisson", "gamma") and problem.fit_intercept:
         start.reshape(-1, k)[-1] = np.log(np.average(y, axis=0, weights=s)) * scale[-1]
     size = np.abs(gradient(start)).max()
     found = minimize(value, start, jac=gradient, hess=hessian, method="trust-exact", options={"gtol": 1e-9 * size})
     assert np.abs(gradient(found.x)).max() <= 1e-6 * size
-    return found.fun
+    last = found.x - np.linalg.lstsq(hessian(found.x), gradient(found.x), rcond=1e-14)[0]  # to the last digits
+    W = last.reshape(-1, k) / scale[:, None]
+    return found.fun, *((W[:-1], W[-1]) if problem.fit_intercept else (W, np.zeros(k)))
