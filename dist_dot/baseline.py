@@ -99,21 +99,25 @@ class Baseline:
             self._reference_sums = np.split(sums, null.size + np.array([0, p, 2 * p]))
         return self._reference_sums
 
+    def mean_model(self) -> Array:
+        """Return the z (n_outputs,) that predicts the mean of y where rows have no offset. The round of `target_sums`."""
+        several, mean = self._loss.outputs > 1, self.mean
+        return np.asarray(self._loss.link(mean) if several else [self._loss.link(float(m)) for m in mean])
+
     def null_model(self) -> Array:
         """Return the padded parameters of W = 0 and the b that predicts the mean of y. The round of `target_sums`.
 
         Where rows have an offset, a round more: what they predict is b + offset, and the b is the best one, but for the
         logistic loss and those of the user's own, where it is link(mean of y) less the mean offset.
         """
-        full, mean = np.zeros((self._outputs, self._p + 1)), self.mean
+        full = np.zeros((self._outputs, self._p + 1))
+        full[:, -1] = self.mean_model()
         if self._blocks.cuts.offset and self._loss.outputs == 1:
             shares = self._of_offsets[1:-1] / self._of_offsets[0]
             if shifted(self._loss, 0.0, 0.0) is None:
-                full[:, -1] = [self._loss.link(float(m)) - float(o) for m, o in zip(mean, shares, strict=True)]
+                full[:, -1] -= shares
             else:
                 full[:, -1] = [self._loss.link(float(m)) for m in shares]
-        else:
-            full[:, -1] = self._loss.link(mean) if self._loss.outputs > 1 else [self._loss.link(float(m)) for m in mean]
         return full.ravel()
 
     def best_constant(self) -> Array:

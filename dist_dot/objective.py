@@ -20,7 +20,7 @@ from dist_dot.kernels.passes import (
     coupled,
 )
 from dist_dot.kernels.targets import ConstantValues
-from dist_dot.losses import Huber, Loss
+from dist_dot.losses import Huber, Loss, Squared
 from dist_dot.reference import Reference
 from dist_dot.rounds.blocks import Blocks
 from dist_dot.rounds.held_out import HeldOut
@@ -241,12 +241,12 @@ class Objective:
     def start(self) -> Array:
         """Return the flat vector where a run begins that is given no other: 0.
 
-        For the Huber loss, and where rows have offsets, it is the `null_model` if F is lower there: far from y the one
-        has no curvature, and an offset may be far from 0. That costs two rounds of y alone, or three, all but one of
-        which `reference` does not make again.
+        For the Huber loss, and where rows have offsets and F is no quadratic, it is the `null_model` if F is lower
+        there: far from y the one has no curvature, and an offset may be far from 0. That costs two rounds of y alone,
+        or three, all but one of which `reference` does not make again.
         """
-        zero = np.zeros(self.n_parameters)
-        if not self.fit_intercept or not (isinstance(self.loss, Huber) or self.blocks.cuts.offset):
+        zero, offset = np.zeros(self.n_parameters), self.blocks.cuts.offset and not isinstance(self.loss, Squared)
+        if not self.fit_intercept or not (isinstance(self.loss, Huber) or offset):
             return zero
         null = self.null_model()[1]
         intercepts = np.append(np.zeros(self.n_outputs), self.split(null)[1])
@@ -351,11 +351,11 @@ class Objective:
     def explained(self, parameters: Array) -> float:
         """Return D2 = 1 - deviance(model) / deviance(best constant): R2 for the squared loss. Three rounds.
 
-        Without a penalty, on these blocks, which may hold other rows than the model was trained on. A row adds its
-        offset to the best constant. D2 is 1.0 for a constant y that is met exactly and -inf for one that is not. Reads
-        X once.
+        Without a penalty, on these blocks, which may hold other rows than the model was trained on. The best constant
+        is that of rows without offsets. D2 is 1.0 for a constant y that is met exactly and -inf for one that is not.
+        Reads X once.
         """
-        constant = self.baseline.null_model().reshape(self.n_outputs, -1)[:, -1]
+        constant = self.baseline.mean_model()
         dropped, value = self.blocks.reduce(ConstantValues(self.loss, deviance=True), constant)
         model = float(self.blocks.reduce(ValueAndGradient(self.loss), self.padded(parameters))[0] + dropped)
         null = float(value + dropped)

@@ -72,9 +72,8 @@ class Maker:
 
     @property
     def cuts(self):
-        y = self.columns["y"]
-        targets = 1 if y.ndim == 1 else y.shape[1]
-        return cut(*self.X.shape, y.dtype, self.block_rows, targets, self.columns.get("offset") is not None)
+        y, has = self.columns["y"], (self.columns.get(name) is not None for name in ("offset", "fold"))
+        return cut(*self.X.shape, y.dtype, self.block_rows, y[0].size, *has)
 
     def __call__(self, number):
         part = slice(*self.cuts.bounds(number))

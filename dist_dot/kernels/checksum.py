@@ -1,8 +1,6 @@
 """Checksums of blocks: whether rows are the ones they were."""
 
 from collections.abc import Iterable, Iterator
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import xxhash
@@ -11,6 +9,7 @@ from dist_dot.kernels import device
 from dist_dot.rows.arrays import to_host
 from dist_dot.rows.block import Block
 from dist_dot.rows.design import Design
+from dist_dot.typing import AnyArray
 
 CROSSING = 32 << 20  # bytes that a checksum brings from a device at once
 
@@ -21,11 +20,11 @@ def checksum(block: Block) -> str:
     y, weight, offset, fold = block.columns
     named = (("offset", offset), ("fold", fold))
     beside = [part for name, column in named if column is not None for part in (name, column)]
-    for place, array in enumerate((*parts(block.X), y, weight, *beside)):
+    for place, array in enumerate((*parts(block.X.parts), y, weight, *beside)):
         if array is None:
             continue
         if isinstance(array, str):
-            digest.update(array.encode())
+            digest.update(f"{array};".encode())
             continue
         digest.update(repr(tuple(array.shape)).encode())
         if device.on_device(array):
@@ -33,27 +32,25 @@ def checksum(block: Block) -> str:
             continue
         rows = max(1, CROSSING // max(1, block.nbytes // max(1, len(block))))
         for start in range(0, array.shape[0], rows):
-            part = array[start : start + rows, ...] if array.ndim > 1 else array[start : start + rows]
+            part = array[start : min(start + rows, array.shape[0]), ...]
             digest.update(np.ascontiguousarray(to_host(part)).data)
     return digest.hexdigest()
 
 
-def parts(design: Any) -> Iterator[Any]:
-    """Yield the arrays that a design is told by, and the rest of it as text. Raises TypeError for other values."""
-    for part in design.parts:
+def parts(values: Iterable[object]) -> Iterator[AnyArray]:
+    """Yield the arrays among values, and the others as text. Raises TypeError for what has no fixed text."""
+    for part in values:
         if isinstance(part, Design):
             yield type(part).__name__
-            yield from parts(part)
+            yield from parts(part.parts)
         elif isinstance(part, tuple | list):
-            yield from parts(SimpleNamespace(parts=part))
-        elif hasattr(part, "ndim") and part.ndim:
+            yield from parts(part)
+        elif getattr(part, "ndim", 0):
             yield part
         elif isinstance(part, str | int | float | np.generic | None):
             yield repr(part)
         else:
-            raise TypeError(
-                f"{type(design).__name__} holds a {type(part).__name__}: give `parts` of arrays and numbers"
-            )
+            raise TypeError(f"a design holds a {type(part).__name__}: let its `parts` be arrays, numbers and text")
 
 
 def combined(checksums: Iterable[str]) -> str:

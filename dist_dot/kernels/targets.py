@@ -136,7 +136,7 @@ class ConstantValues(Kernel):
     """Parameters z, constants for all rows -> the sum of s loss(y, z) at each of them. Reads y alone.
 
     A constant is one number, or one for each target, whose losses add up, or for each output. Where `deviance`, the sum
-    of s dropped(y) comes first.
+    of s dropped(y) comes first, and rows add no offset.
     """
 
     loss: Loss
@@ -152,6 +152,7 @@ class ConstantValues(Kernel):
             return ValueAndGradient(self.loss, points)(rows_alone, parameters)[:: 1 + width].copy()
         at = xp.reshape(parameters.like(block.y, "float64"), (-1, width))
         sums = TileSums(block, at.shape[0] + self.deviance)
+        rows_alone = replace(rows_alone, offset=None) if self.deviance else rows_alone
         for rows in tiles(rows_alone, len(block), width):
             target = column(xp.astype(rows.y, xp.float64))
             weight = xp.ones_like(target[:, :1])

@@ -132,8 +132,8 @@ class Dense(Design):
 
     @property
     def parts(self) -> Sequence[object]:
-        """The array."""
-        return (self.values,)
+        """The array; of a kind that is made of this one, its name too."""
+        return (self.values,) if type(self) is Dense else super().parts
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from dist_dot.typing import Array
 
 
 class Travels:
-    """A class whose fields are pickled, whoever pickles them and with whatever protocol, and some of which are arrays.
+    """A class whose fields are pickled, whoever pickles them and with whatever protocol: arrays, and tuples of them.
 
     Buffers that come off the network may be unaligned (1 block in 12 was): NumPy then takes other code paths, slower
     and with other bits. So arrays are aligned when they arrive. Those of a GPU come through the host, and go to the GPU
@@ -32,10 +32,14 @@ class _OfDevice:
 
 
 def _packed(value: object) -> object:
+    if isinstance(value, tuple | list):
+        return type(value)(map(_packed, value))
     return _OfDevice(to_host(value)) if settle.on_device(value) else value
 
 
 def _unpacked(value: object) -> object:
     if isinstance(value, _OfDevice):
         return settle.to_device(value.on_host, value.on_host.dtype.name)
+    if isinstance(value, tuple | list):
+        return type(value)(map(_unpacked, value))
     return aligned(value) if isinstance(value, np.ndarray) else value
