@@ -100,7 +100,7 @@ class Baseline:
         return self._reference_sums
 
     def mean_model(self) -> Array:
-        """Return the z (n_outputs,) that predicts the mean of y where rows have no offset. The round of `target_sums`."""
+        """Return the z (n_outputs,) for the mean of y where rows have no offset. The round of `target_sums`."""
         several, mean = self._loss.outputs > 1, self.mean
         return np.asarray(self._loss.link(mean) if several else [self._loss.link(float(m)) for m in mean])
 

@@ -12,8 +12,7 @@ from dist_dot.rows.design import Design
 class Circulant(Design):
     """Row i is the first p numbers of the vector rolled by i, and then 1 in the column of its group, else 0.
 
-    The groups are of `size` rows each, one after the other, and begin anew after the last one. Only the vector is
-    held, and which rows there are.
+    Groups are of `size` rows, and begin anew after the last one. Only the vector is held, and which rows there are.
     """
 
     vector: np.ndarray
