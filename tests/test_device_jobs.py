@@ -198,7 +198,7 @@ def test_blocks_of_gpus_are_moved_by_their_true_size_in_bundles_and_to_gpus_with
         rounds = Rounds("run", spec, scheduler, lambda words: None)
         rounds.began -= 1000.0
         rounds.placement = {"here": [(0, 8)]}
-        assert rounds._size(0) == 125_000 * 101 * 8
+        assert rounds._size(0) == 125_000 * 103 * 8
 
         async def move(address, part):
             moved.append(part)

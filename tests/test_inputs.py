@@ -122,10 +122,17 @@ def test_a_block_is_what_its_cuts_say(shapes, words, library):
 
 
 def test_the_last_block_is_shorter():
-    cuts = cut(40, 3, "float64", 16, n_targets=2)
+    cuts = cut(40, 3, "float64", 16, n_targets=2, offset=True)
     assert len(make_block(np.ones((8, 3)), np.ones((8, 2)), cuts, 2, {"offset": np.ones(8)})) == 8
     with pytest.raises(DataError, match=r"X has shape \(16, 3\) in block 2, which is cut as \(8, 3\)"):
-        make_block(np.ones((16, 3)), np.ones((16, 2)), cuts, 2)
+        make_block(np.ones((16, 3)), np.ones((16, 2)), cuts, 2, {"offset": np.ones(16)})
+    with pytest.raises(DataError, match="block 2 has no offset, and its cuts say that it has one"):
+        make_block(np.ones((8, 3)), np.ones((8, 2)), cuts, 2)
+    with pytest.raises(InputError, match="a block has no column 'weight': .*sample_weight"):
+        make_block(np.ones((8, 3)), np.ones((8, 2)), cuts, 2, {"weight": np.ones(8)})
+    for fold in (-1.0, 0.5):
+        with pytest.raises(DataError, match=f"fold is {fold} in row 3: folds are whole numbers from 0"):
+            lay_out(np.ones((8, 3)), np.ones(8), fold=np.array([0.0, 1.0, 2.0, fold, 0.0, 0.0, 0.0, 0.0]))
 
 
 MODELS = [

@@ -108,7 +108,7 @@ def test_resume_gives_the_bits_of_no_interruption(layers, straight, tmp_path):
     assert [p.value for p in resumed.history] == [p.value for p in straight.history]
     with pytest.raises(InputError, match="its network differ"):
         minimise(layers.Layers(alpha=2.0).bind(blocks()), PLAIN, checkpoint=again)
-    with pytest.raises(InputError, match="its alpha, fit_intercept, loss differ"):
+    with pytest.raises(InputError, match="its alpha, fit_intercept, loss, network differ"):
         minimise(Objective(blocks(), losses.Softmax(10)), PLAIN, checkpoint=again)
 
 
