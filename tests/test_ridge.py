@@ -61,7 +61,7 @@ def test_float32_ends_at_its_rounding_however_it_is_summed(flush, monkeypatch):
     X, y = (array.astype(np.float32) for array in load_diabetes(return_X_y=True))
     whole = compiled.value_and_gradient
 
-    def in_parts(loss, X, y, weight, parameters):
+    def in_parts(loss, X, y, weight, parameters, offset):
         parts = [whole(loss, X[i : i + flush], y[i : i + flush], None, parameters) for i in range(0, len(X), flush)]
         return np.sum(parts, axis=0)
 

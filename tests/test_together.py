@@ -120,7 +120,7 @@ def test_a_callback_stops_all_fits():
         minimise_path(objective, [-1])
     with pytest.raises(InputError, match="tol is -1.0: give a number >= 0"):
         minimise_path(objective, [1], tol=-1.0)
-    with pytest.raises(InputError, match="max_iter is -1: give a number >= 0"):
+    with pytest.raises(InputError, match="max_iter is -1: give a whole number >= 0"):
         minimise_path(objective, [1], max_iter=-1)
 
 
