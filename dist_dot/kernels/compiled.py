@@ -57,6 +57,8 @@ AHEAD = 4096
 FLUSH = 32
 # Numbers that a vector may reach beyond the last of a row, and rows beyond the last of a tile.
 REACH = 8
+# No numbers of a dtype, by its bytes: what stands for weights and offsets where there are none.
+NONE = {dtype().itemsize: read_only(np.empty(0, dtype)) for dtype in (np.float32, np.float64)}
 
 
 def value_and_gradient(
@@ -66,9 +68,10 @@ def value_and_gradient(
 
     r is s * d loss / dz, and z has the offset (n,) added to it, where there is one.
     """
-    p, none = X.shape[1], np.empty(0, X.dtype)
-    of_rows = (none if given is None else given for given in (y, weight, offset))
-    y, s, o = (read_only(np.ascontiguousarray(given)) for given in of_rows)
+    p, none = X.shape[1], NONE[X.itemsize]
+    s = none if weight is None else read_only(np.ascontiguousarray(weight))
+    o = none if offset is None else read_only(np.ascontiguousarray(offset))
+    y = read_only(np.ascontiguousarray(y))
     return np.asarray(_pass(loss, read_only(X), y, s, o, parameters[:p], parameters[p], tile_rows(p, X.itemsize)))
 
 

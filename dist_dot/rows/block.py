@@ -58,9 +58,15 @@ class Block(Travels):
 
     def rows(self, part: slice) -> "Block":
         """Return the rows of a range of those here, without a copy."""
-        y = self.y[part] if self.y.ndim == 1 else self.y[part, :]
-        weight, offset, fold = (None if c is None else c[part] for c in self.columns[1:])
-        return Block(self.X.rows(part), y, weight, self.start + part.start, offset, fold)
+        y, weight, offset, fold = self.y, self.weight, self.offset, self.fold
+        return Block(
+            self.X.rows(part),
+            y[part] if y.ndim == 1 else y[part, :],
+            None if weight is None else weight[part],
+            self.start + part.start,
+            None if offset is None else offset[part],
+            None if fold is None else fold[part],
+        )
 
     def take(self, numbers: Array) -> "Block":
         """Return the rows of these numbers; they have no place of their own any more, and keep the `start`."""
