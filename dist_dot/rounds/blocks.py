@@ -64,6 +64,42 @@ class Blocks(Protocol):
         """Tell the owner of the run what happened to it: a warning of the logger "dist_dot", where the client is."""
 
 
+class Front:
+    """What stands before other blocks and answers rounds in its own way: all else is theirs."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks, self.cuts = blocks, blocks.cuts
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds were asked for so far."""
+        return self._blocks.rounds
+
+    @property
+    def recovery(self) -> Recovery:
+        """What the deaths of workers have cost."""
+        return self._blocks.recovery
+
+    @property
+    def checksum(self) -> str:
+        """A checksum of all rows, in their cuts. No round."""
+        return self._blocks.checksum
+
+    @property
+    def where(self) -> str:
+        """Where the rows live, in words."""
+        return self._blocks.where
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the rows are on GPUs."""
+        return self._blocks.on_device
+
+    def notice(self, words: str) -> None:
+        """Tell the owner of the run."""
+        self._blocks.notice(words)
+
+
 class Host(Blocks, Protocol):
     """Blocks beside which a program can run."""
 

@@ -14,7 +14,7 @@ from dist_dot.errors import InputError
 from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.passes import Expansion, ValueAndGradient, column, offset, total
 from dist_dot.losses import Loss
-from dist_dot.rounds.blocks import Blocks, Recovery
+from dist_dot.rounds.blocks import Blocks, Front
 from dist_dot.rows.arrays import Parameters, namespace
 from dist_dot.rows.block import Block
 from dist_dot.typing import Array
@@ -80,42 +80,13 @@ class KeptAndScored(Kernel):
         return sums
 
 
-class HeldOut:
+class HeldOut(Front):
     """Blocks without the rows that are held out; the losses of those come with each evaluation of F."""
 
     def __init__(self, blocks: Blocks, one_in: int) -> None:
-        self._blocks, self._one_in = blocks, one_in
+        super().__init__(blocks)
+        self._one_in = one_in
         self._losses: dict[bytes, float] = {}
-        self.cuts = blocks.cuts
-
-    @property
-    def rounds(self) -> int:
-        """How many rounds were asked for so far."""
-        return self._blocks.rounds
-
-    @property
-    def recovery(self) -> Recovery:
-        """What the deaths of workers have cost."""
-        return self._blocks.recovery
-
-    @property
-    def checksum(self) -> str:
-        """A checksum of all rows, the ones held out too. No round."""
-        return self._blocks.checksum
-
-    @property
-    def where(self) -> str:
-        """Where the rows live, in words."""
-        return self._blocks.where
-
-    @property
-    def on_device(self) -> bool:
-        """Whether the rows are on GPUs."""
-        return self._blocks.on_device
-
-    def notice(self, words: str) -> None:
-        """Tell the owner of the run."""
-        self._blocks.notice(words)
 
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
         """Return the sums over the rows that are kept. One round."""

@@ -15,9 +15,8 @@ from dist_dot.kernels.leave_one_out import LeaveOneOut
 from dist_dot.kernels.moments import CentredMoments, CentredTriangle, FoldMoments, merge_moments
 from dist_dot.losses import Squared
 from dist_dot.objective import Objective
-from dist_dot.rounds.blocks import Blocks, Program, Recovery, Report, T
+from dist_dot.rounds.blocks import Blocks, Front, Program, Report, T
 from dist_dot.rounds.layout import lay_out
-from dist_dot.rows.block import Cuts
 from dist_dot.solvers.exact import Exact, by_rows
 from dist_dot.solvers.factor import rank_tolerance
 from dist_dot.solvers.least_squares import Quadratic, Summary
@@ -177,44 +176,21 @@ class _Eigen:
         return coef, self.rows.intercept(coef) if self.fit_intercept else np.zeros((len(alphas), coef.shape[2]))
 
 
-class _Known:
+class _Known(Front):
     """Blocks whose second moments or rows are known, so that an exact fit of them needs no more rounds."""
 
     def __init__(self, blocks: Blocks, flat: Array) -> None:
-        self._blocks, self._flat, self.rounds = blocks, flat, 0
+        super().__init__(blocks)
+        self._flat, self._rounds = flat, 0
 
     @property
-    def cuts(self) -> Cuts:
-        """How many rows and columns there are, and where rows are cut."""
-        return self._blocks.cuts
-
-    @property
-    def recovery(self) -> Recovery:
-        """What the deaths of workers have cost."""
-        return self._blocks.recovery
-
-    @property
-    def checksum(self) -> str:
-        """A checksum of all rows, in their cuts. No round."""
-        return self._blocks.checksum
-
-    @property
-    def where(self) -> str:
-        """Where the rows live, in words."""
-        return self._blocks.where
-
-    @property
-    def on_device(self) -> bool:
-        """Whether the rows are on GPUs."""
-        return self._blocks.on_device
-
-    def notice(self, words: str) -> None:
-        """Tell the owner of the run."""
-        self._blocks.notice(words)
+    def rounds(self) -> int:
+        """The rounds that the sums and the scores have taken, once they were asked for; 0 before."""
+        return self._rounds
 
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
-        """Return what is known, and count the rounds that they and the scores have taken."""
-        self.rounds = self._blocks.rounds
+        """Return what is known."""
+        self._rounds = self._blocks.rounds
         return self._flat
 
     def run(self, program: Program[T], report: Report) -> T:
