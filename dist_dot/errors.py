@@ -8,6 +8,7 @@
     │   ├── DeviceError                  a GPU: there is none that can be used, or its memory is too small
     │   └── JobError                     a job file or a command line: unknown key, wrong value
     ├── SolverError (ValueError)         the solver chosen cannot minimise the objective chosen
+    ├── WriteError (OSError)             a file that cannot be written: a full disk, no permission
     └── ClusterError (RuntimeError)      the cluster did not do its part
         ├── DeadlineError (TimeoutError) a wait ran out; the message says what was waited for
         ├── RunCancelled                 somebody asked for it
@@ -16,7 +17,8 @@
 A fit that stops before it has converged is not an error: see `dist_dot.Status`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -42,6 +44,20 @@ class JobError(InputError):
 
 class SolverError(DistDotError, ValueError):
     """The solver cannot minimise this objective."""
+
+
+class WriteError(DistDotError, OSError):
+    """A file cannot be written."""
+
+    @classmethod
+    @contextmanager
+    def naming(cls, place: object) -> Iterator[None]:
+        """Raise what the system says as an error that names the place."""
+        try:
+            yield
+        except OSError as error:
+            why = error.strerror or error
+            raise cls(f"{place} cannot be written ({why}): make room there, or name another place") from error
 
 
 class ClusterError(DistDotError, RuntimeError):

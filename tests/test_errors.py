@@ -18,6 +18,7 @@ DOCUMENTED = {
     errors.DeviceError: (errors.InputError,),
     errors.JobError: (errors.InputError,),
     errors.SolverError: (errors.DistDotError, ValueError),
+    errors.WriteError: (errors.DistDotError, OSError),
     errors.ClusterError: (errors.DistDotError, RuntimeError),
     errors.DeadlineError: (errors.ClusterError, TimeoutError),
     errors.RunCancelled: (errors.ClusterError,),

@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
-from fnmatch import fnmatchcase
 from glob import has_magic
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 import numpy as np
@@ -16,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from dist_dot.errors import InputError
+from dist_dot.errors import InputError, WriteError
 from dist_dot.problem import Function
 from dist_dot.reference import Reference
 from dist_dot.rows.block import Cuts
@@ -25,8 +26,12 @@ from dist_dot.training.early_stopping import EarlyStopping, Validation
 from dist_dot.training.fit import Progress
 from dist_dot.typing import Array
 
+T = TypeVar("T", bound=Any)
 KEPT = 2
 SUFFIX = ".safetensors"
+# The names of what this file writes: nothing else in the folder is touched.
+WHOLE = r"[0-9]{9,}\.safetensors"
+BEFORE, TORN = rf"{WHOLE}\.before", rf"\.{WHOLE}\.\w+"
 
 
 @dataclass(frozen=True)
@@ -93,16 +98,18 @@ class Checkpoints:
         return iteration > 0 and iteration % self.every == 0
 
     def save(self, checkpoint: Checkpoint) -> str:
-        """Write the file whole or not at all, then drop all but the newest two; return its path."""
+        """Write the file whole or not at all, then drop all but the newest two; return its path. Raises WriteError."""
         store, folder = self._store()
-        store.makedirs(folder, exist_ok=True)
         path = f"{folder}/{checkpoint.iteration:09d}{SUFFIX}"
+        with WriteError.naming(folder):
+            store.makedirs(folder, exist_ok=True)
         if isinstance(store, LocalFileSystem):
             write_atomically(Path(path), _encode(checkpoint))
         else:  # such a store shows a file when it is whole; where it does not, moving it there does
             beside = f"{folder}/.{checkpoint.iteration:09d}{SUFFIX}.part"
-            store.pipe_file(beside, _encode(checkpoint))
-            store.mv(beside, path)
+            with WriteError.naming(path), removed_on_error(lambda: store.rm_file(beside)):
+                store.pipe_file(beside, _encode(checkpoint))
+                store.mv(beside, path)
         for old in self._files()[KEPT:]:
             store.rm_file(old)
         return path
@@ -118,10 +125,10 @@ class Checkpoints:
         for path in self._files() if self.resume else ():
             try:
                 found = _decode(store.cat_file(path), state)
-            except (KeyError, TypeError) as error:
+            except (KeyError, TypeError, AttributeError) as error:
                 notice(f"checkpoint {path} is of another version and passed over for the one before: {error}")
                 continue
-            except (SafetensorError, OSError, ValueError) as error:
+            except (SafetensorError, OSError, ValueError, OverflowError, RecursionError, MemoryError) as error:
                 notice(f"checkpoint {path} is damaged and passed over for the one before: {error}")
                 continue
             if found.fingerprint != mark:
@@ -140,7 +147,7 @@ class Checkpoints:
     def _clean(self) -> None:
         """Remove what a writer that died has left."""
         store, _ = self._store()
-        for torn in self._files(f".[0-9]*{SUFFIX}.*"):
+        for torn in self._files(TORN):
             store.rm_file(torn)
 
     def _put_aside(self) -> None:
@@ -148,7 +155,7 @@ class Checkpoints:
         store, _ = self._store()
         if not self._files():
             return
-        for old in self._files(f"[0-9]*{SUFFIX}.before"):
+        for old in self._files(BEFORE):
             store.rm_file(old)
         for path in self._files():
             store.mv(path, f"{path}.before")
@@ -157,7 +164,7 @@ class Checkpoints:
         store, folder = fsspec.url_to_fs(self.folder)
         return store, folder
 
-    def _files(self, pattern: str = f"[0-9]*{SUFFIX}") -> list[str]:
+    def _files(self, pattern: str = WHOLE) -> list[str]:
         """Return the paths of the files with such a name, of the checkpoints where none is given, the newest first.
 
         The folder's own name is no pattern: it may have a [ or a * in it.
@@ -168,22 +175,34 @@ class Checkpoints:
             there = store.ls(folder, detail=False)
         except FileNotFoundError:
             return []
-        return sorted((path for path in there if fnmatchcase(path.rpartition("/")[2], pattern)), reverse=True)
+        return sorted((path for path in there if re.fullmatch(pattern, path.rpartition("/")[2])), reverse=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, also after a power cut."""
+    """Write a file that is there whole or not at all, also after a power cut. Raises WriteError, and leaves nothing."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    with WriteError.naming(path), removed_on_error(temporary.unlink):
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def removed_on_error(remove: Callable[[], object]) -> Iterator[None]:
+    """Remove what is half written where anything is raised."""
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        yield
+    except BaseException:
+        with suppress(Exception):  # whatever a store raises: there may be nothing to remove
+            remove()
+        raise
 
 
 REFERENCE = ("rounding", "centred", "norm")
@@ -218,16 +237,36 @@ def _decode(content: bytes, state: type[State]) -> Checkpoint:
     header = json.loads(metadata["header"])
     history = tuple(_progress(row) for row in arrays["history"])
     values = {name.removeprefix("state."): array for name, array in arrays.items() if name.startswith("state.")}
-    return Checkpoint(
+    found = Checkpoint(
         header["fingerprint"],
-        state(**values, **header["state"]),
-        Reference(arrays["reference"], **header["reference"]),
+        _sound(state(**values, **header["state"])),
+        _sound(Reference(arrays["reference"], **header["reference"])),
         header["iteration"],
         header["rounds"],
         header["seconds"],
         history,
-        Validation(**header["validation"], parameters=arrays["validation"]),
+        _sound(Validation(**header["validation"], parameters=arrays["validation"])),
     )
+    if not isinstance(json.loads(found.fingerprint), dict):
+        raise ValueError("its fingerprint names nothing")
+    shapes = {found.state.parameters.shape, found.state.gradient.shape, found.reference.gradient.shape}
+    if len(shapes) > 1:
+        raise ValueError(f"its vectors have the shapes {shapes}")
+    return _sound(found)
+
+
+KINDS: dict[object, Any] = {
+    int: int, float: (int, float), str: str, bool: bool, Array: np.ndarray, np.ndarray: np.ndarray
+}  # fmt: skip
+
+
+def _sound(found: T) -> T:
+    """Return a dataclass whose values are what its fields say. Raises TypeError for another one."""
+    for each in fields(found):
+        value = getattr(found, each.name)
+        if not isinstance(value, KINDS.get(each.type, object)):
+            raise TypeError(f"its {each.name} is {value!r}")
+    return found
 
 
 def _progress(row: Array) -> Progress:
