@@ -9,6 +9,7 @@ import numpy as np
 from dist_dot.jobs.features import BlockMaker, learn_encoding
 from dist_dot.jobs.job import read_job
 from dist_dot.jobs.sources import Part, Split, open_table
+from dist_dot.losses import Squared
 from dist_dot.rounds.blocks import Blocks
 from dist_dot.rounds.layout import lay_out_rows
 from dist_dot.rows.block import Block, cut
@@ -23,7 +24,7 @@ def maker() -> BlockMaker:
     table = open_table(job.data.source)
     part = Part(Split(0.0), False, table.n_rows)
     used = 1 + len(job.data.numeric) + len(job.data.categorical)
-    encoding = learn_encoding(table, job.data, False, part, map, cut(table.n_rows, used, "float64"))
+    encoding = learn_encoding(table, job.data, Squared(), part, map, cut(table.n_rows, used, "float64"))
     cuts = cut(table.n_rows, len(encoding.names), "float64")
     starts = [number * cuts.block_rows for number in range(cuts.n_blocks)]
     return BlockMaker(table, job.data, encoding, part, cuts, (*starts, table.n_rows))

@@ -150,5 +150,12 @@ def _wait_for_workers(client: Client, address: str, workers: int, patience: floa
 
 
 def _running(client: Client) -> int:
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return sum(worker["status"] == "running" for worker in workers)
+    return sum(worker["status"] == "running" for worker in workers_of(client).values())
+
+
+def workers_of(client: Client) -> dict[str, Any]:
+    """Return what the scheduler says of each worker, by address. Raises ClusterWordError for one that is gone."""
+    found: dict[str, Any] | None = client.scheduler_info(n_workers=-1).get("workers")
+    if found is None:  # the client has lost it
+        raise ClusterWordError("the scheduler is gone: start it again")
+    return found

@@ -7,6 +7,7 @@ from time import monotonic, sleep
 
 from distributed import Client
 
+from dist_dot_cluster.address import workers_of
 from dist_dot_cluster.errors import KubernetesError
 from dist_dot_cluster.manifests import DASK_COMPONENT, Manifest, Pods, dask_cluster, network_policy, owned_by, run_name
 from dist_dot_cluster.namespace import Namespace
@@ -66,7 +67,7 @@ def _is_ready(pod: Manifest) -> bool:
 
 def _wait_for_workers(client: Client, workers: int) -> None:
     deadline = monotonic() + JOIN
-    while (there := len(client.scheduler_info(n_workers=-1)["workers"])) < workers:
+    while (there := len(workers_of(client))) < workers:
         if monotonic() > deadline:
             raise KubernetesError(f"{workers} worker pods run, but {there} have found the scheduler after {JOIN:.0f} s")
         sleep(LOOK)

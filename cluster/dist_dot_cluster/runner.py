@@ -178,7 +178,7 @@ def look(scheduler: str) -> Cluster | None:
         with Client(scheduler, timeout=ANSWER, set_as_default=False) as client:
             info = client.scheduler_info(n_workers=-1)
             return Cluster(info["id"], dict(info["workers"]))
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError):  # the latter where it goes while it is asked
         return None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from dist_dot.errors import JobError, RunCancelled
 from dist_dot.jobs.job import Job
-from dist_dot.jobs.run import Outcome, Plan, Report, finish, run_job
+from dist_dot.jobs.run import Outcome, Plan, Report, check_folder, finish, run_job
 from dist_dot.rounds.blocks import log
 from dist_dot.rounds.remote import RemoteRun, RunSummary, runs
 from dist_dot.training.fit import Progress
@@ -76,5 +76,6 @@ def attach_run(run: RemoteRun[Outcome], folder: str | None, watch: Callable[[Pro
         raise JobError(f"run {run.name} was not started by `dist-dot train`: its outcome belongs to its own client")
     if folder is not None:
         plan = replace(plan, job=replace(plan.job, output=replace(plan.job.output, folder=folder)))
+    check_folder(plan.job)
     outcome, _ = run.follow(watch)
     return finish(plan, outcome, run.client), plan.job.output.folder

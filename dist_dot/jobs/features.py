@@ -12,12 +12,17 @@ import pyarrow.compute as pc
 from dist_dot.errors import DataError
 from dist_dot.jobs.job import Data
 from dist_dot.jobs.sources import Part, Table, require_columns
+from dist_dot.kernels.targets import accepted
 from dist_dot.kernels.tree import fold, root
+from dist_dot.losses import Loss
 from dist_dot.objective import deviations
 from dist_dot.rounds.layout import make_block
 from dist_dot.rows.block import Block, Cuts
 from dist_dot.typing import Array
 
+EXACT = 2**53
+"""The whole numbers up to which float64 has all of them."""
+MOST_WHOLE = 2**63 - 1
 Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """map, here or on a cluster."""
 
@@ -89,13 +94,15 @@ class Encoding:
         return np.asarray(codes.fill_null(-1).to_numpy(zero_copy_only=False))
 
 
-def learn_encoding(table: Table, data: Data, classes: bool, train: Part, each: Each, cuts: Cuts) -> Encoding:
+def learn_encoding(table: Table, data: Data, loss: Loss | None, train: Part, each: Each, cuts: Cuts) -> Encoding:
     """Return the encoding of a table: means and scales from the training rows, categories from all rows.
 
-    With `classes` the target is a category too. One pass over the columns used, in the ranges of `cuts`, whose results
-    are merged in the fold's fixed tree. Raises DataError for an unknown column, one of the wrong kind, a value that is
-    missing, NaN or infinite, with its row, and a target that is always of the same class.
+    Without a loss the target is a class, and so a category too. One pass over the columns used, in the ranges of
+    `cuts`, whose results are merged in the fold's fixed tree. Raises DataError for an unknown column, one of the wrong
+    kind, a value that is missing, NaN, infinite or too large, a target that the loss does not take and a negative
+    weight, each with its row in the table, and for a target that is always of the same class.
     """
+    classes = loss is None
     weights = () if data.weight is None else (data.weight,)
     for key, columns in (
         ("target", (data.target,)),
@@ -108,10 +115,13 @@ def learn_encoding(table: Table, data: Data, classes: bool, train: Part, each: E
             check_kind(table.schema.field(column), key, key == "categorical" or (classes and key == "target"))
     words = (*data.categorical, data.target) if classes else data.categorical
     ranges = [cuts.bounds(number) for number in range(cuts.n_blocks)]
-    parts = list(each(partial(_summarise, table, data, words, train), ranges))
+    parts = list(each(partial(_summarise, table, data, words, loss, train), ranges))
     nodes = {(0, number): moments for number, (moments, _) in enumerate(parts)}
     moments = fold(nodes, cuts.n_blocks, _merge_moments)[root(cuts.n_blocks)]
     count, mean, spread = moments
+    for name, sound in zip(data.numeric, np.isfinite(spread), strict=True):
+        if data.standardize and not sound:
+            raise DataError(f"column {name!r} has squares that overflow float64: divide it by a power of ten")
     scale = deviations(mean, spread / np.maximum(count, 1.0))
     numeric = tuple(
         Numeric(name, float(m), float(s)) if data.standardize else Numeric(name, 0.0, 1.0)
@@ -160,13 +170,15 @@ class BlockMaker:
 
 def numbers(table: pa.Table, name: str) -> Array:
     """Return a column as float64 numbers, (rows,)."""
-    return np.asarray(table.column(name).cast(pa.float64()).to_numpy())
+    return np.asarray(_decoded(table.column(name)).cast(pa.float64()).to_numpy())
+
+
+def _decoded(column: Any) -> Any:
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _words(table: pa.Table, name: str) -> Any:
-    column = table.column(name)
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    column = _decoded(table.column(name))
     whole = pa.types.is_integer(column.type)
     return column.cast(pa.int64() if whole else pa.string()).combine_chunks()
 
@@ -183,33 +195,69 @@ def check_kind(field: pa.Field, key: str, categories: bool) -> None:
 
 
 def _summarise(
-    table: Table, data: Data, words: Sequence[str], train: Part, rows: tuple[int, int]
+    table: Table, data: Data, words: Sequence[str], loss: Loss | None, train: Part, rows: tuple[int, int]
 ) -> tuple[Array, list[set[Any]]]:
     """Return (count, mean, spread) of the numeric columns over the training rows, (3, k), and the categories of all."""
     start, stop = rows
     weights = () if data.weight is None else (data.weight,)
     part = table.read(start, stop, (*data.numeric, *data.categorical, data.target, *weights))
     for name in part.column_names:
-        check_values(part.column(name), name, start)
+        check_values(part.column(name), name, start, name in words)
+    for name in weights:
+        _check_range(numbers(part, name), (0.0, np.inf), f"column {name!r}", start, "weights are >= 0")
+    if loss is not None:
+        _check_range(numbers(part, data.target), loss.domain, f"column {data.target!r}", start, accepted(loss))
     mask = train.mask(start, stop)
     X = np.stack([numbers(part, name)[mask] for name in data.numeric]) if data.numeric else np.zeros((0, mask.sum()))
     count = X.shape[1]
-    mean = X.sum(axis=1) / max(count, 1)
-    spread = ((X - mean[:, None]) ** 2).sum(axis=1)
-    values = [set(pc.unique(_words(part, name)).to_pylist()) for name in words]
+    with np.errstate(over="ignore", invalid="ignore"):  # the sums of all rows are looked at
+        mean = X.sum(axis=1) / max(count, 1)
+        spread = ((X - mean[:, None]) ** 2).sum(axis=1)
+    values = [_values(part, name, table.url) for name in words]
     return np.stack([np.full(mean.shape, float(count)), mean, spread]), values
+
+
+def _values(part: pa.Table, name: str, url: str) -> set[Any]:
+    try:
+        return set(pc.unique(_words(part, name)).to_pylist())
+    except UnicodeDecodeError as error:
+        raise DataError(f"column {name!r} of {url} holds a word that is no UTF-8: {error.object!r}") from None
+
+
+def _check_range(values: Array, range: tuple[float, float], what: str, start: int, expected: str) -> None:
+    """Raise DataError for a value outside of the range, with the number of its row in the table."""
+    wrong = np.flatnonzero((values < range[0]) | (values > range[1]))
+    if wrong.size:
+        raise DataError(f"{what} is {values[wrong[0]]} in row {start + wrong[0]}: {expected}")
 
 
 def _merge_moments(left: Array, right: Array) -> Array:
     """Merge counts, means and spreads (Chan, Golub and LeVeque, 1983, equation 2.1)."""
-    count = left[0] + right[0]
-    share = right[0] / np.maximum(count, 1.0)
-    gap = right[1] - left[1]
-    return np.stack([count, left[1] + gap * share, left[2] + right[2] + gap * gap * left[0] * share])
+    with np.errstate(over="ignore", invalid="ignore"):
+        count = left[0] + right[0]
+        share = right[0] / np.maximum(count, 1.0)
+        gap = right[1] - left[1]
+        return np.stack([count, left[1] + gap * share, left[2] + right[2] + gap * gap * left[0] * share])
 
 
-def check_values(column: Any, name: str, start: int) -> None:
-    """Raise DataError for a value that is missing, NaN or infinite, with the number of its row in the table."""
+def check_values(column: Any, name: str, start: int, words: bool) -> None:
+    """Raise DataError for a value that is missing, NaN, infinite or too large, with its row in the table.
+
+    words is whether the values are categories.
+    """
+    column = _decoded(column)
+    if column.type in ((pa.uint64(),) if words else (pa.int64(), pa.uint64())):
+        most = MOST_WHOLE if words else EXACT
+        large = pc.greater(column, pa.scalar(most, column.type))
+        if column.type == pa.int64():
+            large = pc.or_(large, pc.less(column, -most))
+        row = pc.index(large, True).as_py()
+        if row >= 0:
+            advice = "categories are below 2^63: make them words" if words else (
+                "float64 holds whole numbers up to 2^53 exactly: name the column in categorical if they are labels, "
+                "else have the table hold it as floats"
+            )  # fmt: skip
+            raise DataError(f"column {name!r} is {column[row].as_py()} in row {start + row}: {advice}")
     bad = pc.is_null(column, nan_is_null=True)
     if pa.types.is_floating(column.type):
         bad = pc.or_(bad, pc.invert(pc.is_finite(pc.fill_null(column, 0.0))))

@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dist_dot.errors import DataError, JobError, suggestion
+from dist_dot.errors import DataError, JobError, WriteError, suggestion
 from dist_dot.jobs.features import check_kind, check_values
 from dist_dot.jobs.model import Model
-from dist_dot.jobs.sources import Table, chunks, open_table
+from dist_dot.jobs.sources import Table, check_once, chunks, open_table
 from dist_dot.kernels.blas import one_blas_thread
 from dist_dot.typing import Array
 
+SUFFIXES = ("", ".parquet", ".parq", ".pq")  # of names that say nothing else than Parquet
 RANGE = 64 << 20  # bytes of the rows that are read, encoded and predicted at a time
 
 
@@ -44,8 +45,9 @@ class _Predict:
     def __call__(self, rows: tuple[int, int]) -> tuple[pa.Table, Array]:
         encoding = self.model.encoding
         part = self.table.read(*rows, tuple(dict.fromkeys((*self.keep, *encoding.columns))))
+        words = {category.name for category in encoding.categorical}
         for name in encoding.columns:
-            check_values(part.column(name), name, rows[0])
+            check_values(part.column(name), name, rows[0], name in words)
         unseen = [np.sum(encoding.codes(part, category) < 0) for category in encoding.categorical]
         written = part.select(list(self.keep))
         mean = self.model.predict(part)
@@ -79,9 +81,9 @@ def predict_table(
     width = len(model.encoding.names) + len(predict.keep) + len(written_columns(model))
     ranges = chunks(table.n_rows, max(1, RANGE // (8 * width)))
     done, unseen = 0, np.zeros(len(model.encoding.categorical), int)
-    with _written(out, predict((0, 0))[0].schema) as writer:
+    with _written(out, predict((0, 0))[0].schema) as write:
         for part, of_part in _each(predict, ranges, client):
-            writer.write_table(part)
+            write(part)
             done, unseen = done + part.num_rows, unseen + of_part
             watch(done, table.n_rows)
     names = (category.name for category in model.encoding.categorical)
@@ -99,6 +101,7 @@ def _check_columns(model: Model, table: Table, keep: Sequence[str]) -> None:
         if column not in table.schema.names:
             near = suggestion(column, table.schema.names)
             raise DataError(f"source {table.url} has no column {column!r}: {near}")
+    check_once(table, (*model.encoding.columns, *keep))
     for column in set(keep).intersection(written_columns(model)):
         raise JobError(f"the column {column!r} cannot be kept: it is what is written")
     for number in model.encoding.numeric:
@@ -124,10 +127,10 @@ def _each(function: Callable[[Any], Any], items: Sequence[Any], client: Any) -> 
         finally:
             pool.shutdown(wait=False)  # whoever was interrupted does not wait for ranges that nobody wants
         return
+    from dist_dot.jobs.preflight import workers_of
     from dist_dot.rounds.cluster import gather
 
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    threads = max(1, sum(worker["nthreads"] for worker in workers))
+    threads = max(1, sum(worker["nthreads"] for worker in workers_of(client).values()))
     submit = partial(client.submit, function, pure=False)
     yield from _ahead(submit, lambda future: gather(client, [future])[0], items, threads)
 
@@ -148,42 +151,60 @@ def _ahead(submit: Callable[[Any], Any], result: Callable[[Any], Any], items: It
 
 
 def _check_out(out: str, table: Table) -> None:
-    """Refuse to write over what is read, and where nothing can be written."""
+    """Refuse to write over what is read, where nothing can be written, and under the name of another format."""
     files, path = _place(out)
+    name, suffix = os.path.splitext(path)
+    if suffix.lower() not in SUFFIXES:
+        raise JobError(f"{out} would be Parquet, and its name says {suffix}: give {os.path.basename(name)}.parquet")
     try:
-        folder = files.isdir(path)
-    except (OSError, NotImplementedError) as error:
+        folder, there = files.isdir(path), os.path.realpath(path)
+    except Exception as error:  # whatever a store raises
         raise JobError(f"{out} cannot be written: {error}") from None
     if folder:
         raise JobError(f"{out} cannot be written: it is a folder")
     read = {fsspec.core.url_to_fs(file)[1] for file in table.files}
-    if path in read or os.path.realpath(path) in map(os.path.realpath, read):
+    if path in read or there in map(os.path.realpath, read):
         raise JobError(f"{out} cannot be written: it is what is read")
 
 
 def _place(out: str) -> tuple[Any, str]:
     try:
         files, path = fsspec.core.url_to_fs(out)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # whatever a store raises
         raise JobError(f"{out} cannot be written: {error}") from None
     return files, path
 
 
 @contextmanager
-def _written(out: str, schema: pa.Schema) -> Iterator[Any]:
-    """Write a Parquet file beside `out`, which takes its place at the end, if nothing is raised."""
+def _written(out: str, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Write tables to a Parquet file beside `out`, which takes its place at the end, if nothing is raised.
+
+    Raises JobError where there can be no such file, WriteError where it cannot be written on.
+    """
     files, path = _place(out)
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{uuid4().hex}")
     try:
         file = files.open(temporary, "wb")
-    except (OSError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # whatever a store raises
         raise JobError(f"{out} cannot be written: {error}") from None
+    ends: list[Callable[[], object]] = [file.close, lambda: files.rm(temporary)]
     try:
-        with file, pq.ParquetWriter(file, schema) as writer:
-            yield writer
-        files.mv(temporary, path)
+        with WriteError.naming(out):
+            writer = pq.ParquetWriter(file, schema)
+        ends.insert(0, writer.close)
+
+        def write(rows: pa.Table) -> None:
+            with WriteError.naming(out):
+                writer.write_table(rows)
+
+        yield write
+        with WriteError.naming(out):
+            writer.close()
+            file.close()
+            files.mv(temporary, path)
     except BaseException:
-        with suppress(Exception):
-            files.rm(temporary)
+        for end in ends:
+            with suppress(Exception):
+                end()
         raise

@@ -14,6 +14,7 @@ from typing import Any
 
 from dask.utils import format_bytes
 from distributed import Client
+from distributed.system import MEMORY_LIMIT
 
 from dist_dot import __version__
 from dist_dot.errors import ClusterError, DeadlineError, DeviceError, JobError
@@ -67,7 +68,7 @@ def check_memory(client: Client, cuts: Cuts, weights: bool) -> None:
     Raises ClusterError where they cannot fit; logs a warning where Dask will move some to disk.
     """
     needed = cuts.memory(weights)
-    limits = {who: of["memory_limit"] for who, of in client.scheduler_info(n_workers=-1)["workers"].items()}
+    limits = {who: of["memory_limit"] for who, of in workers_of(client).items()}
     found = [Room(**of, limit=limits.get(who)) for who, of in _ask_workers(client, "memory").items()]
     if not found:
         return
@@ -86,6 +87,28 @@ def check_memory(client: Client, cuts: Cuts, weights: bool) -> None:
             "%s keep%s up to %s in memory: what is beyond goes to disk, and is read from there in every round",
             words, "" if len(found) > 1 else "s", format_bytes(quick),
         )  # fmt: skip
+
+
+def workers_of(client: Client) -> dict[str, Any]:
+    """Return what the scheduler says of each worker, by address. Raises ClusterError for one that is gone."""
+    found: dict[str, Any] | None = client.scheduler_info(n_workers=-1).get("workers")
+    if found is None:  # the client has lost it
+        raise ClusterError("the scheduler is gone: start it again, or give the address of another one")
+    return found
+
+
+def check_memory_here(cuts: Cuts, weights: bool, widest: str) -> None:
+    """Compare the bytes of the rows with the memory that this process can still take. widest says what makes columns.
+
+    Raises JobError where they cannot fit.
+    """
+    here = facts.memory()
+    needed, free = cuts.memory(weights), min(here["free"], MEMORY_LIMIT - here["taken"])
+    if needed > free:
+        raise JobError(
+            f"{cuts} take {format_bytes(needed)}, and this process can have {format_bytes(max(0, free))}{widest}: use "
+            "fewer columns, a cluster with more memory (--cluster), or [cluster] preflight = false to try it"
+        )
 
 
 def check_gpus(client: Client) -> None:
@@ -107,7 +130,7 @@ def check_gpu_memory(client: Client, cuts: Cuts, weights: bool) -> None:
     Raises DeviceError where a GPU cannot hold the blocks of its workers.
     """
     found = _ask_workers(client, "gpu")
-    threads = {who: of["nthreads"] for who, of in client.scheduler_info(n_workers=-1)["workers"].items()}
+    threads = {who: of["nthreads"] for who, of in workers_of(client).items()}
     shares = shared_out(cuts.memory(weights), {who: threads.get(who, 1) for who in found})
     cards: dict[tuple[str, str], list[str]] = defaultdict(list)
     for worker, of in found.items():
@@ -209,7 +232,7 @@ def _ask_workers(client: Client, function: str, *arguments: Any) -> dict[str, An
     try:
         answers = client.run(eval, *_question(function, *arguments), on_error="return", callback_timeout=DEADLINE)
     except TimeoutError:
-        beats = {who: of["last_seen"] for who, of in client.scheduler_info(n_workers=-1)["workers"].items()}
+        beats = {who: of["last_seen"] for who, of in workers_of(client).items()}
         silent = [f"worker {who}" for who, beat in beats.items() if max(beats.values()) - beat > SILENT]
         names = _names(silent, beats) if silent else f"some of the {len(beats)} workers"
         raise DeadlineError(f"waited {DEADLINE:.0f} s for an answer of {names}, before the run") from None

@@ -1,7 +1,9 @@
 """One run: a job and a client in; a model folder and a report out."""
 
+import os
 import platform
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +16,7 @@ from dist_dot.errors import DataError, JobError, RunCancelled
 from dist_dot.jobs.features import BlockMaker, Encoding, learn_encoding
 from dist_dot.jobs.interrupt import interrupt
 from dist_dot.jobs.job import Job
-from dist_dot.jobs.model import Model, loss_of, to_json
+from dist_dot.jobs.model import LOSSES, Model, load_model, loss_of, to_json
 from dist_dot.jobs.sources import Part, Split, Table, open_table
 from dist_dot.losses import Loss, Softmax, Squared
 from dist_dot.objective import Linear, Objective
@@ -179,6 +181,10 @@ def _check_room(plan: Plan, cuts: Cuts, client: Any) -> None:
     if client is None:
         if on_gpu:
             settle.check_room(everything.memory(weights), str(everything))
+        elif plan.job.cluster.preflight:
+            from dist_dot.jobs.preflight import check_memory_here
+
+            check_memory_here(everything, weights, _widest(plan.encoding))
     elif plan.job.cluster.preflight:
         from dist_dot.jobs.preflight import check_gpu_memory, check_memory
 
@@ -188,28 +194,67 @@ def _check_room(plan: Plan, cuts: Cuts, client: Any) -> None:
             check_memory(client, cuts, weights)
 
 
+def _widest(encoding: Encoding) -> str:
+    """Return in words which column of categories makes the most features; nothing where there is none."""
+    widest = max(encoding.categorical, key=lambda column: len(column.values), default=None)
+    return "" if widest is None else f" (column {widest.name!r} has {len(widest.values):,} categories)"
+
+
 def _check_shared(folder: str, client: Any) -> None:
     """Refuse checkpoints in a folder of this machine that the scheduler, whose loop writes them, does not see."""
     if "://" in folder:
         return
     from dist_dot.rounds.remote import sees
 
+    made = [place for place in (Path(folder), *Path(folder).parents) if not place.exists()]
     Path(folder).mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=folder, prefix=".seen-") as file:
-        if not sees(client, file.name):
-            raise JobError(
-                f"checkpoints go to {folder}, which the scheduler at {client.scheduler.address} does not see: set "
-                "output.checkpoints to a folder that both see or to a URL, or output.checkpoint_every=0"
-            )
+    try:
+        with NamedTemporaryFile(dir=folder, prefix=".seen-") as file:
+            seen = sees(client, file.name)
+    finally:
+        for place in made:
+            with suppress(OSError):  # somebody may have put something there
+                place.rmdir()
+    if not seen:
+        raise JobError(
+            f"checkpoints go to {folder}, which the scheduler at {client.scheduler.address} does not see: set "
+            "output.checkpoints to a folder that both see or to a URL, or output.checkpoint_every=0"
+        )
+
+
+def check_folder(job: Job) -> None:
+    """Raise JobError for a folder that cannot be written, and for one that holds the model of another target.
+
+    Nothing is made: a run that ends before it has anything to keep leaves no folder.
+    """
+    folder = Path(job.output.folder).absolute()
+    wrong = f"the folder of the run, {folder}, cannot be written"
+    try:
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+    except OSError as error:
+        raise JobError(f"{wrong}: {error.strerror}") from None
+    if not there.is_dir():
+        raise JobError(f"{wrong}: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise JobError(f"{wrong}: no permission to write in {there}")
+    try:
+        known = load_model(folder).target
+    except JobError:  # there is none that could be lost
+        return
+    if known != job.data.target:
+        raise JobError(
+            f"the folder of the run, {folder}, holds a model of {known!r}, and the target of this job is "
+            f"{job.data.target!r}: give another folder (--out, or [output] folder), or delete that one"
+        )
 
 
 def plan_job(job: Job, client: Any) -> Plan:
     """Open the table and learn its encoding: one pass over the columns used. Before it, the cluster is looked at.
 
-    Raises DataError, DeviceError where GPUs are to keep the rows and are not there, and what
-    `dist_dot.jobs.preflight.check_cluster` does.
+    Raises DataError, DeviceError where GPUs are to keep the rows and are not there, and what `check_folder` and
+    `dist_dot.jobs.preflight.check_cluster` do.
     """
-    Path(job.output.folder).mkdir(parents=True, exist_ok=True)
+    check_folder(job)
     table = open_table(job.data.source)
     if client is None:
         settle.require(job.device)
@@ -231,9 +276,9 @@ def plan_job(job: Job, client: Any) -> Plan:
 
     used = 1 + len(job.data.numeric) + len(job.data.categorical)
     train = Part(Split(job.data.holdout), False, table.n_rows)
-    classes = job.model.loss == Softmax.name
+    loss = None if job.model.loss == Softmax.name else LOSSES[job.model.loss]
     cuts = cut(table.n_rows, used, "float64")
-    return Plan(job, table, learn_encoding(table, job.data, classes, train, each, cuts))
+    return Plan(job, table, learn_encoding(table, job.data, loss, train, each, cuts))
 
 
 def finish(plan: Plan, outcome: Outcome, client: Any) -> Report:

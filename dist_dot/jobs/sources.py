@@ -1,7 +1,8 @@
 """Tables on disk: how many rows, which columns, and any range of rows."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -32,7 +33,10 @@ class Table:
         return sum(self.rows)
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
-        """Return rows start .. stop of the columns. Reads the row groups that hold them, and no others."""
+        """Return rows start .. stop of the columns. Reads the row groups that hold them, and no others.
+
+        Raises DataError for a file that is damaged there, or has changed since it was opened.
+        """
         schema = pa.schema([self.schema.field(column) for column in columns])
         parts = [schema.empty_table()]
         first = 0
@@ -41,7 +45,7 @@ class Table:
                 part = _read_rows(file, max(start - first, 0), min(stop - first, count), columns)
                 try:
                     parts.append(part.cast(schema))
-                except pa.ArrowInvalid as error:
+                except pa.ArrowException as error:
                     raise DataError(f"source {file} holds what the other files cannot: {error}") from None
             first += count
         return pa.concat_tables(parts).combine_chunks()
@@ -57,36 +61,44 @@ def open_table(url: str) -> Table:
         there = os.path.isfile(url)
         opened = fsspec.open_files([url] if there else url, expand=not there)
         files = tuple(sorted(file.full_name for file in opened))
-    except (OSError, ValueError, ImportError) as error:
-        raise DataError(f"source {url}: {error}") from None
+    except Exception as error:  # whatever a store raises
+        raise DataError(f"source {url}: {_said(error)}") from None
     if not files:
         raise DataError(f"source {url}: no such file")
     rows: list[int] = []
     schema: pa.Schema = None
     for file in files:
         try:
-            with fsspec.open(file) as handle:
+            with _named(file), fsspec.open(file) as handle:
                 parquet = pq.ParquetFile(handle)
-                rows.append(parquet.metadata.num_rows)
+                rows.append(_count(parquet, file))
                 found = parquet.schema_arrow.remove_metadata()
         except FileNotFoundError:
             raise DataError(f"source {file}: no such file") from None
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"source {file} cannot be read as Parquet: {' '.join(str(error).split())}") from None
+        except OSError as error:
+            raise DataError(f"source {file} cannot be read as Parquet: {error.strerror}") from None
         if schema is not None and found.names != schema.names:
             raise DataError(f"source {file} has other columns than {files[0]}")
         try:
             schema = found if schema is None else pa.unify_schemas([schema, found], promote_options="permissive")
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        except pa.ArrowException as error:
             raise DataError(f"source {file} has columns of other kinds than {files[0]}: {error}") from None
     return Table(url, files, tuple(rows), schema)
 
 
 def require_columns(table: Table, columns: Sequence[str], key: str) -> None:
-    """Raise DataError, with the nearest name, for a column that the table does not have."""
+    """Raise DataError for a column that the table does not have, with the nearest name, or has twice."""
     for column in columns:
         if column not in table.schema.names:
             raise DataError(f"unknown column {column!r} in [data] {key}: {suggestion(column, table.schema.names)}")
+    check_once(table, columns)
+
+
+def check_once(table: Table, columns: Sequence[str]) -> None:
+    """Raise DataError for a column of the table whose name another one has too."""
+    for column in columns:
+        if table.schema.names.count(column) > 1:
+            raise DataError(f"source {table.url} has several columns {column!r}: give them names of their own")
 
 
 @dataclass(frozen=True)
@@ -139,13 +151,42 @@ def chunks(n_rows: int, size: int = 1 << 20) -> list[tuple[int, int]]:
     return [(start, min(n_rows, start + size)) for start in range(0, n_rows, size)]
 
 
+def _count(parquet: pq.ParquetFile, file: str) -> int:
+    """Return the rows of a file. Raises DataError where its footer contradicts itself."""
+    footer = parquet.metadata
+    parts = [footer.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    if footer.num_rows != sum(parts) or min(parts, default=0) < 0:
+        raise DataError(f"source {file} is damaged: it says that it has {footer.num_rows} rows, its parts {sum(parts)}")
+    return sum(parts)
+
+
+@contextmanager
+def _named(file: str) -> Iterator[None]:
+    """Raise DataError, with the file, for what cannot be read as Parquet; what the system says keeps its kind."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # whatever Arrow, or a store, raises
+        if isinstance(error, OSError) and error.errno is not None:
+            raise type(error)(error.errno, error.strerror, file) from error
+        raise DataError(f"source {file} cannot be read as Parquet: {_said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _read_rows(file: str, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
-    with fsspec.open(file) as handle:
+    with _named(file), fsspec.open(file) as handle:
         # To read ahead takes a thread of Arrow's, which now and then aborts a process that ends soon after.
-        parquet = pq.ParquetFile(handle, pre_buffer=not file.startswith("file://"))
+        parquet = pq.ParquetFile(handle, pre_buffer=not file.startswith("file://"), page_checksum_verification=True)
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
         ends = list(accumulate(sizes))
         groups = [g for g, end in enumerate(ends) if end > start and end - sizes[g] < stop]
         first = ends[groups[0]] - sizes[groups[0]] if groups else 0
         table = parquet.read_row_groups(groups, columns=list(columns), use_threads=False)
-        return table.select(list(columns)).slice(start - first, stop - start)
+        part = table.select(list(columns)).slice(start - first, stop - start)
+        if part.num_rows != stop - start:
+            raise DataError(f"source {file} is damaged, or has changed: rows {start:,} .. {stop - 1:,} are not there")
+        return part

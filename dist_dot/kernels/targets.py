@@ -62,15 +62,15 @@ class CheckTarget(Kernel):
         """Raise it for the number in this place of y, row by row."""
         row, target = divmod(place, block.y.shape[1] if block.y.ndim == 2 else 1)
         wrong = float(block.y[row, target] if block.y.ndim == 2 else block.y[row])
-        accepted = f"the {self.loss.name} loss takes {_accepted(self.loss)}"
-        raise DataError(f"y is {wrong} in row {block.start + row}: {accepted}")
+        raise DataError(f"y is {wrong} in row {block.start + row}: {accepted(self.loss)}")
 
 
-def _accepted(loss: Loss) -> str:
+def accepted(loss: Loss) -> str:
+    """Return in words which y a loss takes."""
     low, high = loss.domain
     words = "0 < y" if low == POSITIVE else f"{low:g} <= y"
     words += f" <= {high:g}" if np.isfinite(high) else ""
-    return f"the whole numbers {words}" if loss.outputs > 1 else words
+    return f"the {loss.name} loss takes {f'the whole numbers {words}' if loss.outputs > 1 else words}"
 
 
 @dataclass(frozen=True)
