@@ -234,7 +234,7 @@ DATA = {"source": "a.parquet", "target": "y", "numeric": ["x"]}
         ({"data": DATA, "model": {"loss": "square"}}, "did you mean 'squared'?"),
         ({"data": DATA, "solver": {"max_iter": 1.5}}, "max_iter is 1.5: expected a whole number"),
         ({"data": DATA, "solver": {"memory": 5}}, "memory is an option of lbfgs: name is 'auto'"),
-        ({"data": DATA, "solver": {"name": "lbfgs", "memory": 0}}, "memory is 0: expected >= 1"),
+        ({"data": DATA, "solver": {"name": "lbfgs", "memory": 0}}, "memory is 0: expected 1 .. 10,000"),
         ({"data": DATA, "solver": {"name": "newton", "momentum": "none"}}, "momentum is an option of gradient_descent"),
         ({"data": DATA, "solver": {"early_stopping": 0}}, "early_stopping is 0: expected >= 1"),
         ({"data": DATA, "model": {"delta": 1.0}}, "delta is an option of huber: loss is 'squared'"),
@@ -324,7 +324,8 @@ def test_a_job_of_classes_from_the_command_line(folder, frame):
     frame.assign(late=1.0, month="May").to_parquet(folder / "table.parquet")
     done = train(folder, *settings)
     assert done.returncode == 2 and "'month' is 'May' in all rows: softmax takes two classes" in done.stderr
-    done = train(folder, *settings, "--set", "data.target=late", "--set", "data.numeric=['distance']")
+    settings += ("--set", "data.target=late", "--set", "data.numeric=['distance']", "--out", "elsewhere")
+    done = train(folder, *settings)
     assert done.returncode == 2 and "'late' in [data] target holds double: expected words" in done.stderr
 
 

@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 from uuid import uuid4
 
@@ -79,7 +80,7 @@ class Pods:
             raise KubernetesError("no image: give --image, or [cluster] image in the job file")
         if self.workers < 1:
             raise KubernetesError(f"{self.workers} workers: give a number >= 1")
-        if not self.cpus > 0:
+        if not 0 < self.cpus < inf:
             raise KubernetesError(f"{self.cpus} cpus: give a number > 0")
         if self.gpus_per_worker not in (0, 1):
             raise KubernetesError(

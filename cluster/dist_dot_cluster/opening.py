@@ -1,5 +1,6 @@
 """From a word to a client: a branch for each kind of word."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from dist_dot_cluster.local import local_cluster
 from dist_dot_cluster.manifests import Pods
 
 WORDS = "'none', 'local', 'local:4', 'cuda', 'tcp://host:8786', 'tls://host:8786', 'kubernetes' or 'kubernetes:NAME'"
+
+COUNT = re.compile("[0-9]{1,9}")
 
 
 @contextmanager
@@ -72,6 +75,6 @@ def _count(word: str, rest: str) -> int | None:
     """Return the N of local:N."""
     if word == "local":
         return None
-    if not (rest.isdigit() and int(rest) > 0):
+    if not (COUNT.fullmatch(rest) and int(rest) > 0):
         raise ClusterWordError(f"unknown cluster {word!r}: give {WORDS}")
     return int(rest)

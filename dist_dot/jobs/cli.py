@@ -19,15 +19,16 @@ from rich.logging import RichHandler
 from dist_dot import __version__
 from dist_dot.errors import DistDotError, InputError, JobError, RunDetached, SolverError
 from dist_dot.jobs.attach import attach_run, find_run, list_runs, resume_job
-from dist_dot.jobs.console import ProgressLine, RowsDone, show_predicted, show_report, show_runs
+from dist_dot.jobs.console import ProgressLine, RowsDone, plain, show_predicted, show_report, show_runs
 from dist_dot.jobs.interrupt import interrupt
-from dist_dot.jobs.job import Cluster, read_job
+from dist_dot.jobs.job import Cluster, Job, Output, check_place, checked, read_job
 from dist_dot.jobs.model import load_model
 from dist_dot.jobs.predict import predict_table
-from dist_dot.jobs.run import run_job, what_is_left
+from dist_dot.jobs.run import check_folder, run_job, what_is_left
 from dist_dot.jobs.submit import attach as attach_submitted
 from dist_dot.jobs.submit import plan_submission, pods_of_job, print_plan, start
 from dist_dot.jobs.submit import wait as wait_for
+from dist_dot.jobs.words import shown
 from dist_dot.training.fit import Status
 
 TLS = (
@@ -35,6 +36,7 @@ TLS = (
     click.option("--tls-cert", type=click.Path(), help="The client's own certificate."),
     click.option("--tls-key", type=click.Path(), help="Its key, unless --tls-cert holds it too."),
 )
+NAMESPACE = click.option("--namespace", help="On Kubernetes.  [default: that of the kubeconfig]")
 EXIT = {
     Status.CONVERGED: 0,
     Status.AT_ROUNDING: 0,
@@ -87,10 +89,10 @@ def train(
     """
     console = Console()
     with _mistakes_named():
-        job = read_job(job_file, settings)
+        job = _written_to(read_job(job_file, settings), folder)
+        if word is None:
+            check_place(job.cluster)
         job = replace(job, cluster=_place(job.cluster, word, tls_ca_file, tls_cert, tls_key))
-        if folder is not None:
-            job = replace(job, output=replace(job.output, folder=folder))
         line = ProgressLine(console)
         interrupt.words = lambda: what_is_left(job, line.first is not None, resume == "auto")
         with _open(job.cluster) as client, line:
@@ -122,6 +124,7 @@ def train(
 @TLS[0]
 @TLS[1]
 @TLS[2]
+@NAMESPACE
 def predict(
     folder: Path,
     source: str,
@@ -131,6 +134,7 @@ def predict(
     tls_ca_file: str | None,
     tls_cert: str | None,
     tls_key: str | None,
+    namespace: str | None,
 ) -> None:
     """Predict the target of each row of SOURCE with the model in FOLDER, which a run has left.
 
@@ -140,9 +144,10 @@ def predict(
     nothing of it. Exit status: 0; 2 a mistake; 1 anything else.
     """
     console = Console()
-    place = _place(Cluster(), word, tls_ca_file, tls_cert, tls_key)
+    place = _place(Cluster(namespace=namespace), word, tls_ca_file, tls_cert, tls_key)
     with _mistakes_named():
         interrupt.words = lambda: f"interrupted: {out} is not written"
+        check_place(place, "--{}")
         model = load_model(folder)
         if word == "kubernetes":
             raise JobError("predict makes no pods: give kubernetes:NAME, the name of a DaskCluster that exists")
@@ -163,9 +168,9 @@ def predict(
               help="A PersistentVolumeClaim, and where all pods see it.")  # fmt: skip
 @click.option("--env-from", multiple=True, metavar="SECRET", help="Its keys are environment variables of all pods.")
 @click.option("--pull-secret", "pull_secrets", multiple=True, metavar="SECRET", help="To pull the image with.")
-@click.option("--namespace", help="[default: that of the kubeconfig]")
+@NAMESPACE
 @click.option("--store", help="Where the run is kept: a path on a volume, or a URL.  [default: the first volume]")
-@click.option("--retries", type=int, default=5, show_default=True, help="Runners that may be lost.")
+@click.option("--retries", type=click.IntRange(0), default=5, show_default=True, help="Runners that may be lost.")
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key of the job.")
 @click.option("--dry-run", is_flag=True, help="Print the objects, and make none.")
 @click.option("--wait", is_flag=True, help="Follow the run, fetch its folder, delete what was made.")
@@ -208,8 +213,10 @@ def submit(
     with _mistakes_named():
         interrupt.words = lambda: "interrupted: `dist-dot attach --cluster kubernetes` lists what was submitted"
         interrupt.limit = None
-        job = read_job(job_file, settings)
-        job = replace(job, cluster=replace(job.cluster, **given))
+        job = _written_to(read_job(job_file, settings), folder)
+        job = checked(replace(job, cluster=replace(job.cluster, **given)))
+        if wait:
+            check_folder(job)
         where = None if dry_run else Namespace(job.cluster.namespace)
         name = where.name if where else job.cluster.namespace or "default"
         submission = plan_submission(job_file, job, settings, name, store, retries)
@@ -219,7 +226,7 @@ def submit(
         start(where, submission)
         if not wait:
             return
-        status, error = wait_for(where, submission.name, Path(folder or job.output.folder))
+        status, error = wait_for(where, submission.name, Path(job.output.folder))
     _exit(status, error)
 
 
@@ -229,7 +236,7 @@ def submit(
 @TLS[0]
 @TLS[1]
 @TLS[2]
-@click.option("--namespace", help="Of the runs on Kubernetes.  [default: that of the kubeconfig]")
+@NAMESPACE
 @click.option("--cancel", is_flag=True, help="End the run; it leaves a checkpoint.")
 @click.option("--out", "folder", type=click.Path(), help="The folder to write, instead of the job's own.")
 def attach(
@@ -248,23 +255,29 @@ def attach(
     deletes all that was made for one. Exit status as for train.
     """
     console = Console()
+    place = _place(Cluster(namespace=namespace), word, tls_ca_file, tls_cert, tls_key)
+    with _mistakes_named():
+        check_place(place, "--{}")
+        if folder is not None:
+            Output(folder)
+        if word.partition(":")[0] in ("none", "local", "cuda"):
+            raise JobError(
+                f"--cluster {word} keeps no runs once its process has ended: give the address of a scheduler"
+            )
     if word == "kubernetes":
         with _mistakes_named():
             interrupt.words = lambda: "interrupted: what was submitted goes on"
             interrupt.limit = None
             status, error = attach_submitted(Namespace(namespace), run, folder, cancel)
         _exit(status, error)
-    place = Cluster(word, workers=0, tls_ca_file=tls_ca_file, tls_cert=tls_cert, tls_key=tls_key)
-    with _mistakes_named(), _open(place) as client:
-        if client is None:
-            raise JobError("--cluster none is this process, which keeps no runs: give the address of a scheduler")
+    with _mistakes_named(), _open(replace(place, workers=0)) as client:
         if run is None:
             show_runs(console, list_runs(client))
             return
         found = find_run(client, run)
         if cancel:
             found.cancel()
-            console.print(f"run {found.name} is told to end")
+            console.print(plain(f"run {found.name} is told to end"))
             return
         interrupt.words = lambda: f"run {found.name} was told to end; it leaves a checkpoint"
         with ProgressLine(console) as line:
@@ -279,6 +292,11 @@ def _exit(status: int, error: str) -> NoReturn:
     if error:
         _end(status, error)
     sys.exit(status)
+
+
+def _written_to(job: Job, folder: str | None) -> Job:
+    """Return the job with the folder of the command line, if there is one, in place of its own."""
+    return job if folder is None else replace(job, output=replace(job.output, folder=folder))
 
 
 def _place(place: Cluster, word: str | None, ca_file: str | None, cert: str | None, key: str | None) -> Cluster:
@@ -325,6 +343,14 @@ def _detach_or_cancel(line: ProgressLine) -> Callable[[int], bool]:
     return ask
 
 
+class Shown(logging.Formatter):
+    """The words of a record, as a terminal may show them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return them."""
+        return shown(record.getMessage())
+
+
 @contextmanager
 def _mistakes_named() -> Iterator[None]:
     """Log the warnings of runs, and end with one line and the right status where something is raised."""
@@ -332,6 +358,7 @@ def _mistakes_named() -> Iterator[None]:
     for dask in logging.getLogger("distributed").handlers:  # what goes wrong is raised; Dask logs stack traces too
         dask.setLevel(logging.CRITICAL)  # for good: connections that close log it when the cluster is gone
     handler = RichHandler(show_path=False, show_level=False, markup=False)
+    handler.setFormatter(Shown())
     for log in logs:
         log.addHandler(handler)
     interrupt.idle = False
@@ -350,5 +377,5 @@ def _mistakes_named() -> Iterator[None]:
 
 
 def _end(status: int, error: object) -> NoReturn:
-    click.echo(f"error: {error}", err=True)
+    click.echo(f"error: {shown(error)}", err=True)
     sys.exit(status)

@@ -13,11 +13,17 @@ from rich.text import Text
 from dist_dot.jobs.model import Model
 from dist_dot.jobs.predict import Predicted
 from dist_dot.jobs.run import Report
+from dist_dot.jobs.words import shown
 from dist_dot.rounds.remote import RunSummary
 from dist_dot.training.fit import Progress, Status
 
 COEFFICIENTS = 8
 EVERY = 5.0  # seconds between lines where there is no terminal to write over
+
+
+def plain(words: object, style: str = "") -> Text:
+    """Return words that may hold any name: rich takes a str for markup, and [/x] for a mistake in it."""
+    return Text(shown(words), style)
 
 
 class ProgressLine:
@@ -51,7 +57,7 @@ class ProgressLine:
 
     def say(self, words: str) -> None:
         """Print words above the line."""
-        self.console.print(Text(words), soft_wrap=True)
+        self.console.print(plain(words), soft_wrap=True)
 
     def ask(self, question: str, letters: str) -> str:
         """Ask for one of some letters, with the line out of the way."""
@@ -97,32 +103,29 @@ class RowsDone:
 
 def show_predicted(console: Console, model: Model, done: Predicted, out: str) -> None:
     """Print what was written, and warnings: of a model that is not finished, of categories that it does not know."""
-    console.print(Text(f"{done.rows:,} predictions of {model.target}: {out}"), soft_wrap=True)
+    console.print(plain(f"{done.rows:,} predictions of {model.target}: {out}"), soft_wrap=True)
     words = [] if model.finished else [f"the run of this model has ended as {model.status.lower()}"]
     for name, count in done.unseen.items():
         words.append(f"{name} has values that the model has not seen, which count as none, in {count:,} of the rows")
     for each in words:
-        console.print(Text(f"warning: {each}", style="yellow"), soft_wrap=True)
+        console.print(plain(f"warning: {each}", "yellow"), soft_wrap=True)
 
 
 def show_runs(console: Console, runs: list[RunSummary]) -> None:
-    """Print a table of the runs of a scheduler."""
+    """Print the runs of a scheduler: of each a line of figures, and one of what it is, for it may be long."""
     if not runs:
         console.print("no runs")
         return
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("run", "state", "started (UTC)", "rounds", "F", "gradient"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("what", overflow="fold")
+    console.print(plain(_figures("run", "state", "started (UTC)", "rounds", "F", "gradient"), "bold"), soft_wrap=True)
     for run in runs:
-        progress = run.progress
-        figures = (
-            ("", "", "")
-            if progress is None
-            else (f"{progress.rounds:,}", f"{progress.value:.6g}", f"{progress.relative:.1e}")
-        )
-        table.add_row(run.run, run.state, run.started[5:16], *figures, Text(run.label))
-    console.print(table)
+        at = run.progress
+        figures = () if at is None else (f"{at.rounds:,}", f"{at.value:.6g}", f"{at.relative:.1e}")
+        console.print(plain(_figures(run.run, run.state, run.started[5:16], *figures)), soft_wrap=True)
+        console.print(plain(f"  {run.label}"), soft_wrap=True)
+
+
+def _figures(run: str, state: str, started: str, rounds: str = "", value: str = "", gradient: str = "") -> str:
+    return f"{run:12}  {state:7}  {started:13}  {rounds:>9}  {value:>12}  {gradient:>8}".rstrip()
 
 
 def _intercept(intercept: float | dict[str, float]) -> str:
@@ -134,12 +137,13 @@ def _intercept(intercept: float | dict[str, float]) -> str:
 
 def show_report(console: Console, report: Report, folder: str) -> None:
     """Print the report as a table, and where the model is."""
-    table = Table(box=box.SIMPLE_HEAD, show_header=False, title=f"{report.target}: {report.status.name.lower()}")
+    table = Table(box=box.SIMPLE_HEAD, show_header=False)
+    table.title = plain(f"{report.target}: {report.status.name.lower()}", "table.title")
     table.add_column(justify="left", style="bold")
     table.add_column(justify="left")
     held = "none held out" if report.score_held_out is None else f"{report.score_held_out:.6f} held out"
     recovery = report.recovery
-    rows: list[tuple[str, str | Text] | None] = [
+    rows: list[tuple[str, str] | None] = [
         ("rows x features", f"{report.rows:,} x {report.features} in {report.blocks} blocks, {report.where}"),
         ("loss", f"{report.loss:.10g}"),
         (report.score, f"{report.score_train:.6f} train, {held} ({report.rows_held_out:,} rows)"),
@@ -150,13 +154,13 @@ def show_report(console: Console, report: Report, folder: str) -> None:
         ("workers lost", f"{recovery.lost}, {recovery.repeated} rounds repeated, {recovery.seconds:.1f} s")
         if recovery.lost
         else None,
-        ("intercept", Text(_intercept(report.intercept))),
+        ("intercept", _intercept(report.intercept)),
     ]
     for name, value in filter(None, rows):
-        table.add_row(name, value)
+        table.add_row(name, plain(value))
     for name, coefficient in list(report.coefficients.items())[:COEFFICIENTS]:
-        table.add_row(Text(name), f"{coefficient:+.6g}")
+        table.add_row(plain(name), f"{coefficient:+.6g}")
     console.print(table)
     if report.status is not Status.CONVERGED:
-        console.print(Text(f"warning: {report.status.value}", style="yellow"), soft_wrap=True)
-    console.print(Text(f"model: {folder}"), soft_wrap=True)
+        console.print(plain(f"warning: {report.status.value}", "yellow"), soft_wrap=True)
+    console.print(plain(f"model: {folder}"), soft_wrap=True)

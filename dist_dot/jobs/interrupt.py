@@ -15,6 +15,8 @@ from threading import Lock, Timer, main_thread
 from types import FrameType
 from typing import NoReturn
 
+from dist_dot.jobs.words import shown
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LIMIT = 1.5  # seconds for cleaning up: together with `leave` the end takes less than two
 AGAIN = 0.01  # seconds until a KeyboardInterrupt that was dropped is raised again
@@ -106,7 +108,7 @@ def _end(line: str) -> NoReturn:
         if sys.stdout.isatty():
             sys.stdout.write("\x1b[?25h\r\x1b[2K")  # what was live there has hidden the cursor
         sys.stdout.flush()
-        print(line, file=sys.stderr, flush=True)
+        print(shown(line), file=sys.stderr, flush=True)
     os._exit(STATUS)
 
 

@@ -3,11 +3,17 @@
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from math import inf
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dist_dot.errors import JobError, suggestion
+
+LARGEST = 2**63 - 1  # of the whole numbers that TOML promises
+SHOWN = 200  # characters of a wrong value
+MOST_STEPS = 10_000  # that L-BFGS remembers: it makes room for all of them
+MOST_THREADS = 1_000  # of a worker
 
 
 @dataclass(frozen=True)
@@ -122,11 +128,18 @@ class Output:
     """[output]: what is left behind."""
 
     folder: str = "runs/model"
-    """A relative path starts at the job file's folder."""
+    """A path of this machine; a relative one starts at the job file's folder."""
     checkpoint_every: int = 25
     """Steps between checkpoints; 0 for none."""
     checkpoints: str | None = None
     """Their folder, or an fsspec URL, as the scheduler sees it; none: checkpoint/ in the folder of the run."""
+
+    def __post_init__(self) -> None:
+        if "://" in self.folder:
+            raise JobError(
+                f"the folder of the run is {self.folder!r}: give a path of this machine; checkpoints may go to a URL, "
+                "output.checkpoints"
+            )
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,38 @@ class Job:
         return "cuda" if self.cluster.reserves_gpus else "cpu"
 
 
+COMMON = ("patience", "preflight")
+PODS = ("image", "cpus", "memory", "gpus_per_worker", "volumes", "env_from", "pull_secrets", "operator_namespace")
+KEYS = {
+    "none": ("preflight",),
+    "local": (*COMMON, "workers", "threads"),
+    "local:N": (*COMMON, "threads"),
+    "cuda": COMMON,
+    "tcp": (*COMMON, "workers"),
+    "tls": (*COMMON, "workers", "tls_ca_file", "tls_cert", "tls_key"),
+    "kubernetes": (*COMMON, *PODS, "workers", "namespace"),
+    "kubernetes:NAME": (*COMMON, "namespace"),
+}
+"""Which keys of [cluster] each kind makes use of."""
+
+
+def check_place(place: Cluster, named: str = "[cluster] {}") -> None:
+    """Raise JobError for a key that is set, and that the kind makes nothing of.
+
+    named is how to speak of a key. A kind that does not exist is left to whoever opens the cluster.
+    """
+    kind, colon, _ = place.kind.partition(":")
+    kind = {"local:": "local:N", "kubernetes:": "kubernetes:NAME"}.get(kind + colon, kind)
+    for each in fields(place):
+        if each.name != "kind" and kind in KEYS and each.name not in KEYS[kind]:
+            if getattr(place, each.name) != each.default:
+                takes = ", ".join(name for name, keys in KEYS.items() if each.name in keys)
+                raise JobError(
+                    f"{named.format(each.name)} does nothing where the cluster is {place.kind!r}: leave it out, or "
+                    f"name a cluster that takes it ({takes})"
+                )
+
+
 def read_job(path: Path, settings: Sequence[str] = ()) -> Job:
     """Return the job of a TOML file, with settings of the form section.key=value in place of its own.
 
@@ -155,13 +200,11 @@ def read_job(path: Path, settings: Sequence[str] = ()) -> Job:
     out of range.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        tables = _tables(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise JobError(f"job file {path}: {error.strerror}") from None
-    try:
-        tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise JobError(f"job file {path}: {error}") from None
+    except ValueError as error:
+        raise JobError(f"job file {path} is no TOML in UTF-8: {error}") from None
     for setting in settings:
         _set(tables, setting)
     job = parse_job(tables)
@@ -173,6 +216,14 @@ def read_job(path: Path, settings: Sequence[str] = ()) -> Job:
     )
     cluster = replace(job.cluster, tls_ca_file=ca_file, tls_cert=cert, tls_key=key)
     return replace(job, data=replace(job.data, source=_beside(path, job.data.source)), cluster=cluster, output=output)
+
+
+def _tables(text: str) -> dict[str, Any]:
+    """Return what a text in TOML says. Raises TOMLDecodeError, and ValueError for what goes too deep or is too long."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("its lists or tables are nested too deeply") from None
 
 
 def _beside(path: Path, name: str) -> str:
@@ -192,9 +243,7 @@ def parse_job(tables: Mapping[str, Any]) -> Job:
         sections[name] = _section(name, hints[name], table)
     if "data" not in sections:
         raise JobError("the section [data] is missing: it needs source, target, and numeric or categorical columns")
-    job = Job(**sections)
-    _check(job)
-    return job
+    return checked(Job(**sections))
 
 
 def _section(name: str, kind: type[Any], table: Mapping[str, Any]) -> Any:
@@ -217,7 +266,11 @@ def _value(where: str, hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
-        raise JobError(f"{where} is {value!r}: expected a list of names")
+        raise JobError(f"{where} is {_told(value)}: expected a list of names")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise JobError(f"{where} is {_told(value)}: expected a number below 2^63")
+    if isinstance(value, str) and "\0" in value:
+        raise JobError(f"{where} is {_told(value)}: expected a text without NUL characters")
     choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     words: list[str] = []
     for choice in choices:
@@ -232,11 +285,20 @@ def _value(where: str, hint: Any, value: Any) -> Any:
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotes"}
     expected = [repr(word) for word in words] + [names[choice] for choice in choices if choice in names]
     near = f" ({suggestion(value, words)})" if words and isinstance(value, str) else ""
-    raise JobError(f"{where} is {value!r}: expected {' or '.join(expected)}{near}")
+    raise JobError(f"{where} is {_told(value)}: expected {' or '.join(expected)}{near}")
 
 
-def _check(job: Job) -> None:
-    """Raise JobError for numbers out of range, and for columns that make no sense."""
+def _told(value: Any) -> str:
+    """Return a wrong value as it is shown: not all of a long one."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write out whole numbers of more than 4,300 digits
+        return "a whole number of thousands of digits"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def checked(job: Job) -> Job:
+    """Return the job. Raises JobError for numbers out of range, and for columns that make no sense."""
     limits = (
         ("[data] holdout", job.data.holdout, 0 <= job.data.holdout < 1, "0 <= holdout < 1"),
         (
@@ -245,18 +307,23 @@ def _check(job: Job) -> None:
             job.data.block_rows == "auto" or job.data.block_rows > 0,
             ">= 1",
         ),
-        ("[model] alpha", job.model.alpha, 0 <= job.model.alpha < float("inf"), "a finite number >= 0"),
+        ("[model] alpha", job.model.alpha, 0 <= job.model.alpha < inf, "a finite number >= 0"),
         ("[solver] max_iter", job.solver.max_iter, job.solver.max_iter >= 0, ">= 0"),
-        ("[solver] tol", job.solver.tol, job.solver.tol >= 0, ">= 0"),
+        ("[solver] tol", job.solver.tol, 0 <= job.solver.tol < inf, "a finite number >= 0"),
         (
             "[solver] learning_rate",
             job.solver.learning_rate,
             job.solver.learning_rate is None
             or job.solver.learning_rate == "auto"
-            or 0 < job.solver.learning_rate < float("inf"),
+            or 0 < job.solver.learning_rate < inf,
             "'auto' or a positive number",
         ),
-        ("[solver] memory", job.solver.memory, job.solver.memory is None or job.solver.memory > 0, ">= 1"),
+        (
+            "[solver] memory",
+            job.solver.memory,
+            job.solver.memory is None or 0 < job.solver.memory <= MOST_STEPS,
+            f"1 .. {MOST_STEPS:,}",
+        ),
         (
             "[solver] early_stopping",
             job.solver.early_stopping,
@@ -266,7 +333,7 @@ def _check(job: Job) -> None:
         (
             "[model] delta",
             job.model.delta,
-            job.model.delta is None or 0 < job.model.delta < float("inf"),
+            job.model.delta is None or 0 < job.model.delta < inf,
             "a positive number",
         ),
         (
@@ -275,11 +342,11 @@ def _check(job: Job) -> None:
             job.cluster.workers is None or job.cluster.workers > 0,
             ">= 1",
         ),
-        ("[cluster] threads", job.cluster.threads, job.cluster.threads > 0, ">= 1"),
+        ("[cluster] threads", job.cluster.threads, 0 < job.cluster.threads <= MOST_THREADS, f"1 .. {MOST_THREADS:,}"),
         (
             "[cluster] patience",
             job.cluster.patience,
-            0 <= job.cluster.patience < float("inf"),
+            0 <= job.cluster.patience < inf,
             "a number of seconds >= 0",
         ),
         ("[output] checkpoint_every", job.output.checkpoint_every, job.output.checkpoint_every >= 0, ">= 0"),
@@ -296,6 +363,7 @@ def _check(job: Job) -> None:
             raise JobError(f"[data] names the column {column!r} twice")
         if column in (job.data.target, job.data.weight):
             raise JobError(f"[data] learns from {column!r}, which is the target or the weight")
+    return job
 
 
 def _check_choices(job: Job) -> None:
@@ -317,9 +385,11 @@ def _set(tables: dict[str, Any], setting: str) -> None:
     if not (equals and dot and key):
         raise JobError(f"--set {setting}: write section.key=value, such as solver.tol=1e-8")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = _tables(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    except ValueError as error:
+        raise JobError(f"--set {name}: {error}") from None
     table = tables.setdefault(section, {})
     if not isinstance(table, dict):
         raise JobError(f"{section} is a section: write [{section}] on a line of its own")

@@ -1,6 +1,7 @@
 """The command line on Kubernetes: dist-dot submit, and attach to what was submitted."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import click
@@ -13,7 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dist_dot.errors import JobError
+from dist_dot.jobs.console import plain
 from dist_dot.jobs.job import Cluster, Job
+from dist_dot.jobs.words import shown, without_queries
 
 WORD = "kubernetes"
 DONE = (0, 3)  # exit statuses of `dist-dot train` that leave a model
@@ -23,7 +26,7 @@ def pods_of_job(cluster: Cluster, workers: int = 2) -> Pods:
     """Return what [cluster] says of pods. Raises KubernetesError for what makes none."""
     return Pods(
         image=cluster.image or "",
-        workers=cluster.workers or workers,
+        workers=workers if cluster.workers is None else cluster.workers,
         cpus=cluster.cpus,
         memory=cluster.memory,
         gpus_per_worker=cluster.gpus_per_worker,
@@ -65,8 +68,14 @@ def _check_seen(job: Job, pods: Pods) -> None:
 
 
 def print_plan(submission: Submission) -> None:
-    """Print the objects that would be made. All but the Job are then owned by the Job."""
-    click.echo(to_yaml(submission.manifests()), nl=False)
+    """Print the objects that would be made, without the queries of URLs. All but the Job are then owned by the Job."""
+    public = replace(
+        submission,
+        job_file=without_queries(submission.job_file),
+        store=without_queries(submission.store),
+        settings=tuple(map(without_queries, submission.settings)),
+    )
+    click.echo(to_yaml(public.manifests()), nl=False)
 
 
 def start(namespace: Namespace, submission: Submission) -> None:
@@ -87,7 +96,7 @@ def wait(namespace: Namespace, name: str, folder: Path) -> tuple[int, str]:
         raise
     if status in DONE:
         fetch(namespace, job, folder)
-        click.echo(f"model: {folder}")
+        click.echo(f"model: {shown(folder)}")
     delete(namespace, name)
     return status, error
 
@@ -109,12 +118,13 @@ def show_submitted(console: Console, namespace: Namespace) -> None:
     """Print a table of the runs of a namespace."""
     jobs = submitted(namespace)
     if not jobs:
-        console.print(f"no runs in namespace {namespace.name}")
+        console.print(plain(f"no runs in namespace {namespace.name}"))
         return
     table = Table(box=box.SIMPLE_HEAD)
     for title in ("run", "state", "submitted (UTC)", "kept in"):
         table.add_column(title, no_wrap=title != "kept in")
     for job in jobs:
         meta = job["metadata"]
-        table.add_row(meta["name"], state(job), meta["creationTimestamp"][5:16], meta["annotations"][STORE])
+        cells = (meta["name"], state(job), meta["creationTimestamp"][5:16], meta["annotations"][STORE])
+        table.add_row(*map(plain, cells))
     console.print(table)
