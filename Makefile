@@ -1,11 +1,11 @@
 # make demo: train on real data. make test, make lint: what the checks run. make test-kubernetes: the same on real pods.
-# make bench: the tables of figures. make fuzz: random fits, for hours. Each makes what it needs. make wheels-gpu, test-gpu, bench-gpu: see there.
+# make bench: the tables of figures. make fuzz: random fits, for hours. make fuzz-readers: damaged files. Each makes what it needs. make wheels-gpu, test-gpu, bench-gpu: see there.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-kubernetes wheels-gpu test-gpu bench bench-gpu chaos fuzz lint format clean
+.PHONY: demo test test-kubernetes wheels-gpu test-gpu bench bench-gpu chaos fuzz fuzz-readers lint format clean
 
 demo: $(VENV)/demo examples/flights.parquet
 	$(BIN)/dist-dot train examples/flights.toml
@@ -60,6 +60,11 @@ SEED ?= 1
 COUNT ?= 1000000
 fuzz: $(VENV)/dev
 	PYTHONPATH=tests:.:cluster $(BIN)/python -m fuzz --seed $(SEED) --minutes $(MINUTES) --count $(COUNT) --workers 2 $(FUZZ)
+
+# COUNT=5000 files that are damaged. FUZZ="--case 17" does one case again.
+fuzz-readers: COUNT = 5000
+fuzz-readers: $(VENV)/dev
+	PYTHONPATH=tests:.:cluster $(BIN)/python -m fuzz.readers --seed $(SEED) --count $(COUNT) $(FUZZ)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -56,6 +56,7 @@ def at(row, value, of="count"):
 BIG = np.arange(N) + 2**60
 UNSIGNED = pa.array([2**63 + i % 3 for i in range(N)], pa.uint64())
 DAY = pa.array([datetime.date(2026, 1, 1)] * N)
+UNHELD = np.where(Split(0.25).held(0, N), 0.0, 1.0)
 COUNTS = {"target": "count", "holdout": 0.25}
 EXACTLY = r"is 11529215046068469\d\d in row 0: float64 holds whole numbers up to 2\^53 exactly"
 TABLES = {
@@ -81,6 +82,8 @@ TABLES = {
     "gamma": ({"count": at(HELD, 0.0)}, COUNTS, {"loss": "gamma"}, "'count' is 0.0 in row 8: .* takes 0 < y"),
     "logistic": ({"count": at(HELD, 0.0)}, COUNTS, {"loss": "logistic"}, "'count' is .* logistic loss takes 0 <= y"),
     "a weight": ({"count": at(KEPT, -1.0)}, {"weight": "count", "holdout": 0.25}, {}, "'count' is -1.0 in row 57: we"),
+    "no weights": ({"count": np.zeros(N)}, {"weight": "count"}, {}, "'count' is 0 in all rows to train on"),
+    "none held out": ({"count": UNHELD}, {"weight": "count", "holdout": 0.25}, {}, "'count' is 0 in all rows held out"),
     "one held out": ({"count": at(HELD, -1.0)}, {"weight": "count", "holdout": 0.25}, {}, "'count' is -1.0 in row 8"),
 }  # fmt: skip
 

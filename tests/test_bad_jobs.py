@@ -1,6 +1,7 @@
 """Job files and command lines that cannot be used: a row each, with the one line that the user reads, and status 2."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -8,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
+from dist_dot_cluster import ClusterWordError, address
 from rich.console import Console
 
+from dist_dot.errors import ClusterError
 from dist_dot.jobs import preflight
 from dist_dot.jobs.cli import main
 from dist_dot.jobs.console import show_runs
@@ -225,6 +228,14 @@ def test_more_rows_than_memory_end_the_run_before_they_are_made(folder, monkeypa
     words = refused("train", "job.toml")
     assert "36,000 rows of 36,001 columns (float64) take 9.66 GiB, and this process can have" in words
     assert "(column 'c' has 36,000 categories)" in words and not (folder / "run").exists()
+
+
+def test_a_scheduler_that_is_gone():
+    client = SimpleNamespace(scheduler_info=lambda n_workers: {})  # what Dask's client says then
+    with pytest.raises(ClusterError, match="the scheduler is gone"):
+        preflight.workers_of(client)
+    with pytest.raises(ClusterWordError, match="the scheduler is gone"):
+        address.workers_of(client)
 
 
 SECRET = "https://store/x.parquet?X-Signature=SECRET&Expires=1"

@@ -1,4 +1,4 @@
-"""Some of the cases of the fuzzer, the same ones each time: `make fuzz` is the long form."""
+"""Some of the cases of the fuzzers, the same ones each time: `make fuzz`, `make fuzz-readers` are the long forms."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ import pytest
 from fuzz.case import drawn
 from fuzz.check import check
 from fuzz.fits import VARIANTS
+from fuzz.readers import Files, find
 
 
 @pytest.mark.parametrize("number", range(120))
@@ -25,3 +26,13 @@ def test_cases_that_found_something_once(seed, number):
 def test_each_way_to_say_the_same_is_tried(variant):
     plain = replace(drawn(1, 0, ordinary=True), family="squared", n=60, p=3, variant=variant, route="objective")
     assert check(plain) == []
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return Files(tmp_path_factory.mktemp("files"))
+
+
+@pytest.mark.parametrize("number", range(200))
+def test_files_that_are_damaged_are_read_or_named(files, number):
+    assert not find(files, 7, number)

@@ -213,6 +213,15 @@ def test_what_kubernetes_would_refuse_is_refused_here(change, words):
         replace(PODS, **change)
 
 
+@pytest.mark.parametrize(
+    "text", [None, "", "5", "[]", "{}", '{"volumes": 5}', '{"volumes": [{"a": 1}]}', "[" * 100_000]
+)
+def test_a_job_that_somebody_else_has_made_is_named(text):
+    notes = {} if text is None else {"dist-dot/pods": text}
+    with pytest.raises(KubernetesError, match="Job strange was made by another version"):
+        pods_of({"metadata": {"name": "strange", "annotations": notes}})
+
+
 @pytest.mark.parametrize("text", ["data", "data:", ":/data", "data:data", "data:/"])
 def test_a_volume_is_a_claim_and_a_path(text):
     with pytest.raises(KubernetesError, match="write CLAIM:/PATH"):

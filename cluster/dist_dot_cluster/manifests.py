@@ -107,11 +107,18 @@ def to_yaml(manifests: Iterable[Manifest]) -> str:
 
 
 def pods_of(job: Mapping[str, Any]) -> Pods:
-    """Return the options that a Job was submitted with."""
-    options = json.loads(job["metadata"]["annotations"][PODS])
-    volumes = tuple(Volume(**volume) for volume in options["volumes"])
-    lists = {name: tuple(options[name]) for name in ("env_from", "pull_secrets")}
-    return Pods(**options | lists | {"volumes": volumes})
+    """Return the options that a Job was submitted with. Raises KubernetesError for a Job that says something else."""
+    try:
+        options = json.loads(job["metadata"]["annotations"][PODS])
+        volumes = tuple(Volume(**volume) for volume in options["volumes"])
+        lists = {name: tuple(options[name]) for name in ("env_from", "pull_secrets")}
+        return Pods(**options | lists | {"volumes": volumes})
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        name = job["metadata"]["name"]
+        raise KubernetesError(
+            f"Job {name} was made by another version of dist-dot, or by something else ({PODS}: {error!r}): read its "
+            "volume by hand, and delete it"
+        ) from error
 
 
 def run_name(stem: str) -> str:

@@ -185,8 +185,13 @@ def fetch(namespace: Namespace, job: Manifest, folder: Path) -> None:
     finally:
         namespace.delete("Pod", reader["metadata"]["name"])
     folder.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        files.extractall(folder, filter="data")
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        raise KubernetesError(
+            f"the folder of the run, {store}, did not arrive whole ({error}): fetch it again"
+        ) from error
 
 
 def delete(namespace: Namespace, name: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from dist_dot.errors import JobError, RunCancelled
 from dist_dot.jobs.job import Job
 from dist_dot.jobs.run import Outcome, Plan, Report, check_folder, finish, run_job
+from dist_dot.jobs.sources import of_source
 from dist_dot.rounds.blocks import log
 from dist_dot.rounds.remote import RemoteRun, RunSummary, runs
 from dist_dot.training.fit import Progress
@@ -44,9 +45,10 @@ def resume_job(job: Job, client: Any, watch: Callable[[Progress], bool], started
             return stops[-1]
 
         try:
-            outcome, _ = run.follow(watch_and_note)
-            if not outcome.stopped or any(stops):
-                return finish(plan, outcome, client)
+            with of_source(job.data.source):
+                outcome, _ = run.follow(watch_and_note)
+                if not outcome.stopped or any(stops):
+                    return finish(plan, outcome, client)
         except RunCancelled:
             if not ending or any(stops):
                 raise
@@ -77,5 +79,6 @@ def attach_run(run: RemoteRun[Outcome], folder: str | None, watch: Callable[[Pro
     if folder is not None:
         plan = replace(plan, job=replace(plan.job, output=replace(plan.job.output, folder=folder)))
     check_folder(plan.job)
-    outcome, _ = run.follow(watch)
-    return finish(plan, outcome, run.client), plan.job.output.folder
+    with of_source(plan.job.data.source):
+        outcome, _ = run.follow(watch)
+        return finish(plan, outcome, run.client), plan.job.output.folder

@@ -116,7 +116,11 @@ def learn_encoding(table: Table, data: Data, loss: Loss | None, train: Part, eac
     words = (*data.categorical, data.target) if classes else data.categorical
     ranges = [cuts.bounds(number) for number in range(cuts.n_blocks)]
     parts = list(each(partial(_summarise, table, data, words, loss, train), ranges))
-    nodes = {(0, number): moments for number, (moments, _) in enumerate(parts)}
+    heaviest = np.max([most for *_, most in parts], axis=0)
+    for where, most in zip(("to train on", "held out"), heaviest, strict=True):
+        if most == 0.0:
+            raise DataError(f"column {data.weight!r} is 0 in all rows {where}: no row counts")
+    nodes = {(0, number): moments for number, (moments, *_) in enumerate(parts)}
     moments = fold(nodes, cuts.n_blocks, _merge_moments)[root(cuts.n_blocks)]
     count, mean, spread = moments
     for name, sound in zip(data.numeric, np.isfinite(spread), strict=True):
@@ -127,7 +131,7 @@ def learn_encoding(table: Table, data: Data, loss: Loss | None, train: Part, eac
         Numeric(name, float(m), float(s)) if data.standardize else Numeric(name, 0.0, 1.0)
         for name, m, s in zip(data.numeric, mean, scale, strict=True)
     )
-    values: list[set[Any]] = [set().union(*sets) for sets in zip(*(sets for _, sets in parts), strict=True)]
+    values: list[set[Any]] = [set().union(*sets) for sets in zip(*(sets for _, sets, _ in parts), strict=True)]
     categorical = tuple(Categorical(name, tuple(sorted(found))) for name, found in zip(words, values, strict=True))
     if not classes:
         return Encoding(numeric, categorical)
@@ -196,25 +200,31 @@ def check_kind(field: pa.Field, key: str, categories: bool) -> None:
 
 def _summarise(
     table: Table, data: Data, words: Sequence[str], loss: Loss | None, train: Part, rows: tuple[int, int]
-) -> tuple[Array, list[set[Any]]]:
-    """Return (count, mean, spread) of the numeric columns over the training rows, (3, k), and the categories of all."""
+) -> tuple[Array, list[set[Any]], Array]:
+    """Return (count, mean, spread) of the numeric columns over the training rows, (3, k), and the categories of all.
+
+    And the largest weight (2,) of the rows to train on, and of those held out: -1 where there are none.
+    """
     start, stop = rows
     weights = () if data.weight is None else (data.weight,)
     part = table.read(start, stop, (*data.numeric, *data.categorical, data.target, *weights))
     for name in part.column_names:
         check_values(part.column(name), name, start, name in words)
+    mask = train.mask(start, stop)
+    heaviest = np.ones(2)
     for name in weights:
-        _check_range(numbers(part, name), (0.0, np.inf), f"column {name!r}", start, "weights are >= 0")
+        weight = numbers(part, name)
+        _check_range(weight, (0.0, np.inf), f"column {name!r}", start, "weights are >= 0")
+        heaviest = np.array([weight[mask].max(initial=-1.0), weight[~mask].max(initial=-1.0)])
     if loss is not None:
         _check_range(numbers(part, data.target), loss.domain, f"column {data.target!r}", start, accepted(loss))
-    mask = train.mask(start, stop)
     X = np.stack([numbers(part, name)[mask] for name in data.numeric]) if data.numeric else np.zeros((0, mask.sum()))
     count = X.shape[1]
     with np.errstate(over="ignore", invalid="ignore"):  # the sums of all rows are looked at
         mean = X.sum(axis=1) / max(count, 1)
         spread = ((X - mean[:, None]) ** 2).sum(axis=1)
     values = [_values(part, name, table.url) for name in words]
-    return np.stack([np.full(mean.shape, float(count)), mean, spread]), values
+    return np.stack([np.full(mean.shape, float(count)), mean, spread]), values, heaviest
 
 
 def _values(part: pa.Table, name: str, url: str) -> set[Any]:

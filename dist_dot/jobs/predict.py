@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from dist_dot.errors import DataError, JobError, WriteError, suggestion
 from dist_dot.jobs.features import check_kind, check_values
 from dist_dot.jobs.model import Model
-from dist_dot.jobs.sources import Table, check_once, chunks, open_table
+from dist_dot.jobs.sources import Table, check_once, chunks, of_source, open_table
 from dist_dot.kernels.blas import one_blas_thread
 from dist_dot.typing import Array
 
@@ -70,7 +70,13 @@ def predict_table(
     with the rows. Raises DataError for a source without the model's columns, with other kinds of them, or with values
     missing, and JobError for a file that cannot be written.
     """
-    table = open_table(source)
+    with of_source(source):
+        return _predict_table(model, open_table(source), out, keep, client, watch)
+
+
+def _predict_table(
+    model: Model, table: Table, out: str, keep: Sequence[str], client: Any, watch: Callable[[int, int], None]
+) -> Predicted:
     _check_columns(model, table, keep)
     if client is not None:
         from dist_dot.jobs.preflight import check_cluster

@@ -17,7 +17,7 @@ from dist_dot.jobs.features import BlockMaker, Encoding, learn_encoding
 from dist_dot.jobs.interrupt import interrupt
 from dist_dot.jobs.job import Job
 from dist_dot.jobs.model import LOSSES, Model, load_model, loss_of, to_json
-from dist_dot.jobs.sources import Part, Split, Table, open_table
+from dist_dot.jobs.sources import Part, Split, Table, of_source, open_table
 from dist_dot.losses import Loss, Softmax, Squared
 from dist_dot.objective import Linear, Objective
 from dist_dot.rounds.blocks import Blocks, Recovery, log
@@ -146,32 +146,33 @@ def run_job(
     run on a cluster. With resume the run goes on from its newest checkpoint. Raises DataError for data that cannot be
     used, ClusterError for a cluster that fails, RunCancelled after a stop.
     """
-    plan = plan_job(job, client)
-    checkpoints = None
-    if job.output.checkpoint_every:
-        if client is not None:
-            _check_shared(plan.checkpoints, client)
-        checkpoints = Checkpoints(plan.checkpoints, job.output.checkpoint_every, resume)
-    cuts = _cuts(plan, plan.train)
-    _check_room(plan, cuts, client)
-    blocks = _blocks(plan, plan.train, cuts, client)
-    model = Linear(plan.loss, job.model.alpha, job.model.fit_intercept)
-    chosen = _solver(job, model.bind(blocks))
-    loop = Loop(
-        model,
-        chosen.solver,
-        job.solver.tol,
-        job.solver.max_iter,
-        checkpoints,
-        early_stopping=None if job.solver.early_stopping is None else EarlyStopping(job.solver.early_stopping),
-    )
-    if client is None:
-        return finish(plan, blocks.run(Training(model, loop, str(chosen)), watch), None)
-    blocks.patience = job.cluster.patience
-    run = blocks.start(Training(model, loop, str(chosen)), plan.label, plan)
-    started(run.name)
-    outcome, _ = run.follow(watch)
-    return finish(plan, outcome, client)
+    with of_source(job.data.source):
+        plan = plan_job(job, client)
+        checkpoints = None
+        if job.output.checkpoint_every:
+            if client is not None:
+                _check_shared(plan.checkpoints, client)
+            checkpoints = Checkpoints(plan.checkpoints, job.output.checkpoint_every, resume)
+        cuts = _cuts(plan, plan.train)
+        _check_room(plan, cuts, client)
+        blocks = _blocks(plan, plan.train, cuts, client)
+        model = Linear(plan.loss, job.model.alpha, job.model.fit_intercept)
+        chosen = _solver(job, model.bind(blocks))
+        loop = Loop(
+            model,
+            chosen.solver,
+            job.solver.tol,
+            job.solver.max_iter,
+            checkpoints,
+            early_stopping=None if job.solver.early_stopping is None else EarlyStopping(job.solver.early_stopping),
+        )
+        if client is None:
+            return finish(plan, blocks.run(Training(model, loop, str(chosen)), watch), None)
+        blocks.patience = job.cluster.patience
+        run = blocks.start(Training(model, loop, str(chosen)), plan.label, plan)
+        started(run.name)
+        outcome, _ = run.follow(watch)
+        return finish(plan, outcome, client)
 
 
 def _check_room(plan: Plan, cuts: Cuts, client: Any) -> None:

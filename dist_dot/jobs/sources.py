@@ -86,6 +86,17 @@ def open_table(url: str) -> Table:
     return Table(url, files, tuple(rows), schema)
 
 
+@contextmanager
+def of_source(url: str) -> Iterator[None]:
+    """Have a DataError say which table it is of, where it does not."""
+    try:
+        yield
+    except DataError as error:
+        if url in str(error):
+            raise
+        raise DataError(f"source {url}: {error}") from error
+
+
 def require_columns(table: Table, columns: Sequence[str], key: str) -> None:
     """Raise DataError for a column that the table does not have, with the nearest name, or has twice."""
     for column in columns:

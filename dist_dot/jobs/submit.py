@@ -125,6 +125,6 @@ def show_submitted(console: Console, namespace: Namespace) -> None:
         table.add_column(title, no_wrap=title != "kept in")
     for job in jobs:
         meta = job["metadata"]
-        cells = (meta["name"], state(job), meta["creationTimestamp"][5:16], meta["annotations"][STORE])
+        cells = (meta["name"], state(job), meta["creationTimestamp"][5:16], meta.get("annotations", {}).get(STORE, ""))
         table.add_row(*map(plain, cells))
     console.print(table)

@@ -28,6 +28,7 @@ from dist_dot.typing import Array
 
 T = TypeVar("T", bound=Any)
 KEPT = 2
+LARGEST = 2**63
 SUFFIX = ".safetensors"
 # The names of what this file writes: nothing else in the folder is touched.
 WHOLE = r"[0-9]{9,}\.safetensors"
@@ -266,6 +267,10 @@ def _sound(found: T) -> T:
         value = getattr(found, each.name)
         if not isinstance(value, KINDS.get(each.type, object)):
             raise TypeError(f"its {each.name} is {value!r}")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError(f"its {each.name} is a number of {value.bit_length()} bits")
+        if isinstance(value, np.ndarray) and value.dtype.kind != "f":
+            raise TypeError(f"its {each.name} holds {value.dtype}")
     return found
 
 
