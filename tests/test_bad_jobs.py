@@ -16,6 +16,7 @@ from dist_dot.errors import ClusterError
 from dist_dot.jobs import preflight
 from dist_dot.jobs.cli import main
 from dist_dot.jobs.console import show_runs
+from dist_dot.jobs.submit import show_submitted
 from dist_dot.jobs.words import shown
 from dist_dot.rounds.remote import RunSummary
 from dist_dot.training.fit import Progress
@@ -228,6 +229,19 @@ def test_more_rows_than_memory_end_the_run_before_they_are_made(folder, monkeypa
     words = refused("train", "job.toml")
     assert "36,000 rows of 36,001 columns (float64) take 9.66 GiB, and this process can have" in words
     assert "(column 'c' has 36,000 categories)" in words and not (folder / "run").exists()
+
+
+def test_the_list_of_what_was_submitted_at_80_columns(monkeypatch, capsys):
+    meta = {
+        "name": "n" * 53,
+        "creationTimestamp": "2026-11-26T10:20:30Z",
+        "annotations": {"dist-dot/store": "[/x]/\x1b"},
+    }
+    monkeypatch.setattr("dist_dot.jobs.submit.submitted", lambda namespace: [{"metadata": meta}])
+    show_submitted(Console(width=80), None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["n" * 53, "running", "11-26T10:20"] and max(map(len, lines)) <= 80
+    assert lines[2].strip() == "kept in [/x]/\\x1b"
 
 
 def test_a_scheduler_that_is_gone():

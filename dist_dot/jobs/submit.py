@@ -9,9 +9,7 @@ from dist_dot_cluster.errors import PodsError
 from dist_dot_cluster.manifests import STORE, Pods, Volume, run_name, to_yaml
 from dist_dot_cluster.namespace import Namespace
 from dist_dot_cluster.submit import Submission, delete, fetch, find, follow, state, submit, submitted
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from dist_dot.errors import JobError
 from dist_dot.jobs.console import plain
@@ -115,16 +113,17 @@ def attach(namespace: Namespace, name: str | None, folder: str | None, cancel: b
 
 
 def show_submitted(console: Console, namespace: Namespace) -> None:
-    """Print a table of the runs of a namespace."""
+    """Print the runs of a namespace: of each a line, and one of where it is kept, for that may be long."""
     jobs = submitted(namespace)
     if not jobs:
         console.print(plain(f"no runs in namespace {namespace.name}"))
         return
-    table = Table(box=box.SIMPLE_HEAD)
-    for title in ("run", "state", "submitted (UTC)", "kept in"):
-        table.add_column(title, no_wrap=title != "kept in")
-    for job in jobs:
+    names = [job["metadata"]["name"] for job in jobs]
+    width = max(map(len, names))
+    console.print(plain(f"{'run':{width}}  {'state':7}  submitted (UTC)", "bold"), soft_wrap=True)
+    for name, job in zip(names, jobs, strict=True):
         meta = job["metadata"]
-        cells = (meta["name"], state(job), meta["creationTimestamp"][5:16], meta.get("annotations", {}).get(STORE, ""))
-        table.add_row(*map(plain, cells))
-    console.print(table)
+        store = meta.get("annotations", {}).get(STORE, "")
+        line = f"{name:{width}}  {state(job):7}  {meta['creationTimestamp'][5:16]}"
+        console.print(plain(line), soft_wrap=True)
+        console.print(plain(f"  kept in {store}"), soft_wrap=True)
