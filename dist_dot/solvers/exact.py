@@ -24,7 +24,10 @@ EPS = float(np.finfo(np.float64).eps)
 # rows where they are few.
 GATHERED = 1000
 REFINEMENTS = 10
-DIGITS = 0.1  # a round that adds less, on average over the coefficients, is the last
+DIGITS = 0.1  # a round that adds less, on average over the coefficients, is the last,
+SHRINKS = (
+    0.1  # unless the gradient is this small beside that before: coefficients that nearly cancel show no digits yet
+)
 
 
 @dataclass(frozen=True)
@@ -274,9 +277,11 @@ def _refined(objective: LinearRows, rows: Quadratic, factor: Factor, parameters:
         its_value, its_gradient = _precisely(objective, candidate)
         correction = _correction(objective, rows, factor, its_gradient)
         gained = _digits(candidate, correction) - digits
-        if gained > 0:
+        before, after = (_size(objective, rows, factor, each) for each in (gradient, its_gradient))
+        shrinks = after < SHRINKS * before
+        if gained > 0 or shrinks:
             parameters, value, gradient = candidate, its_value, its_gradient
-        if gained < DIGITS:
+        if gained < DIGITS and not shrinks:
             break
     return parameters, value, gradient
 
@@ -291,10 +296,21 @@ def _precisely(objective: LinearRows, parameters: Array) -> tuple[float, Array]:
     return value, high + low
 
 
+def _centred(objective: LinearRows, rows: Quadratic, gradient: Array) -> Array:
+    """Return the gradient (p, k) of centred columns."""
+    in_w, in_b = objective.split(gradient)
+    return in_w - rows.mean[:, None] * in_b
+
+
+def _size(objective: LinearRows, rows: Quadratic, factor: Factor, gradient: Array) -> float:
+    """Return the norm of a gradient in centred columns of norm 1."""
+    return float(np.linalg.norm(factor.scale[:, None] * _centred(objective, rows, gradient)))
+
+
 def _correction(objective: LinearRows, rows: Quadratic, factor: Factor, gradient: Array) -> Array:
     """Return the step to the minimum from where F has this gradient."""
-    in_w, in_b = objective.split(gradient)
-    w = -factor.solve(in_w - rows.mean[:, None] * in_b)
+    in_b = objective.split(gradient)[1]
+    w = -factor.solve(_centred(objective, rows, gradient))
     b = -in_b / rows.weight - rows.mean @ w
     return objective.join(w, b)
 

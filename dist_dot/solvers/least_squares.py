@@ -213,7 +213,7 @@ def reference_of(objective: LinearRows, weight: float, mean: Array, spread: Arra
     if objective.fit_intercept:
         sizes = Sizes(np.append(raw[:p], weight), np.append(spread[:p], weight), mean[:p], *largest)
     else:
-        sizes = Sizes(raw[:p], raw[:p], np.zeros(p), *largest)
+        sizes = Sizes(raw[:p], spread[:p], mean[:p], *largest)
     return Reference.of(objective.join(-xy, np.zeros(xy.shape[1])), sizes, objective.blocks.cuts)
 
 

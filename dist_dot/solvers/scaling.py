@@ -72,8 +72,10 @@ def _measured(objective: Columns, start: Array) -> tuple[Array, Array, float]:
     mean, bound = moments.mean, objective.curvature()
     penalty = objective.penalty[: objective.n_features * objective.n_outputs : objective.n_outputs]
     spread, constant = moments.spread, (mean != 0) & (deviations(mean, moments.spread / moments.weight) == 0)
-    if not objective.fit_intercept:  # nothing takes its place, but a penalty holds it
-        spread = np.where(constant & (penalty == 0), moments.weight * mean * mean, spread)
+    if not objective.fit_intercept:  # nothing takes its place, but a penalty holds it, if it is more than rounding
+        raw = moments.weight * mean * mean
+        rounding = float(np.finfo(objective.blocks.cuts.dtype).eps) * bound * raw
+        spread = np.where(constant & (penalty <= rounding), raw, spread)
     diagonal = bound * spread + penalty
     if objective.fit_intercept:
         diagonal = np.append(diagonal, bound * moments.weight)
