@@ -1,7 +1,9 @@
 """Least squares with an L2 penalty."""
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+from dist_dot import checks
+from dist_dot.linear_model.base import PARAMETERS
 from dist_dot.linear_model.least_squares import LeastSquares
 from dist_dot.solvers import Solver
 from dist_dot.training.fit import Callback
@@ -12,7 +14,8 @@ class Ridge(LeastSquares):
 
     Parameters
     ----------
-    alpha : the L2 strength, >= 0. The objective of `dist_dot.Objective` is half of the above: the minimum is the same.
+    alpha : the L2 strength, >= 0, or one for each target (k,). The objective of `dist_dot.Objective` is half of the
+        above: the minimum is the same.
     fit_intercept : whether b is fitted. It is not penalised.
     standardize : whether the penalty acts on columns of standard deviation 1 instead of the columns as they are.
     solver : "exact" (one round), "gradient_descent", "auto" (exact up to 2,000 columns, and for few rows; see
@@ -31,9 +34,11 @@ class Ridge(LeastSquares):
 
     """
 
+    _parameters: ClassVar = PARAMETERS | {"alpha": checks.strengths}
+
     def __init__(
         self,
-        alpha: float = 1.0,
+        alpha: Any = 1.0,
         *,
         fit_intercept: bool = True,
         standardize: bool = False,
@@ -59,5 +64,5 @@ class Ridge(LeastSquares):
         Warns with ConvergenceWarning if max_iter was reached. Raises DataError (a ValueError) for data that cannot be
         used, naming row and column.
         """
-        self._fit(X, y, sample_weight, self.alpha, self.standardize)
+        self._fit(X, y, sample_weight, checks.strengths("alpha", self.alpha), self.standardize)
         return self

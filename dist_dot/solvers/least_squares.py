@@ -9,7 +9,7 @@ from dist_dot.errors import DataError, InputError
 from dist_dot.kernels.moments import columns, triangle
 from dist_dot.objective import Objective
 from dist_dot.reference import Reference, Sizes
-from dist_dot.solvers.factor import Factor, factor_moments, factor_triangle
+from dist_dot.solvers.factor import Factor, Factors, factor_moments, factor_triangle
 from dist_dot.solvers.needs import LinearRows
 from dist_dot.typing import Array
 
@@ -114,6 +114,12 @@ class Summary:
             about = self._mean()[:p] * np.sqrt(float(self.flat[0])) if self.fit_intercept else np.zeros(p)
             return factor_triangle(self._matrix(), penalty, self.n_samples, about)
         return factor_moments(self.quadratic().xx, penalty, self.n_samples)
+
+    def factors(self, penalty: Array) -> Factor | Factors:
+        """Return the same, for each target where they have penalties of their own (p, k)."""
+        if penalty.ndim == 2:
+            return Factors(tuple(self.factor(each) for each in penalty.T))
+        return self.factor(penalty)
 
     def decomposed(self) -> tuple[Array, Array, Array, Array]:
         """Return U, s and V of R = U diag(s) V.T, for the columns of X, and the same rows of R for those of y.
