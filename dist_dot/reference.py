@@ -62,8 +62,8 @@ class Reference:
         largest = float(raw.max(initial=0.0))
         if not np.isfinite(largest * parts + largest * slopes):
             return cls(gradient, 0.0, 0.0)
-        unit = ROUNDING * eps / float(np.sqrt(cuts.n_samples))
-        rounding = unit * largest * parts
+        share = ROUNDING * eps / float(np.sqrt(cuts.n_samples))
+        rounding = share * largest * parts
         # A constant column has a spread too, that of its own rounding.
         own = sizes.raw * float(np.finfo(np.float64).eps)
         each, p, centred = gradient.reshape(raw.size, -1).copy(), sizes.mean.size, sizes.centred
@@ -78,5 +78,9 @@ class Reference:
             rounding = max(rounding, eps * largest * parts)
             return cls(np.full_like(gradient, rounding), rounding, 1.0)
         far = (raw / deviation)[clear]
+        if raw.size == p and far.size:  # what columns far from 0 have in common is one direction, and solvers know it
+            along = np.sqrt(np.maximum(far * far - 1.0, 0.0))
+            unit = along / (float(np.linalg.norm(along)) or 1.0)
+            far = np.maximum(far * np.sqrt(np.maximum(1.0 - unit * unit, 0.0)), 1.0)
         most = float(np.minimum(parts + far * slopes, far * parts).max(initial=0.0))
-        return cls(gradient, rounding, unit * most / size)
+        return cls(gradient, rounding, share * most / size)
