@@ -5,6 +5,7 @@ import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 KINDS = ("does not apply", "by design", "to come")
@@ -73,13 +74,13 @@ def differences(outcomes: dict[str, Outcome], expected: Expectations, some: bool
     """Return what is not as expected, a line each. Where only some tests ran, those alone are looked at."""
     lines = []
     for test, outcome in outcomes.items():
-        entries = expected.of(test)
+        entries, words = expected.of(test), shorten(outcome.words, 240)
         if len(entries) > 1:
             lines.append(f"{test}: expected to fail twice: {entries[0].why}; {entries[1].why}")
         elif outcome.state == "failed" and not entries:
-            lines.append(f"{test}: fails: {outcome.words}")
+            lines.append(f"{test}: fails: {words}")
         elif outcome.state == "failed" and entries[0].says not in outcome.words:
-            lines.append(f"{test}: does not fail with {entries[0].says!r}, but: {outcome.words}")
+            lines.append(f"{test}: does not fail with {entries[0].says!r}, but: {words}")
         elif outcome.state in ("passed", "not ours") and entries:
             lines.append(f"{test}: {outcome.state}, but expected to fail: {entries[0].why}")
     if some:
