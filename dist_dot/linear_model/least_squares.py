@@ -40,4 +40,4 @@ class LeastSquares(MultiOutputMixin, RegressorMixin, LinearModel):  # type: igno
     def _shape(self, dimensions: int) -> None:
         if dimensions == 2:
             self.coef_ = self.coef_.reshape(self.n_features_in_, -1).T
-            self.intercept_ = np.asarray(self.intercept_, self.coef_.dtype).reshape(-1)
+            self.intercept_ = np.reshape(self.intercept_, -1)
