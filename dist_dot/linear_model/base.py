@@ -71,12 +71,12 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
 
     _checks: ClassVar[dict[str, bool]] = {"y_numeric": True}
     """What scikit-learn is to check of y."""
-    _parameters: ClassVar[dict[str, Callable[[str, Any], object]]] = PARAMETERS
+    _allowed: ClassVar[dict[str, Callable[[str, Any], object]]] = PARAMETERS
 
     def _check_parameters(self) -> None:
         """Raise InputError for a parameter that is not what its name means, before a row is looked at."""
         parameters = self.get_params(deep=False)
-        for name, check in self._parameters.items():
+        for name, check in self._allowed.items():
             if name in parameters:
                 check(name, parameters[name])
 

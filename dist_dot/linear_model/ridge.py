@@ -5,8 +5,14 @@ from typing import Any, ClassVar, Self
 from dist_dot import checks
 from dist_dot.linear_model.base import PARAMETERS
 from dist_dot.linear_model.least_squares import LeastSquares
+from dist_dot.rows.arrays import to_host
 from dist_dot.solvers import Solver
 from dist_dot.training.fit import Callback
+
+
+def _strengths(name: str, value: Any) -> float | tuple[float, ...]:
+    """Return one L2 strength, or one for each target, given as an array of any library or as a list."""
+    return checks.strengths(name, to_host(value))
 
 
 class Ridge(LeastSquares):
@@ -34,7 +40,7 @@ class Ridge(LeastSquares):
 
     """
 
-    _parameters: ClassVar = PARAMETERS | {"alpha": checks.strengths}
+    _allowed: ClassVar = PARAMETERS | {"alpha": _strengths}
 
     def __init__(
         self,
@@ -64,5 +70,5 @@ class Ridge(LeastSquares):
         Warns with ConvergenceWarning if max_iter was reached. Raises DataError (a ValueError) for data that cannot be
         used, naming row and column.
         """
-        self._fit(X, y, sample_weight, checks.strengths("alpha", self.alpha), self.standardize)
+        self._fit(X, y, sample_weight, _strengths("alpha", self.alpha), self.standardize)
         return self
