@@ -1,17 +1,23 @@
 # make demo: train on real data. make test, make lint: what the checks run. make test-kubernetes: the same on real pods.
+# make test-peers: scikit-learn's own tests with our estimators.
 # make bench: the tables of figures. make fuzz: random fits, for hours. make fuzz-readers: damaged files. Each makes what it needs. make wheels-gpu, test-gpu, bench-gpu: see there.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-kubernetes wheels-gpu test-gpu bench bench-gpu chaos fuzz fuzz-readers lint format clean
+.PHONY: demo test test-peers test-kubernetes wheels-gpu test-gpu bench bench-gpu chaos fuzz fuzz-readers lint format clean
 
 demo: $(VENV)/demo examples/flights.parquet
 	$(BIN)/dist-dot train examples/flights.toml
 
 test: $(VENV)/dev examples/flights.parquet
 	$(BIN)/python -m pytest
+
+# scikit-learn's tests of linear models, as installed, with our estimators: some 5 minutes. tests/peers/scikit_learn.toml
+# names those that fail, and why; any difference is a failure. PEERS="-k test_warm_start --tb=short" runs some of them.
+test-peers: $(VENV)/dev
+	PYTHONPATH=tests:.:cluster $(BIN)/python -m peers $(PEERS)
 
 # On whatever Kubernetes KUBECONFIG names, with the image IMAGE of cluster/Dockerfile: see tests/kubernetes/conftest.py.
 test-kubernetes: $(VENV)/dev examples/flights.parquet

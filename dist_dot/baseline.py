@@ -162,7 +162,7 @@ class Baseline:
         _, first, raw, of_targets = self.reference_sums
         weight, intercept = self.weight, self._fit_intercept
         slopes, parts = of_targets.reshape(2, -1).max(axis=1)
-        one, mean = [weight] * int(intercept), first / weight if intercept else np.zeros(self._p)
+        one, mean = [weight] * int(intercept), first / weight
         with np.errstate(over="ignore", invalid="ignore"):
             centred = raw - first * mean
         if intercept and self._by_expansion:

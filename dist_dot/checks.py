@@ -25,6 +25,14 @@ def finite(name: str, value: Any, advice: str = "give a finite number >= 0") -> 
     return number(name, value, advice, most=1.7976931348623157e308)
 
 
+def strengths(name: str, value: Any) -> float | tuple[float, ...]:
+    """Return a finite number >= 0, or several as a tuple. Raises InputError for anything else."""
+    if isinstance(value, list | tuple | np.ndarray) and np.ndim(value):
+        each = value.tolist() if isinstance(value, np.ndarray) else value
+        return tuple(finite(f"{name}[{j}]", one) for j, one in enumerate(each))
+    return finite(name, value)
+
+
 def whole(name: str, value: Any, least: int = 0) -> int:
     """Return a whole number that is not smaller than this. Raises InputError for another one."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:

@@ -47,21 +47,26 @@ class Objective:
     each. b is never penalised, and is 0 without `fit_intercept`; s_i >= 0 are the sample weights, 1 where none were
     given, and o_i the offsets, 0 where none were. `scale` (p,) is 1 where none is given; with the standard deviations
     of the columns the penalty is that of standardised columns, and W is still that of X as it is (see `standardized`).
+    With several targets alpha may be a number for each of them: that of the penalty of its column of W.
 
     Solvers see one flat vector of `n_parameters` numbers: W row by row, then b, which is not there without
     `fit_intercept`.
 
-    Raises InputError for an alpha that is negative or not finite, and for a scale of another length.
+    Raises InputError for an alpha that is negative, not finite or of another length, and for a scale of another length.
     """
 
     blocks: Blocks
     loss: Loss
-    alpha: float = 0.0
+    alpha: float | tuple[float, ...] = 0.0
     fit_intercept: bool = True
     scale: Array | None = None
 
     def __post_init__(self) -> None:
-        checks.finite("alpha", self.alpha, "the L2 strength is a finite number >= 0")
+        each = self.alpha if isinstance(self.alpha, tuple) else (self.alpha,)
+        for alpha in each:
+            checks.finite("alpha", alpha, "the L2 strength is a finite number >= 0")
+        if isinstance(self.alpha, tuple) and (len(each) != self.n_targets or self.loss.outputs > 1):
+            raise InputError(f"alpha is {self.alpha}: give one number, or one for each of the {self.n_targets} targets")
         if self.scale is not None and self.scale.shape != (self.n_features,):
             raise InputError(f"scale has shape {self.scale.shape}, expected ({self.n_features},), one for each column")
 
@@ -119,10 +124,9 @@ class Objective:
         """Alpha * scale^2 for each coefficient, 0 for an intercept: the Hessian of the penalty, as its diagonal."""
         known: Array | None = self.__dict__.get("known_penalty")
         if known is None:
-            one = np.full(self.n_features, float(self.alpha))
-            if self.scale is not None:
-                one *= self.scale * self.scale
-            known = np.append(np.repeat(one, self.n_outputs), np.zeros(self.n_outputs * int(self.fit_intercept)))
+            square = np.ones(self.n_features) if self.scale is None else self.scale * self.scale
+            pulls = np.outer(square, np.broadcast_to(np.asarray(self.alpha, np.float64), self.n_outputs))
+            known = np.append(pulls, np.zeros(self.n_outputs * int(self.fit_intercept)))
             known.flags.writeable = False
             self.__dict__["known_penalty"] = known
         return known
@@ -397,7 +401,7 @@ class Linear:
     """
 
     loss: Loss
-    alpha: float = 0.0
+    alpha: float | tuple[float, ...] = 0.0
     fit_intercept: bool = True
     scale: Array | None = None
     standardize: bool = False
@@ -412,7 +416,7 @@ class Linear:
         """What a checkpoint must have been written for. Once bound, standardised columns are in the scale."""
         return {
             "loss": repr(self.loss),
-            "alpha": self.alpha,
+            "alpha": list(self.alpha) if isinstance(self.alpha, tuple) else self.alpha,
             "fit_intercept": self.fit_intercept,
             "scale": None if self.scale is None else hashlib.sha256(self.scale.tobytes()).hexdigest(),
         }

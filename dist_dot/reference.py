@@ -16,9 +16,9 @@ ROUNDING = 8.0
 class Sizes:
     """How large the numbers are that a gradient is the sum of: sums over the rows.
 
-    `raw` (p,) is of s x^2, column by column, and `centred` the same about the mean where there is an intercept, for
-    which both have one entry more, the sum of s. `mean` (p,) is of the columns, 0 without an intercept. `slopes` is of
-    s r^2, where r is a row's slope, and `parts` of s m^2, where m is the size of the numbers whose difference r is.
+    `raw` (p,) is of s x^2, column by column, and `centred` the same about the mean. Where there is an intercept both
+    have one entry more, the sum of s. `mean` (p,) is of the columns. `slopes` is of s r^2, where r is a row's slope,
+    and `parts` of s m^2, where m is the size of the numbers whose difference r is.
     """
 
     raw: Array
@@ -62,20 +62,25 @@ class Reference:
         largest = float(raw.max(initial=0.0))
         if not np.isfinite(largest * parts + largest * slopes):
             return cls(gradient, 0.0, 0.0)
-        unit = ROUNDING * eps / float(np.sqrt(cuts.n_samples))
-        rounding = unit * largest * parts
+        share = ROUNDING * eps / float(np.sqrt(cuts.n_samples))
+        rounding = share * largest * parts
         # A constant column has a spread too, that of its own rounding.
         own = sizes.raw * float(np.finfo(np.float64).eps)
-        clear = sizes.centred > 16.0 * own
-        deviation = np.sqrt(np.where(sizes.centred > own, sizes.centred, np.where(own > 0, own, 1.0)))
-        each = gradient.reshape(raw.size, -1).copy()
-        p = sizes.mean.size
+        each, p, centred = gradient.reshape(raw.size, -1).copy(), sizes.mean.size, sizes.centred
         if raw.size > p:
             each[:p] -= sizes.mean[:, None] * each[p]
+        else:  # nothing takes the place of a constant column
+            centred = np.where(centred > 16.0 * own, centred, sizes.raw)
+        clear = centred > 16.0 * own
+        deviation = np.sqrt(np.where(centred > own, centred, np.where(own > 0, own, 1.0)))
         size = float(np.max((np.abs(each) / deviation[:, None])[clear], initial=0.0))
         if size <= eps * parts:  # the rounding of z is the same in all rows too
             rounding = max(rounding, eps * largest * parts)
             return cls(np.full_like(gradient, rounding), rounding, 1.0)
         far = (raw / deviation)[clear]
+        if raw.size == p and far.size:  # what columns far from 0 have in common is one direction, and solvers know it
+            along = np.sqrt(np.maximum(far * far - 1.0, 0.0))
+            unit = along / (float(np.linalg.norm(along)) or 1.0)
+            far = np.maximum(far * np.sqrt(np.maximum(1.0 - unit * unit, 0.0)), 1.0)
         most = float(np.minimum(parts + far * slopes, far * parts).max(initial=0.0))
-        return cls(gradient, rounding, unit * most / size)
+        return cls(gradient, rounding, share * most / size)

@@ -2,6 +2,7 @@
 
 import pickle
 
+import array_api_strict
 import dask.array as da
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import dist_dot
 from dist_dot import DataError, GammaRegressor, LogisticRegression, PoissonRegressor, Ridge, SolverError, losses
 from dist_dot.errors import InputError
 from dist_dot.rows.arrays import to_host
@@ -290,6 +292,20 @@ def test_float32_stays_float32():
     model = LogisticRegression().fit(X.astype(np.float32), y)
     assert model.coef_.dtype == model.intercept_.dtype == model.predict_proba(X.astype(np.float32)).dtype == np.float32
     np.testing.assert_allclose(model.coef_, LogisticRegression().fit(X, y).coef_, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("name", ["LinearRegression", "Ridge", "RidgeCV", "PoissonRegressor", "GammaRegressor"])
+def test_an_intercept_is_a_number_of_numpy_with_the_dtype_of_coef(name, fit_intercept, dtype):
+    X, y, _ = rows_for("gamma")
+    X, y = X.astype(dtype), y.astype(dtype)
+    ours = getattr(dist_dot, name)(fit_intercept=fit_intercept).fit(X, y)
+    assert ours.coef_.dtype == ours.intercept_.dtype == ours.predict(X).dtype == dtype
+    assert ours.intercept_.shape == () and ours.intercept_ == np.dtype(dtype).type(ours.fit_.intercept)
+    elsewhere = ours.predict(array_api_strict.asarray(X))
+    assert elsewhere.dtype == getattr(array_api_strict, dtype)
+    np.testing.assert_allclose(to_host(elsewhere), ours.predict(X), rtol=1e-5)
 
 
 def test_no_penalty():

@@ -14,7 +14,19 @@ def test_fits_are_minima_and_the_same_ones_in_other_words(number):
     assert not check(drawn(3, number, ordinary=True))
 
 
-ONCE = [(15, 1149), (17, 947), (19, 4822), (21, 8380), (25, 849), (27, 255), (29, 619), (29, 1651)]
+ONCE = [
+    (15, 1149),
+    (17, 947),
+    (19, 4822),
+    (21, 8380),
+    (25, 849),
+    (27, 255),
+    (29, 619),
+    (29, 1651),
+    (61, 2827),
+    (62, 7719),
+    (62, 14308),
+]
 
 
 @pytest.mark.parametrize(("seed", "number"), ONCE)

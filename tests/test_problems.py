@@ -20,10 +20,11 @@ from dist_dot.errors import InputError
 from dist_dot.kernels.kernel import Kernel
 from dist_dot.objective import Linear
 from dist_dot.problem import Smooth
+from dist_dot.rounds.held_out import HeldOut
 from dist_dot.solvers import LBFGS, Exact, GradientDescent, Newton, choose
 from dist_dot.solvers.linesearch import CURVATURE, DECREASE, Line, search
 from dist_dot.training.loop import Loop
-from dist_dot.training.together import Together
+from dist_dot.training.together import Together, minimise_path
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "layers.py"
 PLAIN = LBFGS(30, preconditioner=None)
@@ -141,6 +142,15 @@ def test_early_stopping_needs_a_loss_of_the_rows_held_out(layers):
     assert rows.rounds == 0
     with pytest.raises(InputError, match="no rows are held out of these blocks"):
         Objective(rows, losses.Softmax(10)).held_out_loss(np.zeros(650))
+
+
+def test_blocks_that_only_answer_rounds_are_named(layers):
+    rows = HeldOut(blocks(), 10)
+    with pytest.raises(InputError, match="HeldOut cannot run a loop: give an objective of the blocks of `lay_out`"):
+        minimise(layers.Layers().bind(rows), PLAIN)
+    with pytest.raises(InputError, match="HeldOut cannot run a loop"):
+        minimise_path(Objective(HeldOut(blocks(), 10), losses.Squared()), [1.0])
+    assert rows.rounds == 0
 
 
 def test_a_start_of_another_length_is_named(layers):

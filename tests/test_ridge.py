@@ -10,8 +10,9 @@ from sklearn.linear_model import Ridge as Reference
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from dist_dot import DataError, LinearRegression, Ridge, RidgeCV, SolverError
+from dist_dot import DataError, LinearRegression, Ridge, RidgeCV, SolverError, Status
 from dist_dot.kernels import compiled
+from dist_dot.solvers import Exact
 
 
 @parametrize_with_checks([Ridge(), Ridge(standardize=True), LinearRegression(), RidgeCV(), RidgeCV(cv=3)])
@@ -47,6 +48,44 @@ def test_standardize_penalises_standardised_columns(solver, fit_intercept):
     np.testing.assert_allclose(ours.coef_ * scale, theirs.coef_, rtol=0, atol=1e-7 * np.abs(theirs.coef_).max())
     expected = theirs.predict(scaler.transform(X))
     np.testing.assert_allclose(ours.predict(X), expected, rtol=0, atol=1e-6 * np.abs(Y).max())
+
+
+@pytest.mark.parametrize("solver", ["exact", "lbfgs", "newton", "gradient_descent"])
+@pytest.mark.parametrize("alpha", [(0.1, 1.0, 100.0), [0.0, 2.0, 2.0]], ids=str)
+@pytest.mark.parametrize("standardize", [False, True])
+def test_a_penalty_for_each_target(solver, alpha, standardize):
+    random = np.random.default_rng(5)
+    X, weight = random.standard_normal((80, 6)) + 2.0, random.uniform(0.5, 2.0, 80)
+    Y = X[:, :3] + random.standard_normal((80, 3))
+    model = Ridge(alpha, solver=solver, tol=1e-12, standardize=standardize).fit(X, Y, weight)
+    each = [Ridge(a, tol=1e-12, standardize=standardize).fit(X, y, weight) for a, y in zip(alpha, Y.T, strict=True)]
+    assert np.allclose(model.coef_, [one.coef_ for one in each], rtol=1e-10, atol=1e-11)
+    assert np.allclose(model.intercept_, [one.intercept_ for one in each], rtol=1e-10)
+    if not standardize:
+        reference = Reference(np.array(alpha), solver="svd").fit(X, Y, weight)
+        assert np.allclose(model.coef_, reference.coef_, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("alpha", [(0.1, 1.0), (0.0, 3.0)], ids=str)
+@pytest.mark.parametrize("method", ["gram", "qr", "auto"])
+@pytest.mark.parametrize("shape", [(90, 4), (12, 30), (20, 1100)], ids=str)
+def test_a_penalty_for_each_target_by_every_exact_method(alpha, method, shape):
+    random = np.random.default_rng(6)
+    X = random.standard_normal(shape) + 1.0
+    Y = X[:, :2] + random.standard_normal((shape[0], 2))
+    model = Ridge(alpha, solver=Exact(method)).fit(X, Y)
+    each = [Ridge(a, solver=Exact(method)).fit(X, y) for a, y in zip(alpha, Y.T, strict=True)]
+    assert np.allclose(model.coef_, [one.coef_ for one in each], rtol=1e-9, atol=1e-9 * np.abs(model.coef_).max())
+    assert model.fit_.status == Status.CONVERGED and model.n_iter_ == 1
+
+
+def test_the_same_penalty_for_each_target_is_one_penalty():
+    random = np.random.default_rng(7)
+    X = random.standard_normal((50, 4))
+    Y = random.standard_normal((50, 3))
+    for solver in ("exact", "lbfgs"):
+        one, each = (Ridge(alpha, solver=solver).fit(X, Y) for alpha in (0.3, [0.3] * 3))
+        assert np.array_equal(one.coef_, each.coef_) and np.array_equal(one.intercept_, each.intercept_)
 
 
 def test_float32_stays_float32():

@@ -71,11 +71,12 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
 
     _checks: ClassVar[dict[str, bool]] = {"y_numeric": True}
     """What scikit-learn is to check of y."""
+    _allowed: ClassVar[dict[str, Callable[[str, Any], object]]] = PARAMETERS
 
     def _check_parameters(self) -> None:
         """Raise InputError for a parameter that is not what its name means, before a row is looked at."""
         parameters = self.get_params(deep=False)
-        for name, check in PARAMETERS.items():
+        for name, check in self._allowed.items():
             if name in parameters:
                 check(name, parameters[name])
 
@@ -143,7 +144,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
         """Set the fitted attributes, with coefficients of this dtype."""
         self.fit_ = replace(fit, state=ended(fit.state))  # what L-BFGS remembers is 60 times the coefficients
         self.coef_ = fit.w.astype(dtype)
-        self.intercept_ = fit.intercept
+        self.intercept_ = np.asarray(fit.intercept, dtype)[()]
         self.n_iter_ = fit.n_iter
         self.n_features_in_ = fit.w.shape[0]
 
@@ -218,7 +219,7 @@ def _check_no_dates(X: Any) -> None:
 def _z(rows: Any, coef: Array, intercept: Any) -> Any:
     """Return rows @ coef + intercept in the library of the rows."""
     rows = cast(rows, float_dtype(rows))
-    b = intercept if coef.ndim == 1 else cast(intercept, coef.dtype.name, rows)
+    b = float(intercept) if coef.ndim == 1 else cast(intercept, coef.dtype.name, rows)
     return rows @ cast(coef, coef.dtype.name, rows) + b
 
 

@@ -58,7 +58,7 @@ class GeneralizedLinearRegressor(RegressorMixin, LinearModel):  # type: ignore[m
         objective.check()
         # The mean of y is a better start than 1, the mean at z = 0, where y is large or small.
         weight, start = objective.null_model()
-        objective = replace(objective, alpha=objective.alpha * weight)
+        objective = replace(objective, alpha=self.alpha * weight)
         objective = objective.standardized() if self.standardize else objective
         warm = self._warm_start(objective)
         self._minimise(objective, float_dtype(X), start if warm is None else warm, self.early_stopping)

@@ -26,7 +26,9 @@ class LeastSquares(MultiOutputMixin, RegressorMixin, LinearModel):  # type: igno
         """Return R2, averaged over the targets. Two rounds; a Dask collection is not gathered."""
         return r2(*self._objective(X, y, sample_weight, Squared()))
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, alpha: float, standardize: bool = False) -> None:
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, alpha: float | tuple[float, ...], standardize: bool = False
+    ) -> None:
         """Minimise F, and give coef_ the shape (k, p) and intercept_ (k,) where y is (n, k)."""
         X, y, sample_weight = self._checked(X, y, sample_weight)
         blocks = lay_out(X, y, sample_weight, device=self.device)
@@ -38,4 +40,4 @@ class LeastSquares(MultiOutputMixin, RegressorMixin, LinearModel):  # type: igno
     def _shape(self, dimensions: int) -> None:
         if dimensions == 2:
             self.coef_ = self.coef_.reshape(self.n_features_in_, -1).T
-            self.intercept_ = np.asarray(self.intercept_, self.coef_.dtype).reshape(-1)
+            self.intercept_ = np.reshape(self.intercept_, -1)

@@ -169,9 +169,8 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
 
     def _shape(self) -> None:
         """Give the coefficients a row for each class; take from them what is the same in all."""
-        dtype = self.coef_.dtype
         self.coef_ = self.coef_.reshape(self.n_features_in_, -1).T
-        self.intercept_ = np.asarray(self.intercept_, dtype).reshape(-1)
+        self.intercept_ = np.reshape(self.intercept_, -1)
         if len(self.classes_) > 2 and self.fit_intercept:
             self.intercept_ = self.intercept_ - self.intercept_.mean()
 

@@ -1,10 +1,18 @@
 """Least squares with an L2 penalty."""
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+from dist_dot import checks
+from dist_dot.linear_model.base import PARAMETERS
 from dist_dot.linear_model.least_squares import LeastSquares
+from dist_dot.rows.arrays import to_host
 from dist_dot.solvers import Solver
 from dist_dot.training.fit import Callback
+
+
+def _strengths(name: str, value: Any) -> float | tuple[float, ...]:
+    """Return one L2 strength, or one for each target, given as an array of any library or as a list."""
+    return checks.strengths(name, to_host(value))
 
 
 class Ridge(LeastSquares):
@@ -12,7 +20,8 @@ class Ridge(LeastSquares):
 
     Parameters
     ----------
-    alpha : the L2 strength, >= 0. The objective of `dist_dot.Objective` is half of the above: the minimum is the same.
+    alpha : the L2 strength, >= 0, or one for each target (k,). The objective of `dist_dot.Objective` is half of the
+        above: the minimum is the same.
     fit_intercept : whether b is fitted. It is not penalised.
     standardize : whether the penalty acts on columns of standard deviation 1 instead of the columns as they are.
     solver : "exact" (one round), "gradient_descent", "auto" (exact up to 2,000 columns, and for few rows; see
@@ -31,9 +40,11 @@ class Ridge(LeastSquares):
 
     """
 
+    _allowed: ClassVar = PARAMETERS | {"alpha": _strengths}
+
     def __init__(
         self,
-        alpha: float = 1.0,
+        alpha: Any = 1.0,
         *,
         fit_intercept: bool = True,
         standardize: bool = False,
@@ -59,5 +70,5 @@ class Ridge(LeastSquares):
         Warns with ConvergenceWarning if max_iter was reached. Raises DataError (a ValueError) for data that cannot be
         used, naming row and column.
         """
-        self._fit(X, y, sample_weight, self.alpha, self.standardize)
+        self._fit(X, y, sample_weight, _strengths("alpha", self.alpha), self.standardize)
         return self

@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from dist_dot.errors import InputError
 from dist_dot.kernels.kernel import Kernel
 from dist_dot.rows.block import Cuts
 from dist_dot.typing import Array
@@ -100,8 +101,20 @@ class Front:
         self._blocks.notice(words)
 
 
-class Host(Blocks, Protocol):
-    """Blocks beside which a program can run."""
+@runtime_checkable
+class Runs(Protocol):
+    """Where a program can run."""
 
     def run(self, program: Program[T], report: Report) -> T:
         """Run program(blocks, report) as close to the rows as a loop can be, and return what it returns."""
+
+
+class Host(Blocks, Runs, Protocol):
+    """Blocks beside which a program can run."""
+
+
+def host_of(blocks: Blocks) -> Host:
+    """Return the blocks as a host. Raises InputError for blocks that only answer rounds, such as rows held out."""
+    if not isinstance(blocks, Runs):
+        raise InputError(f"{type(blocks).__name__} cannot run a loop: give an objective of the blocks of `lay_out`")
+    return blocks

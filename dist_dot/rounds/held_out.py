@@ -81,7 +81,10 @@ class KeptAndScored(Kernel):
 
 
 class HeldOut(Front):
-    """Blocks without the rows that are held out; the losses of those come with each evaluation of F."""
+    """Blocks without the rows that are held out; the losses of those come with each evaluation of F.
+
+    They are kept here for the last evaluations: a solver and its state need not carry a number that they do not use.
+    """
 
     def __init__(self, blocks: Blocks, one_in: int) -> None:
         super().__init__(blocks)

@@ -12,7 +12,7 @@ from dist_dot.kernels.moments import CentredMoments, CentredTriangle
 from dist_dot.problem import Function
 from dist_dot.reference import Reference
 from dist_dot.rows.block import Cuts
-from dist_dot.solvers.factor import CONDITION, Factor
+from dist_dot.solvers.factor import CONDITION, Factor, Factors
 from dist_dot.solvers.least_squares import Quadratic, Summary, reference_of
 from dist_dot.solvers.needs import LinearRows, least_squares
 from dist_dot.solvers.row_space import Gathered, RowSpace, few_rows
@@ -24,7 +24,10 @@ EPS = float(np.finfo(np.float64).eps)
 # rows where they are few.
 GATHERED = 1000
 REFINEMENTS = 10
-DIGITS = 0.1  # a round that adds less, on average over the coefficients, is the last
+DIGITS = 0.1  # a round that adds less, on average over the coefficients, is the last,
+SHRINKS = (
+    0.1  # unless the gradient is this small beside that before: coefficients that nearly cancel show no digits yet
+)
 
 
 @dataclass(frozen=True)
@@ -116,10 +119,10 @@ class Exact:
         if self.method == "rows" or (self.method == "auto" and better):
             return _gathered(objective, parameters)
         summary = _summarise(objective, "qr" if self.method == "qr" else "gram")
-        factor = summary.factor(penalty)
+        factor = summary.factors(penalty)
         if self.method == "auto" and (factor.condition > CONDITION or factor.dropped):
             summary = _summarise(objective, "qr")
-            factor = summary.factor(penalty)
+            factor = summary.factors(penalty)
             note = f"gram -> qr: {_loses(factor)}"
         elif self.method == "gram" and factor.condition > CONDITION:
             note = _loses(factor)
@@ -135,7 +138,7 @@ class Exact:
             scale=np.append(factor.scale, np.full(int(objective.fit_intercept), rows.weight**-0.5)),
             mean=rows.mean,
             n_samples=summary.n_samples,
-            alpha=objective.alpha,
+            alpha=float(np.max(objective.alpha)),
             method="qr" if summary.triangular else "gram",
             condition=factor.condition,
             rank=factor.rank,
@@ -164,7 +167,7 @@ class Exact:
         objective = least_squares(function, self.name)
         if state.method == "rows":
             return _from_rows(objective, state)
-        rows, factor = state.summary.quadratic(), state.summary.factor(_penalty(objective))
+        rows, factor = state.summary.quadratic(), state.summary.factors(_penalty(objective))
         w = factor.minimum(rows.xy)
         b = rows.intercept(w) if objective.fit_intercept else np.zeros(objective.n_targets)
         parameters = objective.join(w, b)
@@ -175,7 +178,7 @@ class Exact:
         return replace(state, parameters=parameters, value=value, gradient=gradient, solved=True)
 
 
-def _loses(factor: Factor) -> str:
+def _loses(factor: Factor | Factors) -> str:
     """Return in words that second moments lose too many digits."""
     return f"the condition is {factor.condition:.1e}, gram is good up to {CONDITION:.0e}"
 
@@ -201,7 +204,7 @@ def _gathered(objective: LinearRows, parameters: Array) -> ExactState:
     flat = objective.blocks.reduce(Rows(), np.zeros(0))
     rows = Gathered(flat, objective.n_features, objective.n_targets, objective.fit_intercept).rows()
     value, gradient = _at(objective, rows, parameters)
-    norms = np.sum(rows.X**2, axis=0) + _penalty(objective)
+    norms = np.sum(rows.X**2, axis=0) + _penalty(objective).reshape(objective.n_features, -1).min(axis=1)
     scale = 1.0 / np.sqrt(np.where(norms > 0, norms, 1.0))
     return ExactState(
         parameters=parameters,
@@ -211,7 +214,7 @@ def _gathered(objective: LinearRows, parameters: Array) -> ExactState:
         scale=np.append(scale, np.full(int(objective.fit_intercept), rows.weight**-0.5)),
         mean=rows.mean,
         n_samples=len(rows.X),
-        alpha=objective.alpha,
+        alpha=float(np.max(objective.alpha)),
         method="rows",
         condition=np.nan,
         rank=0,
@@ -249,9 +252,9 @@ def _summarise(objective: LinearRows, method: str) -> Summary:
 
 
 def _penalty(objective: LinearRows) -> Array:
-    """Return the penalty of each column (p,): that of one target is that of all."""
-    k = objective.n_targets
-    return objective.penalty[: objective.n_features * k : k]
+    """Return the penalty of each column (p,), or where targets have other ones (p, k)."""
+    each = objective.penalty[: objective.n_features * objective.n_targets].reshape(objective.n_features, -1)
+    return each[:, 0] if np.all(each == each[:, :1]) else each
 
 
 def _at(objective: LinearRows, rows: Quadratic | RowSpace, parameters: Array) -> tuple[float, Array]:
@@ -262,7 +265,9 @@ def _at(objective: LinearRows, rows: Quadratic | RowSpace, parameters: Array) ->
     return rows.value(w, b) + 0.5 * float(pull @ parameters), gradient + pull
 
 
-def _refined(objective: LinearRows, rows: Quadratic, factor: Factor, parameters: Array) -> tuple[Array, float, Array]:
+def _refined(
+    objective: LinearRows, rows: Quadratic, factor: Factor | Factors, parameters: Array
+) -> tuple[Array, float, Array]:
     """Return a better point, F and its gradient there. One round for each point that is looked at."""
     value, gradient = _precisely(objective, parameters)
     correction = _correction(objective, rows, factor, gradient)
@@ -274,9 +279,11 @@ def _refined(objective: LinearRows, rows: Quadratic, factor: Factor, parameters:
         its_value, its_gradient = _precisely(objective, candidate)
         correction = _correction(objective, rows, factor, its_gradient)
         gained = _digits(candidate, correction) - digits
-        if gained > 0:
+        before, after = (_size(objective, rows, factor, each) for each in (gradient, its_gradient))
+        shrinks = after < SHRINKS * before
+        if gained > 0 or shrinks:
             parameters, value, gradient = candidate, its_value, its_gradient
-        if gained < DIGITS:
+        if gained < DIGITS and not shrinks:
             break
     return parameters, value, gradient
 
@@ -291,10 +298,22 @@ def _precisely(objective: LinearRows, parameters: Array) -> tuple[float, Array]:
     return value, high + low
 
 
-def _correction(objective: LinearRows, rows: Quadratic, factor: Factor, gradient: Array) -> Array:
-    """Return the step to the minimum from where F has this gradient."""
+def _centred(objective: LinearRows, rows: Quadratic, gradient: Array) -> Array:
+    """Return the gradient (p, k) of centred columns."""
     in_w, in_b = objective.split(gradient)
-    w = -factor.solve(in_w - rows.mean[:, None] * in_b)
+    centred: Array = in_w - rows.mean[:, None] * in_b
+    return centred
+
+
+def _size(objective: LinearRows, rows: Quadratic, factor: Factor | Factors, gradient: Array) -> float:
+    """Return the norm of a gradient in centred columns of norm 1."""
+    return float(np.linalg.norm(factor.scale[:, None] * _centred(objective, rows, gradient)))
+
+
+def _correction(objective: LinearRows, rows: Quadratic, factor: Factor | Factors, gradient: Array) -> Array:
+    """Return the step to the minimum from where F has this gradient."""
+    in_b = objective.split(gradient)[1]
+    w = -factor.solve(_centred(objective, rows, gradient))
     b = -in_b / rows.weight - rows.mean @ w
     return objective.join(w, b)
 
@@ -306,7 +325,7 @@ def _digits(parameters: Array, correction: Array) -> float:
     return float(np.mean(-np.log10(np.clip(share, EPS, 1.0))))
 
 
-def _shortfall(factor: Factor) -> str:
+def _shortfall(factor: Factor | Factors) -> str:
     """Return in words what a rank below p means."""
     p = factor.scale.size
     listed = ", ".join(map(str, factor.dropped[:10])) + ", ..." * (len(factor.dropped) > 10)

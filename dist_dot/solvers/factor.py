@@ -74,6 +74,46 @@ class Factor:
         return self.dense if self.dense is not None else np.empty((self.scale.size, 0))
 
 
+@dataclass(frozen=True)
+class Factors:
+    """A factor for each target, where their penalties differ. What is said of all is said of the worst."""
+
+    targets: tuple[Factor, ...]
+
+    @property
+    def worst(self) -> Factor:
+        """The one that is short of most columns, or has the largest condition."""
+        return max(self.targets, key=lambda factor: (len(factor.dropped), factor.condition))
+
+    @property
+    def scale(self) -> Array:
+        """The factors (p,) that scale columns to norm 1."""
+        return self.worst.scale
+
+    @property
+    def condition(self) -> float:
+        """The largest condition."""
+        return self.worst.condition
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """Columns that are combinations of others."""
+        return self.worst.dropped
+
+    @property
+    def rank(self) -> int:
+        """Columns that are no combinations of others."""
+        return self.worst.rank
+
+    def solve(self, right: Array) -> Array:
+        """Return the w (p, k) of H_j w_j = right_j for each target j."""
+        return np.column_stack([f.solve(right[:, [j]]) for j, f in enumerate(self.targets)])
+
+    def minimum(self, xy: Array) -> Array:
+        """Return the w (p, k) of H_j w_j = X.T Y_j for each target j, see `Factor.minimum`."""
+        return np.column_stack([f.minimum(xy)[:, j] for j, f in enumerate(self.targets)])
+
+
 def rank_tolerance(n: int, p: int) -> float:
     """Return what counts as 0 beside 1 in a sum over n rows: some ten times its rounding."""
     return 10.0 * EPS * float(np.sqrt(max(n, p)))

@@ -9,7 +9,7 @@ from dist_dot.errors import DataError, InputError
 from dist_dot.kernels.moments import columns, triangle
 from dist_dot.objective import Objective
 from dist_dot.reference import Reference, Sizes
-from dist_dot.solvers.factor import Factor, factor_moments, factor_triangle
+from dist_dot.solvers.factor import Factor, Factors, factor_moments, factor_triangle
 from dist_dot.solvers.needs import LinearRows
 from dist_dot.typing import Array
 
@@ -115,6 +115,12 @@ class Summary:
             return factor_triangle(self._matrix(), penalty, self.n_samples, about)
         return factor_moments(self.quadratic().xx, penalty, self.n_samples)
 
+    def factors(self, penalty: Array) -> Factor | Factors:
+        """Return the same, for each target where they have penalties of their own (p, k)."""
+        if penalty.ndim == 2:
+            return Factors(tuple(self.factor(each) for each in penalty.T))
+        return self.factor(penalty)
+
     def decomposed(self) -> tuple[Array, Array, Array, Array]:
         """Return U, s and V of R = U diag(s) V.T, for the columns of X, and the same rows of R for those of y.
 
@@ -213,7 +219,7 @@ def reference_of(objective: LinearRows, weight: float, mean: Array, spread: Arra
     if objective.fit_intercept:
         sizes = Sizes(np.append(raw[:p], weight), np.append(spread[:p], weight), mean[:p], *largest)
     else:
-        sizes = Sizes(raw[:p], raw[:p], np.zeros(p), *largest)
+        sizes = Sizes(raw[:p], spread[:p], mean[:p], *largest)
     return Reference.of(objective.join(-xy, np.zeros(xy.shape[1])), sizes, objective.blocks.cuts)
 
 

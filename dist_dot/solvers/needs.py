@@ -35,8 +35,8 @@ class Columns(Function, Protocol):
         """Whether there is a b."""
 
     @property
-    def alpha(self) -> float:
-        """The L2 strength."""
+    def alpha(self) -> float | tuple[float, ...]:
+        """The L2 strength, or that of each target."""
 
     @property
     def scale(self) -> Array | None:

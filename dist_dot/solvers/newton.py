@@ -272,7 +272,7 @@ def combinations(dependent: Array, scale: Array, objective: Curved) -> str:
 
     A constant column is held by a scale of 0; it is a combination where it has no penalty.
     """
-    held = np.flatnonzero((scale == 0) & (objective.penalty[:: objective.n_outputs] == 0))
+    held = np.flatnonzero((scale == 0) & (objective.penalty.reshape(len(scale), -1).min(axis=1) == 0))
     numbers = sorted({int(number) // objective.n_outputs for number in dependent} | set(map(int, held)))
     if not numbers:
         return ""

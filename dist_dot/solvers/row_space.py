@@ -6,7 +6,7 @@ Tibshirani, Efficient quadratic regularization for expression arrays (2004), sec
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import qr
@@ -14,7 +14,7 @@ from scipy.linalg import qr
 from dist_dot.errors import InputError
 from dist_dot.kernels.moments import triangle
 from dist_dot.rows.block import Cuts
-from dist_dot.solvers.factor import CONDITION, Factor, factor_moments, factor_triangle, rank_tolerance
+from dist_dot.solvers.factor import CONDITION, Factor, Factors, factor_moments, factor_triangle, rank_tolerance
 from dist_dot.typing import Array
 
 # Bytes of the rows that may travel.
@@ -54,10 +54,20 @@ class RowSpace:
         best: Array = self.y_mean - self.mean @ w
         return best
 
-    def minimum(self, penalty: Array) -> tuple[Array, Factor]:
-        """Return the w (p, k) that is best with this penalty (p,), all of it positive or none, and the factor used.
+    def minimum(self, penalty: Array) -> tuple[Array, Factor | Factors]:
+        """Return the w (p, k) that is best with this penalty, all of it positive or none, and the factor used.
 
-        That is one of the products of the rows, n^2 p operations, up to a condition of 1e3; else one of their
+        The penalty is (p,), or (p, k) where targets have their own: a factor is then made for each.
+        """
+        if penalty.ndim == 1:
+            return self._minimum(penalty)
+        each = [replace(self, Y=self.Y[:, [j]])._minimum(column) for j, column in enumerate(penalty.T)]
+        return np.column_stack([w for w, _ in each]), Factors(tuple(factor for _, factor in each))
+
+    def _minimum(self, penalty: Array) -> tuple[Array, Factor]:
+        """Return the same for one penalty (p,).
+
+        The factor is one of the products of the rows, n^2 p operations, up to a condition of 1e3; else one of their
         coordinates, some 8 n^2 p operations.
         """
         penalised = float(penalty.any())

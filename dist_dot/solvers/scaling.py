@@ -70,10 +70,14 @@ def _measured(objective: Columns, start: Array) -> tuple[Array, Array, float]:
     """Return the scale of each coordinate, the mean of each column, and c * sum s."""
     moments = objective.moments()
     mean, bound = moments.mean, objective.curvature()
-    penalty = objective.penalty[: objective.n_features * objective.n_outputs : objective.n_outputs]
+    penalty = (
+        objective.penalty[: objective.n_features * objective.n_outputs].reshape(objective.n_features, -1).min(axis=1)
+    )
     spread, constant = moments.spread, (mean != 0) & (deviations(mean, moments.spread / moments.weight) == 0)
-    if not objective.fit_intercept:  # nothing takes its place, but a penalty holds it
-        spread = np.where(constant & (penalty == 0), moments.weight * mean * mean, spread)
+    if not objective.fit_intercept:  # nothing takes its place, but a penalty holds it, if it is more than rounding
+        raw = moments.weight * mean * mean
+        rounding = float(np.finfo(objective.blocks.cuts.dtype).eps) * bound * raw
+        spread = np.where(constant & (penalty <= rounding), raw, spread)
     diagonal = bound * spread + penalty
     if objective.fit_intercept:
         diagonal = np.append(diagonal, bound * moments.weight)
@@ -98,7 +102,7 @@ def row_space_scaling(objective: Columns, start: Array) -> tuple[Array, Array]:
     scale, mean, weight = _measured(objective, start)
     p = mean.size
     own = np.ones(p)
-    if objective.alpha and objective.scale is not None:
+    if objective.penalty.any() and objective.scale is not None:
         own = 1.0 / np.where(objective.scale > 0, objective.scale, 1.0)
     # The mean of the curvatures in the space of the rows, which has no more dimensions than there are rows.
     held = scale[:p] == 0

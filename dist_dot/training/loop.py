@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import cast
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from dist_dot import checks
 from dist_dot.errors import ClusterError, InputError, SolverError
 from dist_dot.problem import Function, Problem
 from dist_dot.reference import Reference
-from dist_dot.rounds.blocks import Blocks, Host, Report
+from dist_dot.rounds.blocks import Blocks, Report, host_of
 from dist_dot.rounds.held_out import HeldOut
 from dist_dot.solvers.base import AnySolver, State
 from dist_dot.solvers.choice import choose
@@ -63,9 +62,10 @@ def minimise(
 
     The loop runs in this process for blocks of this process, and beside the scheduler for those of a cluster.
 
-    Raises InputError for a tol or max_iter that is negative, SolverError where the solver cannot minimise this F or
-    end early, ClusterError where the cluster fails for longer than it may.
+    Raises InputError for a tol or max_iter that is negative and for blocks that only answer rounds, SolverError where
+    the solver cannot minimise this F or end early, ClusterError where the cluster fails for longer than it may.
     """
+    host = host_of(objective.blocks)
     begin = None if start is None else np.asarray(start, np.float64)
     chosen = choose(solver, objective)
     loop = Loop(objective.problem, chosen.solver, tol, max_iter, checkpoint, begin, early_stopping)
@@ -76,7 +76,6 @@ def minimise(
         # Each one is called, also after another one has asked to stop.
         return any([bool(callback(progress)) for callback in asked])
 
-    host = cast(Host, objective.blocks)  # those of `lay_out` are
     return replace(host.run(loop, report), solver=str(chosen))
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from threading import Condition, Thread
 from time import perf_counter
-from typing import cast
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.passes import ValueAndGradient
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
-from dist_dot.rounds.blocks import Blocks, Host, Recovery, Report
+from dist_dot.rounds.blocks import Blocks, Recovery, Report, host_of
 from dist_dot.solvers.base import AnySolver
 from dist_dot.solvers.choice import choose
 from dist_dot.training.fit import Callback, Fit, Progress
@@ -93,13 +92,13 @@ def minimise_path(
     """
     if not len(alphas):
         raise InputError("alphas is empty: give the L2 strengths to try")
+    host = host_of(objective.blocks)
     begin = None if start is None else np.asarray(start, np.float64)
     chosen = choose(solver, objective, shared=True)
     loops = tuple(
         Loop(replace(objective, alpha=float(alpha)).problem, chosen.solver, tol, max_iter, start=begin)
         for alpha in alphas
     )
-    host = cast(Host, objective.blocks)  # those of `lay_out` are
     fits = host.run(Together(loops), lambda progress: any([bool(each(progress)) for each in callbacks]))
     return tuple(replace(fit, solver=str(chosen)) for fit in fits)
 

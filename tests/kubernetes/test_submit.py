@@ -60,7 +60,7 @@ def test_the_scheduler_pod_may_go(submit, space, straight):
 
 
 def test_workers_may_come(submit, space, straight):
-    run = submit("--workers", "1", "--memory", "2Gi")
+    run = submit("--workers", "1")
     run.hears(ROUND)
     cluster = new_class("DaskCluster", "kubernetes.dask.org/v1", asyncio=False)(run.name, namespace=space.name)
     cluster.patch({"spec": {"worker": {"replicas": 3}}})

@@ -3,14 +3,14 @@
 import pytest
 from dist_dot_cluster import Pods, Volume
 from dist_dot_cluster.manifests import dask_cluster
-from lab import CLAIM, DEADLINE, bits, dist_dot, left, settings
+from lab import CLAIM, DEADLINE, MEMORY, bits, dist_dot, left, settings
 
 
 def pod_settings(space, image, place):
     pods = (
         f"cluster.image={image}",
         "cluster.cpus=0.4",
-        "cluster.memory=1Gi",
+        f"cluster.memory={MEMORY}",
         f"cluster.volumes=['{CLAIM}:{place}']",
         f"cluster.namespace={space.name}",
         "output.checkpoint_every=0",  # this machine and the pods have no folder in common
@@ -34,7 +34,7 @@ def test_a_cluster_is_made_for_the_run_and_deleted(space, image, place, straight
 
 @pytest.fixture
 def existing(space, image, place):
-    pods = Pods(image, cpus=0.4, memory="1Gi", volumes=(Volume(CLAIM, str(place)),))
+    pods = Pods(image, cpus=0.4, memory=MEMORY, volumes=(Volume(CLAIM, str(place)),))
     space.create(dask_cluster("existing", pods))
     yield "existing"
     space.delete("DaskCluster", "existing")
