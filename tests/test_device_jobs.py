@@ -20,9 +20,9 @@ from test_submit import dry_run
 from dist_dot.errors import DeviceError, JobError
 from dist_dot.jobs import preflight
 from dist_dot.jobs.cli import main
-from dist_dot.jobs.facts import gpu
 from dist_dot.jobs.job import parse_job
 from dist_dot.jobs.preflight import check_gpu_memory, check_gpus, shared_out
+from dist_dot.jobs.probe import gpu
 from dist_dot.jobs.run import run_job
 from dist_dot.kernels.device.serialize import Block as Registered
 from dist_dot.rounds.asking import BUNDLE, Rounds

@@ -13,9 +13,9 @@ from test_jobs import JOB, make_table
 
 from dist_dot.errors import ClusterError, DeadlineError, JobError
 from dist_dot.jobs import preflight
-from dist_dot.jobs.facts import facts
 from dist_dot.jobs.job import parse_job
 from dist_dot.jobs.preflight import Room, check_cluster, check_files, check_memory, check_versions, room
+from dist_dot.jobs.probe import facts
 from dist_dot.jobs.run import run_job
 from dist_dot.rounds import service
 from dist_dot.rounds.remote import runs

@@ -18,7 +18,7 @@ from distributed.system import MEMORY_LIMIT
 
 from dist_dot import __version__
 from dist_dot.errors import ClusterError, DeadlineError, DeviceError, JobError
-from dist_dot.jobs import facts
+from dist_dot.jobs import probe
 from dist_dot.rounds.blocks import log
 from dist_dot.rows.block import Cuts
 
@@ -26,7 +26,7 @@ DEADLINE = 60.0  # seconds for all answers to one question
 SILENT = 10.0  # seconds without a heartbeat, of which there are two a second, that name a worker that does not answer
 # As text, evaluated by Dask's own handler: what is pickled by reference needs dist_dot there, what is pickled by value
 # the same Python there.
-CALL = "(exec(source, module := {'__name__': 'facts'}), module[function](*arguments))[1]"
+CALL = "(exec(source, module := {'__name__': 'probe'}), module[function](*arguments))[1]"
 SCHEDULER = "the scheduler"
 # The part of a worker's limit that its blocks may take before Dask moves some to disk: Dask's own default.
 SPILLS = 0.6
@@ -51,7 +51,7 @@ def check_cluster(client: Client, files: Sequence[str] = ()) -> None:
     same; JobError for files that workers do not see; DeadlineError for workers that do not answer. Logs one warning for
     all else that differs.
     """
-    here = facts.facts(list(files))
+    here = probe.facts(list(files))
     there: dict[str, Facts] = {f"worker {who}": of for who, of in _ask_workers(client, "facts", list(files)).items()}
     seen = {who: of["files"] for who, of in there.items()}
     try:
@@ -102,7 +102,7 @@ def check_memory_here(cuts: Cuts, weights: bool, widest: str) -> None:
 
     Raises JobError where they cannot fit.
     """
-    here = facts.memory()
+    here = probe.memory()
     needed, free = cuts.memory(weights), min(here["free"], MEMORY_LIMIT - here["taken"])
     if needed > free:
         raise JobError(
@@ -191,7 +191,7 @@ def check_versions(here: Facts, there: Mapping[str, Facts]) -> None:
     for key, name in CHANGES.items():
         others = {who: of[key] for who, of in there.items() if of[key] != here[key] and who not in missing}
         for value, who in _by(others).items():
-            if value is None and key in facts.PACKAGES:
+            if value is None and key in probe.PACKAGES:
                 wrong.append(f"{name} is not installed on {_names(who, there)}, and {here[key]} here: install the same")
             else:
                 changed.append(f"{name} is {value} on {_names(who, there)}, and {here[key]} here")
@@ -223,8 +223,8 @@ def check_files(here: Mapping[str, Any], there: Mapping[str, Mapping[str, Any]])
 
 
 def _question(function: str, *arguments: Any) -> tuple[str, dict[str, Any]]:
-    """Return the arguments of eval that call a function of `facts` in another process."""
-    return CALL, {"source": inspect.getsource(facts), "function": function, "arguments": arguments}
+    """Return the arguments of eval that call a function of `probe` in another process."""
+    return CALL, {"source": inspect.getsource(probe), "function": function, "arguments": arguments}
 
 
 def _ask_workers(client: Client, function: str, *arguments: Any) -> dict[str, Any]:
