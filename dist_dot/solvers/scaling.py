@@ -74,11 +74,14 @@ def _measured(objective: Columns, start: Array) -> tuple[Array, Array, float]:
         objective.penalty[: objective.n_features * objective.n_outputs].reshape(objective.n_features, -1).min(axis=1)
     )
     spread, constant = moments.spread, (mean != 0) & (deviations(mean, moments.spread / moments.weight) == 0)
-    if not objective.fit_intercept:  # nothing takes its place, but a penalty holds it, if it is more than rounding
+    least = np.zeros_like(mean)
+    if not objective.fit_intercept:  # nothing takes its place, but a penalty holds it
         raw = moments.weight * mean * mean
-        rounding = float(np.finfo(objective.blocks.cuts.dtype).eps) * bound * raw
-        spread = np.where(constant & (penalty <= rounding), raw, spread)
-    diagonal = bound * spread + penalty
+        spread = np.where(constant & (penalty == 0), raw, spread)
+        # Beside a smaller penalty the sums of such columns are rounding: the same scale for all finds the smallest w.
+        largest, eps = bound * raw[constant].max(initial=0.0), float(np.finfo(objective.blocks.cuts.dtype).eps)
+        least = np.where(constant & (penalty > 0) & (penalty <= eps * largest), largest, 0.0)
+    diagonal = np.maximum(bound * spread + penalty, least)
     if objective.fit_intercept:
         diagonal = np.append(diagonal, bound * moments.weight)
     scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
