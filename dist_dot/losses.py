@@ -6,7 +6,8 @@ library that speaks the array API; the sums over rows, the weights and the penal
 
 A loss with several `outputs` (softmax) has one z for each of them, along the last axis: y (...), z (..., outputs).
 
-A loss of your own has these methods too; where it has no compiled pass it runs as array operations. On a GPU it gets a
+A loss of your own is a `ScalarLoss`, made of functions of two numbers, which are compiled into the pass; or a class
+with these methods, which runs as array operations and takes two to four times as long. On a GPU such a class gets a
 pass of one read of X where it has an attribute `cuda`: C++ that sets `value`, `slope` and `second`, the loss and its
 derivatives in z, from `z` and `y`, all of them of the type T, float or double::
 
@@ -25,6 +26,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from dist_dot.errors import InputError
+from dist_dot.scalar_loss import ScalarLoss as ScalarLoss
 from dist_dot.typing import Array
 
 # The smallest y of a domain that ends at 0 without it: positive in float32 too.

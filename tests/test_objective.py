@@ -9,13 +9,13 @@ from problems import dense_block
 
 from dist_dot import DataError, Objective, lay_out, losses, minimise, solvers
 from dist_dot.errors import InputError
-from dist_dot.kernels import elementwise
+from dist_dot.kernels import elementwise, tile_losses
 from dist_dot.kernels.passes import GramProduct, Moments, ValueAndGradient
 from dist_dot.rows.arrays import Parameters
 from dist_dot.rows.block import cut
 
 LOSSES = [losses.Squared(), losses.Logistic()]
-COMPILED = [*LOSSES, losses.Poisson(), losses.Gamma()]
+COMPILED = [*LOSSES, losses.Poisson(), losses.Gamma(), losses.Huber(0.8)]
 
 
 @pytest.mark.parametrize("loss", COMPILED)
@@ -50,7 +50,7 @@ def losses_at(loss, z, values, residuals):
     one[0] = 1
     for i in range(z.size):
         at[0] = z[i]
-        values[i], residuals[i] = elementwise.add_losses(loss, 1, y, none, 0, one, at, residual, 0)
+        values[i], residuals[i] = tile_losses.add_losses(loss, 1, y, none, 0, one, at, residual, 0, none)
 
 
 def test_the_compiled_exp_and_log1p_are_exact_to_rounding():
@@ -58,7 +58,7 @@ def test_the_compiled_exp_and_log1p_are_exact_to_rounding():
     small = 10.0 ** random.uniform(-17, 0, 4000)
     z = np.concatenate([random.uniform(-300, 300, 4000), random.uniform(-2, 2, 4000), small, -small, [0.0, -0.0]])
     value, residual = np.empty_like(z), np.empty_like(z)
-    losses_at(elementwise.LOGISTIC, z, value, residual)
+    losses_at(elementwise.LossCode(elementwise.LOGISTIC), z, value, residual)
     exact = z.astype(np.longdouble)
     u = np.exp(-np.abs(exact))
     np.testing.assert_allclose(value, (np.maximum(exact, 0) + np.log1p(u)).astype(float), rtol=1e-15)

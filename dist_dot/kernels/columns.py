@@ -1,17 +1,33 @@
-"""The pass over NumPy rows for several columns of parameters at once: targets, candidate points, or fits.
+"""The pass over NumPy rows for several columns of parameters at once: targets, classes, candidate points, or fits.
 
 X goes by in tiles, which are read as one stream into the cache: the dot products of four rows with four columns at a
 time, the losses, and the axpy of a tile into four columns, whose sums stay in registers from row to row (two columns
 where fewer are left, with the same bits: 100 columns took a sixth longer in pairs). The next tile is asked for in
 between. The same products by BLAS, which packs its matrices at each call, took 1.3 .. 8 times as long,
 for 2 .. 400 columns at p = 28 .. 3000, on an AMD EPYC with AVX-512.
+
+A product with the Hessian is such a pass too: its columns are w and the direction v, and a row's residual is its
+curvature at z = <x, w> times <x, v>.
 """
 
 import numpy as np
 
 from dist_dot.kernels.compiled import FLUSH, REACH, end_of, ordered
-from dist_dot.kernels.elementwise import add_losses, in_place, room
-from dist_dot.kernels.vectors import fma, in_order, lanes, load, prefetch, read, spread, store, store_totals, zeros
+from dist_dot.kernels.elementwise import SOFTMAX, LossCode, in_place
+from dist_dot.kernels.tile_losses import add_losses, add_softmax, own_room, room, set_products, set_softmax_products
+from dist_dot.kernels.vectors import (
+    ROWS,
+    fma,
+    in_order,
+    lanes,
+    load,
+    prefetch,
+    read,
+    spread,
+    store,
+    store_totals,
+    zeros,
+)
 from dist_dot.rows.arrays import read_only
 from dist_dot.rows.block import Block
 from dist_dot.typing import Array
@@ -20,24 +36,46 @@ from dist_dot.typing import Array
 TILE, LINE = 64 << 10, 64
 
 
-def column_sums(loss: int, block: Block, columns: Array, targets: Array, folds: Array | None = None) -> Array:
-    """Rows in one array X (n, p), [w, b] (k, p + 1) -> [loss, X.T r (p), sum r] of each column of parameters.
+def column_sums(loss: LossCode, block: Block, columns: Array, points: int, folds: Array | None = None) -> Array:
+    """Rows in one array X (n, p), [w, b] (k, p + 1) -> [loss, X.T r (p), sum r of each column] of each point.
 
-    `targets` (k,) is the column of y of each of them. With `folds` (k,) each leaves out the rows of its own fold. All
-    but targets in the dtype of X.
+    The k columns are those of `points`, one after the other, each with as many as y has targets or the loss classes.
+    With `folds` (points,) each point leaves out the rows of its own fold. Folds and columns are of the dtype of X.
     """
+    width = len(columns) // points
+    none = np.empty(0, block.y.dtype)
+    left_out = none if folds is None else np.repeat(folds, width)
+    sums = _passed(loss, block, columns, np.tile(_targets(block, width), points), left_out, 1)
+    value = sums[:, 0].reshape(points, width).sum(axis=1)
+    return np.column_stack([value, sums[:, 1:].reshape(points, -1)])
+
+
+def product_sums(loss: LossCode, block: Block, columns: Array) -> Array:
+    """Rows in one array X (n, p), k columns [w, b], then k [v, c] (2 k, p + 1) -> Hessian times [v, c] (k, p + 1).
+
+    k is the number of y's targets, or of the loss's classes.
+    """
+    k = len(columns) // 2
+    return _passed(loss, block, columns, _targets(block, k), np.empty(0, block.y.dtype), 2)[:, 1:]
+
+
+def _targets(block: Block, width: int) -> Array:
+    """Return the column of y for each of so many columns of parameters: that of labels is one for all of them."""
+    return np.arange(width) if block.y.ndim == 2 else np.zeros(width, int)
+
+
+def _passed(loss: LossCode, block: Block, columns: Array, targets: Array, left_out: Array, order: int) -> Array:
     X, p, none = block.X.dense(), block.X.shape[1], np.empty(0, block.y.dtype)
-    left_out = none if folds is None else folds
-    beside = block.weight, block.offset, None if folds is None else block.fold
+    beside = block.weight, block.offset, block.fold if left_out.size else None
     s, o, fold = (read_only(none if given is None else given) for given in beside)
     y = read_only(block.y if block.y.ndim == 2 else block.y[:, None])
     rows = min(max(TILE // max(1, p * X.itemsize) // 8 * 8, 8), FLUSH)
-    return np.asarray(_pass(loss, read_only(X), y, s, o, fold, columns, targets, left_out, rows))
+    return np.asarray(_pass(loss, read_only(X), y, s, o, fold, columns, targets, left_out, rows, order))
 
 
 @ordered
 def _pass(
-    loss: int,
+    loss: LossCode,
     X: Array,
     y: Array,
     weight: Array,
@@ -47,41 +85,65 @@ def _pass(
     targets: Array,
     left_out: Array,
     rows: int,
+    order: int,
 ) -> Array:
+    """Return the sums (k, p + 2) of the k columns of residuals; there are k `order` columns of products."""
     n, p = X.shape
     k = len(targets)
     flat = X.reshape(n * p)
     width = -(-p // lanes(flat)) * lanes(flat)
-    pairs = -(-k // 2) * 2
-    W, gradient = np.zeros(pairs * width, X.dtype), np.zeros(pairs * width, X.dtype)
-    for c in range(k):
+    pairs, dots = -(-k // 2) * 2, -(-k * order // 2) * 2
+    W, gradient = np.zeros(dots * width, X.dtype), np.zeros(pairs * width, X.dtype)
+    for c in range(k * order):
         W[c * width : c * width + p] = columns[c, :p]
-    z, residual = np.zeros(pairs * rows, X.dtype), np.zeros(pairs * rows, X.dtype)
-    sums = np.zeros((k, p + 2))
+    z, residual = np.zeros(dots * rows, X.dtype), np.zeros(pairs * rows, X.dtype)
+    classes = int(loss.number) if loss.kind == SOFTMAX else 0
+    target, mask, q, none = room(rows, X.dtype), room(rows, X.dtype), np.zeros(classes * ROWS), np.zeros(0, X.dtype)
+    sums, own = np.zeros((k, p + 2)), own_room(loss, rows)
+    slopes = np.zeros(k)
     whole = max(n - REACH, 0) // rows * rows
     last = end_of(flat, whole * p, -(-(n - whole) // rows) * rows * p)
-    share = rows * p // pairs  # of the next tile, which is asked for between the products of this one
+    share = rows * p // (dots + pairs)  # of the next tile, which is asked for between the products of this one
     for start in range(0, n, rows):
         m = min(rows, n - start)
         tile, at = (flat, start * p) if start < whole else (last, (start - whole) * p)
         ahead = at + rows * p
         for j in range(at, ahead, LINE // X.itemsize):
             read(tile, j)
-        for c in range(0, pairs, 4):
-            _ask_for(tile, ahead + c // 2 * share, min(pairs - c, 4) // 2 * share)
-            if pairs - c == 2:
+        for c in range(0, dots, 4):
+            _ask_for(tile, ahead + c * share, min(dots - c, 4) * share)
+            if dots - c == 2:
                 _dot_two(tile, at, p, rows, W, c * width, width, z, c * rows)
             else:
                 _dot_four(tile, at, p, rows, W, c * width, width, z, c * rows)
-        for c in range(k):
+        for c in range(k * order):
             for i in range(rows):
                 z[c * rows + i] += columns[c, p]
-            if offset.size:
+            if offset.size and c < k:
                 for i in range(m):
                     z[c * rows + i] += offset[start + i]
-        _losses(loss, y, weight, fold, start, m, rows, targets, left_out, z, residual, sums)
+        for c in range(0, k, max(classes, 1)):
+            if c == 0 or targets[c] != targets[c - 1]:
+                for i in range(m):
+                    target[i] = y[start + i, targets[c]]
+            if c == 0 or left_out.size:
+                for i in range(m):
+                    mask[i] = weight[start + i] if weight.size else 1
+                    if left_out.size and fold[start + i] == left_out[c]:
+                        mask[i] = 0
+                mask[m:] = 0
+            if order == 2 and classes:
+                set_softmax_products(classes, rows, mask, z, k * rows, residual, q, slopes)
+            elif order == 2:
+                slopes[c] += set_products(loss, rows, target, mask, z, c * rows, (k + c) * rows, residual, own)
+            elif classes:
+                sums[c, 0] += add_softmax(classes, rows, target, mask, z, residual, c * rows, q, slopes, c)
+            else:
+                value, slope = add_losses(loss, rows, target, none, 0, mask, z, residual, c * rows, own)
+                sums[c, 0] += value
+                slopes[c] += slope
         for c in range(0, pairs, 4):
-            _ask_for(tile, ahead + (pairs + c) // 2 * share, min(pairs - c, 4) // 2 * share)
+            _ask_for(tile, ahead + (dots + c) * share, min(pairs - c, 4) * share)
             if pairs - c == 2:
                 _add_to_two(tile, at, p, rows, residual, c * rows, gradient, c * width, width)
             else:
@@ -91,6 +153,7 @@ def _pass(
                 for j in range(p):
                     sums[c, 1 + j] += gradient[c * width + j]
             gradient[:] = 0
+    sums[:, p + 1] = slopes
     return sums
 
 
@@ -99,6 +162,19 @@ def _ask_for(X: Array, at: int, count: int) -> None:
     for j in range(at, at + count, LINE // X.itemsize):
         prefetch(X, j, 1)
         in_order()
+
+
+@in_place
+def dot_columns(X: Array, at: int, p: int, rows: int, W: Array, columns: int, width: int, z: Array) -> None:
+    """Set z (columns, rows) = X w for the rows of p numbers from X[at], a multiple of 4, and an even number of columns.
+
+    A column w lies `width` numbers behind the one before it, with zeros from p on.
+    """
+    for c in range(0, columns, 4):
+        if columns - c == 2:
+            _dot_two(X, at, p, rows, W, c * width, width, z, c * rows)
+        else:
+            _dot_four(X, at, p, rows, W, c * width, width, z, c * rows)
 
 
 @in_place
@@ -149,41 +225,6 @@ def _dot_four(X: Array, at: int, p: int, rows: int, W: Array, w0: int, width: in
         store_totals(z, z0 + rows + i, b0, b1, b2, b3)
         store_totals(z, z0 + 2 * rows + i, c0, c1, c2, c3)
         store_totals(z, z0 + 3 * rows + i, d0, d1, d2, d3)
-
-
-@ordered
-def _losses(
-    loss: int,
-    y: Array,
-    weight: Array,
-    fold: Array,
-    start: int,
-    m: int,
-    rows: int,
-    targets: Array,
-    left_out: Array,
-    z: Array,
-    residual: Array,
-    sums: Array,
-) -> None:
-    """Set the residuals (k, rows) at z (k, rows), of the m rows from start, 0 for the others; both are flat.
-
-    Add the losses and the residuals to the ends of the sums (k, p + 2).
-    """
-    target, mask, none = room(rows, z.dtype), room(rows, z.dtype), np.empty(0, z.dtype)
-    last = sums.shape[1] - 1
-    for c in range(len(targets)):
-        if c == 0 or targets[c] != targets[c - 1]:
-            for i in range(m):
-                target[i] = y[start + i, targets[c]]
-        if c == 0 or fold.size:
-            for i in range(m):
-                mask[i] = weight[start + i] if weight.size else 1
-                if fold.size and fold[start + i] == left_out[c]:
-                    mask[i] = 0
-        value, slope = add_losses(loss, rows, target, none, 0, mask, z, residual, c * rows)
-        sums[c, 0] += value
-        sums[c, last] += slope
 
 
 @in_place

@@ -24,7 +24,8 @@ from numba import njit
 from numba.core import event
 
 from dist_dot.kernels.compiling import Speaker
-from dist_dot.kernels.elementwise import SQUARED, add_losses, in_place, room
+from dist_dot.kernels.elementwise import SQUARED, LossCode, in_place
+from dist_dot.kernels.tile_losses import add_losses, own_room, room
 from dist_dot.kernels.vectors import (
     fma,
     in_order,
@@ -48,9 +49,10 @@ ordered: Any = njit(cache=True, nogil=True, fastmath={"contract"}, error_model="
 # Each operation is rounded, as it is on every other processor, GPUs among them.
 rounded: Any = njit(cache=True, nogil=True, fastmath=False, error_model="numpy")
 
-# Bytes of a tile whose rows are still in the L1 cache for their second use, its most rows, and the rows of one where
-# a row alone is too large for that.
-TILE, MOST_ROWS, ROWS_IN_L2 = 6400, 32, 16
+# Bytes of a tile whose rows are still in the L1 cache for their second use, and its most rows. The bytes, the most and
+# the fewest rows of one in the L2 cache, where a row alone is too large for that: four at a time are added up.
+TILE, MOST_ROWS = 6400, 32
+IN_L2, MOST_IN_L2, FEWEST = 256 << 10, 16, 4
 # Bytes behind the next tile's begin from where it is asked for: so far the hardware has read on by itself.
 AHEAD = 4096
 # Rows after which the gradient is added up in float64, for float32 loses digits with their number.
@@ -62,7 +64,7 @@ NONE = {dtype().itemsize: read_only(np.empty(0, dtype)) for dtype in (np.float32
 
 
 def value_and_gradient(
-    loss: int, X: Array, y: Array, weight: Array | None, parameters: Array, offset: Array | None = None
+    loss: LossCode, X: Array, y: Array, weight: Array | None, parameters: Array, offset: Array | None = None
 ) -> Array:
     """X (n, p), y (n,), weight (n,) or None, [w, b] of their dtype -> sums over the rows [loss, X.T r (p), sum r].
 
@@ -110,7 +112,8 @@ def target_sums(y: Array, weight: Array | None, domain: tuple[float, float], cla
 def tile_rows(p: int, itemsize: int) -> int:
     """Return the rows of a tile: a power of two."""
     row = max(1, p * itemsize)
-    return ROWS_IN_L2 if row > TILE else min(1 << (TILE // row).bit_length() - 1, MOST_ROWS)
+    size, most = (TILE, MOST_ROWS) if row <= TILE else (IN_L2, MOST_IN_L2)
+    return max(min(1 << max(size // row, 1).bit_length() - 1, most), FEWEST if row > TILE else 1)
 
 
 event.register("numba:compile", Speaker())  # any of our functions, here and elsewhere
@@ -120,7 +123,7 @@ event.register("numba:compile", Speaker())  # any of our functions, here and els
 def compile_for(dtype: str) -> None:
     """Compile, or load from disk, what blocks of this dtype need: seconds, the first time on a machine."""
     X, y = np.zeros((1, 1), dtype), np.zeros(1, dtype)
-    value_and_gradient(SQUARED, X, y, None, np.zeros(2, dtype))
+    value_and_gradient(LossCode(SQUARED), X, y, None, np.zeros(2, dtype))
     moments(X, y, None, np.zeros(2))
     reference(X, None, np.zeros((1, 1)))
     slope_sizes(y, None, np.zeros((1, 5)))
@@ -128,7 +131,7 @@ def compile_for(dtype: str) -> None:
 
 
 @ordered
-def _pass(loss: int, X: Array, y: Array, weight: Array, offset: Array, w: Array, b: float, rows: int) -> Array:
+def _pass(loss: LossCode, X: Array, y: Array, weight: Array, offset: Array, w: Array, b: float, rows: int) -> Array:
     n, p = X.shape
     flat = X.reshape(n * p)
     # The last rows go by as a copy that ends with zeros, so that vectors may reach beyond a row and beyond a tile.
@@ -161,7 +164,7 @@ def end_of(array: Array, start: int, size: int) -> Array:
 
 @ordered
 def _tiles(
-    loss: int,
+    loss: LossCode,
     X: Array,
     y: Array,
     weight: Array,
@@ -175,14 +178,14 @@ def _tiles(
     sums: Array,
 ) -> None:
     """Add the sums over the first n rows of p numbers, a multiple of `rows`, of X, which is flat."""
-    z, residual, mask = room(rows, X.dtype), room(rows, X.dtype), room(rows, X.dtype)
+    z, residual, mask, own = room(rows, X.dtype), room(rows, X.dtype), room(rows, X.dtype), own_room(loss, rows)
     mask[:rows] = 1
     for start in range(0, n, rows):
         _dot_rows(X, start * p, p, rows, w, b, z)
         if offset.size:
             for i in range(rows):
                 z[i] += offset[start + i]
-        value, slope = add_losses(loss, rows, y, weight, start, mask, z, residual, 0)
+        value, slope = add_losses(loss, rows, y, weight, start, mask, z, residual, 0, own)
         sums[0] += value
         sums[1 + p] += slope
         _add_rows(X, start * p, p, rows, residual, gradient)

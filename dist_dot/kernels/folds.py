@@ -57,9 +57,8 @@ class ValuesAndGradients(Kernel):
         xp, p, fits = namespace(block.y), block.X.shape[1], len(self.folds)
         code = code_of(self.loss, block.X.array)
         if code is not None:
-            columns = parameters.like(block.y).reshape(fits, p + 1)
-            folds = np.array(self.folds, block.y.dtype)
-            return column_sums(code, block, columns, np.zeros(fits, int), folds).ravel()
+            columns = parameters.like(block.y).reshape(-1, p + 1)
+            return column_sums(code, block, columns, fits, np.array(self.folds, block.y.dtype)).ravel()
         if fits < FEW and not is_other(block.y):
             parts = np.split(parameters.like(block.y, "float64"), fits)
             kernels = (WithoutFold(ValueAndGradient(self.loss), fold) for fold in self.folds)

@@ -1,9 +1,10 @@
 """X.T diag(d) X, added up tile by tile.
 
-For NumPy rows it is BLAS's syrk, which adds a tile to one triangle of the sum where it lies; `x.T @ x` makes a square
-of each tile, which is then added up. The scaled rows go into one piece of memory, made once: with temporaries of a
-tile's size half of the time went into pages that were new each time (Dask's nannies set MALLOC_TRIM_THRESHOLD_, with
-which the C library gives large pieces back at once). Together 2.1 times as fast, p = 160, on one core of an AMD EPYC.
+For NumPy rows it is BLAS's syrk (see `dist_dot.kernels.unlocked`), which adds a tile to one triangle of the sum where
+it lies; `x.T @ x` makes a square of each tile, which is then added up. The scaled rows go into one piece of memory,
+made once: with temporaries of a tile's size half of the time went into pages that were new each time (Dask's nannies
+set MALLOC_TRIM_THRESHOLD_, with which the C library gives large pieces back at once). Together 2.1 times as fast, p =
+160, on one core of an AMD EPYC.
 
 The curvature of a block travels as a triangle: half as much to add up, to hold and to send.
 """
@@ -14,7 +15,8 @@ import array_api_compat
 import numpy as np
 
 from dist_dot.kernels.compiled import reordered
-from dist_dot.rows.arrays import is_other, namespace
+from dist_dot.kernels.unlocked import add_square, syrk_address
+from dist_dot.rows.arrays import is_other, namespace, read_only
 from dist_dot.typing import Array
 
 # Bytes of a tile, which stays in the L2 cache, and the fewest rows of one.
@@ -41,7 +43,7 @@ class GramSum:
         else:
             self._sum = np.zeros((p, p))  # below the diagonal, and on it
             self._scaled = np.empty((0, p), like.dtype)
-            self._product = np.empty((p, p) if like.dtype == np.float32 else (0, 0), like.dtype)
+            self._product = np.empty((0, 0) if symmetric and like.dtype == np.float64 else (p, p), like.dtype)
 
     def add(self, x: Array, d: Array | None = None) -> None:
         """Add x.T diag(d) x of the tile x (m, p), d (m,) or None for 1."""
@@ -84,17 +86,12 @@ class GramSum:
         return np.multiply(x, d, out=self._scaled[: len(x)])
 
     def _add_by_blas(self, x: Array, scaled: Array) -> None:
-        if x.dtype != np.float64:  # by NumPy's BLAS, whose ssyrk is the faster one; nothing is added in float32
-            np.matmul(scaled.T, scaled if self._symmetric else x, out=self._product)
-            _add_below(self._sum, self._product)
+        if self._symmetric and x.dtype == np.float64:
+            _add_square(syrk_address(8), read_only(scaled), self._sum)
             return
-        from scipy.linalg.blas import dgemm, dsyrk  # takes its time to load
-
-        # Column by column, as BLAS has it, the triangle is the one above the diagonal.
-        if self._symmetric:
-            dsyrk(1.0, scaled.T, 1.0, self._sum.T, overwrite_c=1)
-        else:
-            dgemm(1.0, scaled.T, x.T, 1.0, self._sum.T, trans_b=1, overwrite_c=1)
+        # By NumPy's BLAS, whose ssyrk is the faster one; nothing is added in float32.
+        np.matmul(scaled.T, scaled if self._symmetric else x, out=self._product)
+        _add_below(self._sum, self._product)
 
 
 class Shifted:
@@ -119,6 +116,24 @@ def unpacked(triangle: Array) -> Array:
     _unpack(triangle, square)
     _mirror(square)
     return square
+
+
+@reordered
+def _add_square(address: int, rows: Array, square: Array) -> None:
+    m, p = rows.shape
+    add_square(address, rows, m, p, p, 1.0, square)
+
+
+@reordered
+def packed(square: Array) -> Array:
+    """Return what is below the diagonal of a square (m, m), and on it, row by row: m (m + 1) / 2 numbers."""
+    triangle = np.empty(len(square) * (len(square) + 1) // 2)
+    start = 0
+    for i in range(len(square)):
+        for j in range(i + 1):
+            triangle[start + j] = square[i, j]
+        start += i + 1
+    return triangle
 
 
 @reordered

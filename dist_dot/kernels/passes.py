@@ -20,7 +20,8 @@ import array_api_compat
 import numpy as np
 
 from dist_dot.kernels import compiled, device
-from dist_dot.kernels.columns import column_sums
+from dist_dot.kernels.columns import column_sums, product_sums
+from dist_dot.kernels.curvature import curvatures
 from dist_dot.kernels.elementwise import code_of
 from dist_dot.kernels.gram import GramSum, Shifted, tile_rows
 from dist_dot.kernels.kernel import Kernel, SumsOfBlocks
@@ -92,7 +93,9 @@ class HessianProduct(Kernel):
         xp, p = namespace(block.y), block.X.shape[1]
         at = parameters.like(block.y)
         width = at.shape[0] // (2 * (p + 1))
-        columns = xp.reshape(at, (2 * width, p + 1))
+        columns, code = xp.reshape(at, (2 * width, p + 1)), code_of(self.loss, block.X.array)
+        if code is not None:
+            return product_sums(code, block, columns).ravel()
         W, b = columns[:, :p].T, columns[:, p]
         sums = TileSums(block, width * (p + 1))
         for rows in tiles(block, width=width * self.loss.outputs):
@@ -180,7 +183,9 @@ class Curvature(Kernel):
         xp, p = namespace(block.y), block.X.shape[1]
         at = xp.reshape(parameters.like(block.y, dtype), (-1, p + 1))
         W, b = at[:, :p].T, at[:, p]
-        pairs = coupled(self.loss, at.shape[0])
+        pairs, code = coupled(self.loss, at.shape[0]), code_of(self.loss, block.X.array)
+        if code is not None and dtype == dtype_name(block.y):
+            return dict(zip(pairs, curvatures(code, block, at, self.centre), strict=True))
         none = xp.reshape(xp.astype(block.y[:0, ...], getattr(xp, dtype)), (-1,))
         centre = cast(np.array(self.centre), dtype, block.y) if self.centre else None
         grams = [GramSum(p, none, symmetric=c == other) for c, other in pairs]
@@ -325,10 +330,7 @@ def _pass_columns(loss: Loss, points: int, block: Block, at: Array) -> Array:
     width = columns.shape[0] // points
     code = code_of(loss, block.X.array)
     if code is not None:
-        targets = np.tile(np.arange(width) if block.y.ndim == 2 else np.zeros(width, int), points)
-        each = column_sums(code, block, columns, targets)
-        value = each[:, 0].reshape(points, width).sum(axis=1)
-        return np.column_stack([value, each[:, 1:].reshape(points, -1)]).ravel()
+        return column_sums(code, block, columns, points).ravel()
     W, b = columns[:, :p].T, columns[:, p]
     sums = TileSums(block, points * (1 + width * (p + 1)))
     for rows in tiles(block, width=points * width):

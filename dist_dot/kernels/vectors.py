@@ -292,6 +292,42 @@ def power_of_two(typing: Any, a: Any) -> Any:
 
 
 @intrinsic
+def exponent(typing: Any, a: Any) -> Any:
+    """Return the whole k of positive normal float64 numbers m 2^k, 1 <= m < 2."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        whole = ir.VectorType(INT64, a.lanes)
+        bias, shift = (ir.Constant(whole, [number] * a.lanes) for number in (1023, 52))
+        bits = builder.lshr(builder.bitcast(args[0], whole), shift)
+        return builder.sitofp(builder.sub(bits, bias), args[0].type)
+
+    return a(a), code
+
+
+@intrinsic
+def mantissa(typing: Any, a: Any) -> Any:
+    """Return the m of the same."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        whole = ir.VectorType(INT64, a.lanes)
+        digits, one = (ir.Constant(whole, [number] * a.lanes) for number in ((1 << 52) - 1, 1023 << 52))
+        bits = builder.or_(builder.and_(builder.bitcast(args[0], whole), digits), one)
+        return builder.bitcast(bits, args[0].type)
+
+    return a(a), code
+
+
+@intrinsic
+def square_root(typing: Any, a: Any) -> Any:
+    """Return the square root, correctly rounded."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _call(builder, "llvm.sqrt", args)
+
+    return a(a), code
+
+
+@intrinsic
 def _where_greater(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", args[0], args[1]), args[2], args[3])
