@@ -2,11 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from distributed import Client, Future, KilledWorker, wait
+from distributed import Client, Future, KilledWorker
+from distributed.client import _wait
 from distributed.protocol.pickle import dumps
 
 from dist_dot.errors import ClusterError, DeadlineError
@@ -219,9 +220,9 @@ def _next(client: Client, pending: set[Future], wanted: str) -> tuple[set[Future
     before: dict[str, dict[str, int]] | None = None
     seconds = SPEAK
     while True:
-        with suppress(TimeoutError):
-            done, others = wait(pending, timeout=seconds, return_when="FIRST_COMPLETED")
-            return done, others
+        ended = client.sync(_first_ended, pending, seconds)
+        if ended is not None:
+            return ended.done, ended.not_done
         seconds = LOOK
         workers = client.scheduler_info(n_workers=-1)["workers"]
         now = monotonic()
@@ -239,6 +240,18 @@ def _next(client: Client, pending: set[Future], wanted: str) -> tuple[set[Future
         limit = PATIENCE if not workers else STUCK if at_work else ARRIVAL
         if now - begin >= limit:
             raise DeadlineError(f"waited {limit:.0f} s for {wanted}" + ("" if workers else f": {none}"))
+
+
+async def _first_ended(futures: set[Future], seconds: float) -> Any:
+    """Return the futures that have ended and the others, once one has; None where time is up before.
+
+    The TimeoutError is caught here: Dask's `sync` would raise it in a frame that holds it, and so keep the frames of
+    all callers, and the blocks that they made, until Python collects garbage.
+    """
+    try:
+        return await _wait(futures, seconds, "FIRST_COMPLETED")
+    except TimeoutError:
+        return None
 
 
 def _works(worker: Mapping[str, Any]) -> bool:

@@ -66,7 +66,10 @@ class RemoteRun(Generic[T]):
         self._let_go()
         kind, outcome = loads(result)
         if kind == "error":
-            raise outcome
+            try:
+                raise outcome
+            finally:
+                del outcome  # its traceback holds this frame and its callers', and theirs hold the blocks
         value, rounds = outcome
         return value, rounds
 
