@@ -9,10 +9,10 @@ from sklearn.utils.class_weight import compute_class_weight
 from dist_dot.errors import DataError, InputError
 from dist_dot.kernels.device import labels as device_labels
 from dist_dot.kernels.device import on_device
-from dist_dot.rounds.layout import memory, n_rows
+from dist_dot.rounds.layout import memory
 from dist_dot.rows.arrays import NUMBERS, cast, is_lazy, is_other, namespace, no_rows, to_host
 from dist_dot.rows.block import cut
-from dist_dot.rows.inputs import as_array, merged, on_host
+from dist_dot.rows.inputs import as_array, merged, n_rows, on_host
 from dist_dot.typing import Array
 
 FEW = 100_000  # parameters that any memory is good for

@@ -14,8 +14,8 @@ from dist_dot.linear_model.labels import class_weights, classes_of, encoded, wei
 from dist_dot.linear_model.logistic import LogisticRegression
 from dist_dot.linear_model.ridge_cv import fold_labels
 from dist_dot.objective import Linear
-from dist_dot.rounds.layout import float_dtype, lay_out
-from dist_dot.rows.inputs import computed
+from dist_dot.rounds.layout import lay_out
+from dist_dot.rows.inputs import computed, float_dtype
 from dist_dot.solvers import LBFGS, Solver
 from dist_dot.solvers.choice import AUTO, MEMORY, named
 from dist_dot.training.fit import Callback, Progress, Status

@@ -8,8 +8,9 @@ from sklearn.model_selection import check_cv
 from dist_dot import checks
 from dist_dot.errors import InputError
 from dist_dot.linear_model.least_squares import LeastSquares
-from dist_dot.rounds.layout import float_dtype, lay_out, n_rows
+from dist_dot.rounds.layout import lay_out
 from dist_dot.rows.arrays import to_host
+from dist_dot.rows.inputs import float_dtype, n_rows
 from dist_dot.training.cross_validation import CrossValidation
 from dist_dot.typing import Array
 

@@ -12,9 +12,8 @@ from functools import partial
 from typing import Any
 
 from dist_dot.errors import DataError
-from dist_dot.rounds.layout import float_dtype
 from dist_dot.rows.arrays import cast, is_lazy, namespace
-from dist_dot.rows.inputs import as_array, check_collection
+from dist_dot.rows.inputs import as_array, check_collection, float_dtype
 
 
 def dot(X: Any, Y: Any) -> Any:
