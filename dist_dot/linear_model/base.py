@@ -1,9 +1,10 @@
 """What every estimator does: check what it was given, minimise F, and predict from z."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from dist_dot import checks
 from dist_dot.errors import DataError, InputError
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
-from dist_dot.rounds.layout import lay_out
+from dist_dot.rounds.layout import check_memory, client_in_force, lay_out
 from dist_dot.rows.arrays import cast, is_lazy, is_other, no_rows
 from dist_dot.rows.inputs import (
     as_array,
@@ -29,6 +30,7 @@ from dist_dot.rows.inputs import (
     rows_of,
 )
 from dist_dot.rows.settle import known, taken
+from dist_dot.solvers.choice import AUTO, named
 from dist_dot.training.early_stopping import EarlyStopping
 from dist_dot.training.fit import Fit, Status
 from dist_dot.training.inference import ended
@@ -56,6 +58,28 @@ def _check_early_stopping(name: str, value: Any) -> None:
         raise InputError(f"{name} is {value!r}: give dist_dot.EarlyStopping(), or None")
 
 
+def _check_solver(name: str, value: Any) -> None:
+    if isinstance(value, str):
+        if value != AUTO:
+            named(value)
+    elif isinstance(value, type) or not callable(getattr(value, "step", None)):
+        raise InputError(f"{name} is {value!r}: give 'auto', the name of a solver, or a solver such as LBFGS()")
+
+
+def _check_class_weight(name: str, value: Any) -> None:
+    if value is None or (isinstance(value, str) and value == "balanced"):
+        return
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name} is {value!r}: give None, 'balanced', or a dict of weights by label")
+    for label, weight in value.items():
+        checks.finite(f"{name}[{label!r}]", weight)
+
+
+def _check_cv(name: str, value: Any) -> None:
+    if isinstance(value, bool | Integral) and (value is True or value < 2):
+        raise InputError(f"{name} is {value!r}: give None, a number of folds >= 2, a splitter, or a fold for each row")
+
+
 PARAMETERS: dict[str, Callable[[str, Any], object]] = {
     "alpha": checks.finite,
     "C": partial(checks.number, advice="give a number > 0, or infinity for no penalty", least=np.nextafter(0.0, 1.0)),
@@ -66,6 +90,9 @@ PARAMETERS: dict[str, Callable[[str, Any], object]] = {
     "tol": partial(checks.number, advice="give a number >= 0"),
     "callbacks": checks.functions,
     "early_stopping": _check_early_stopping,
+    "solver": _check_solver,
+    "class_weight": _check_class_weight,
+    "cv": _check_cv,
 }
 """What the parameters of all estimators are to be; of others, each estimator's own `fit` says it."""
 
@@ -125,6 +152,8 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
 
         Raises DataError for others, before anything is computed but the sizes of chunks that are not known.
         """
+        if any(map(is_lazy, (X, y, sample_weight))):
+            client_in_force()
         y = y if y is None or is_lazy(y) else as_array("y", y)
         if y is not None and n_targets(y.shape) > 1 and "multi_output" not in self._checks:
             words = "number per row" if self._numbers else "label per row; of one-hot columns, take y.argmax(axis=1)"
@@ -211,6 +240,8 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
         of_rows = partial(_z, coef=coef, intercept=self.intercept_)
         X = self._features(X)
         if not is_lazy(X):
+            advice = "predict some rows at a time, or give a Dask array"
+            check_memory((X.shape[0], *coef.shape[1:]), "the predictions", advice)
             return of_rows(X)
         like = no_rows(X._meta, np.result_type(float_dtype(X), coef.dtype), coef.ndim)
         X = as_array("X", X).rechunk({1: -1})

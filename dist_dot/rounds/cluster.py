@@ -16,7 +16,7 @@ from dist_dot.kernels.compiling import TOPIC
 from dist_dot.kernels.kernel import Kernel
 from dist_dot.rounds.asking import DEATHS, SPEAK, STUCK, RunSpec
 from dist_dot.rounds.blocks import Blocks, Program, Recovery, Report, log
-from dist_dot.rounds.remote import RemoteRun, install, start
+from dist_dot.rounds.remote import RemoteRun, install, start, workers_of
 from dist_dot.rounds.worker import NAME
 from dist_dot.rows.block import Block, Cuts, named
 from dist_dot.typing import Array
@@ -136,8 +136,8 @@ def place(client: Client, tasks: Sequence["Delayed"], cuts: Cuts, prefix: str, s
     """
     from dask import annotate, delayed
 
-    _listen(client)
     install(client)  # now: it keeps the wish below from becoming a demand
+    _listen(client)
     check = delayed(_look, pure=False)
     futures: list[Future] = []
     checks: list[Future] = []
@@ -157,7 +157,7 @@ def place(client: Client, tasks: Sequence["Delayed"], cuts: Cuts, prefix: str, s
 
 def _ranges(client: Client, tasks: Sequence["Delayed"]) -> Iterator[tuple[list[str], list["Delayed"]]]:
     """Yield the worker, in a list, and its range of the tasks; no worker and all of the tasks where there is none."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = workers_of(client)
     if not workers:
         yield [], list(tasks)
     total = sum(worker["nthreads"] for worker in workers.values())
@@ -224,7 +224,7 @@ def _next(client: Client, pending: set[Future], wanted: str) -> tuple[set[Future
         if ended is not None:
             return ended.done, ended.not_done
         seconds = LOOK
-        workers = client.scheduler_info(n_workers=-1)["workers"]
+        workers = workers_of(client)
         now = monotonic()
         if not workers or any(map(_works, workers.values())):
             taken = now

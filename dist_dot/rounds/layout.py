@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
 
-from dist_dot.errors import DataError, InputError, suggestion
+from dist_dot.errors import ClusterError, DataError, InputError, suggestion
 from dist_dot.kernels.device import places_outside
 from dist_dot.kernels.ready import ready_for
 from dist_dot.rounds.blocks import Host
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 COLUMNS = ("sample_weight", "offset", "fold")
+LARGE = 1 << 30  # bytes that any process has, so that nobody asks
 MOST_FOLDS = 1 << 24  # numbers of folds that float32 tells apart
 
 
@@ -58,6 +60,8 @@ def lay_out(
     read where that is the GPU of this process; what a Dask task raises, as it is.
     """
     settle.known(device)
+    if any(map(is_lazy, (X, y, sample_weight, offset, fold))):
+        client_in_force()
     given = {"sample_weight": sample_weight, "offset": offset, "fold": fold}
     columns = {name: settle.taken(values) for name, values in given.items() if values is not None}
     rows = rows_of({"X": settle.taken(X), "y": settle.taken(y), **columns})
@@ -242,7 +246,7 @@ def _lay_out_dask(arrays: Mapping[str, AnyArray], cuts: Cuts, device: str) -> Ho
         )
         for number in range(cuts.n_blocks)
     ]
-    client = _client_in_force()
+    client = client_in_force()
     if client is None:
         settle.require(device)
         return LocalBlocks(compute(*tasks, scheduler="threads"), cuts)
@@ -265,17 +269,36 @@ def memory(lazy: bool) -> tuple[int, int]:
     """Return the bytes of memory and the threads that this process has, or the smallest worker where rows are lazy."""
     from distributed.system import MEMORY_LIMIT
 
-    client = _client_in_force() if lazy else None
-    workers = [] if client is None else client.scheduler_info(n_workers=-1)["workers"].values()
+    from dist_dot.rounds.remote import workers_of
+
+    client = client_in_force() if lazy else None
+    workers = [] if client is None else workers_of(client).values()
     smallest = min((worker["memory_limit"] or MEMORY_LIMIT for worker in workers), default=MEMORY_LIMIT)
     return int(smallest), max((worker["nthreads"] for worker in workers), default=len(os.sched_getaffinity(0)))
 
 
-def _client_in_force() -> "Client | None":
-    """Return the client that `dask.compute` would use, None where there is none."""
+def check_memory(shape: tuple[int, ...], what: str, advice: str) -> None:
+    """Raise InputError where an array of float64 of this shape is more than the memory that this process may use."""
+    needed = 8 * prod(shape)
+    if needed > LARGE and needed > (limit := memory(False)[0]):
+        sizes = f"{needed / 2**30:,.0f} GiB, and this process may use {limit / 2**30:,.1f} GiB"
+        raise InputError(f"{what} are {' x '.join(f'{size:,}' for size in shape)} numbers, {sizes}: {advice}")
+
+
+def client_in_force() -> "Client | None":
+    """Return the client that `dask.compute` would use, None where there is none.
+
+    Raises ClusterError for one that cannot wait in this thread, since its event loop runs here.
+    """
     from distributed import default_client
 
     try:
-        return default_client()
+        client = default_client()
     except ValueError:
         return None
+    if client.asynchronous:
+        raise ClusterError(
+            "the Dask client in force is asynchronous, and a fit waits: open one with asynchronous=False, and fit in "
+            "another thread, as by asyncio.to_thread(model.fit, X, y)"
+        )
+    return client

@@ -62,18 +62,18 @@ def _check_shapes(rows: Mapping[str, AnyArray]) -> None:
         raise DataError(f"X has shape {X}: expected (n_samples, n_features); a single column is X.reshape(-1, 1)")
     if len(y) not in (1, 2) or y[1:] == (0,):
         raise DataError(f"y has shape {y}: expected (n_samples,), or (n_samples, n_targets)")
-    if _differ(X[0], y[0]):
+    if differ(X[0], y[0]):
         raise DataError(f"X has {X[0]} rows and y has {y[0]}: give a y for each row of X")
     for name, array in rows.items():
         if name == ONE and array.shape == ():
             continue
-        if name not in ("X", "y") and (len(array.shape) != 1 or _differ(array.shape[0], y[0])):
+        if name not in ("X", "y") and (len(array.shape) != 1 or differ(array.shape[0], y[0])):
             raise DataError(f"{name} has shape {array.shape}: expected {y[:1]}, one number for each row")
     if 0 in X:
         raise DataError(f"X has shape {X}: there is nothing to train on")
 
 
-def _differ(size: float, other: float) -> bool:
+def differ(size: float, other: float) -> bool:
     """Whether two sizes are known, and not the same."""
     return size == size and other == other and size != other
 
