@@ -28,7 +28,7 @@ class RidgeCV(LeastSquares):
         A number k: k folds of rows that follow each other. A splitter of scikit-learn, whose test parts hold each row
         once, or such pairs of train and test parts. An array (n,) with the fold of each row. With folds the score is
         R2, averaged over targets and folds, and everything takes one round, whatever the number of alphas, folds and
-        targets.
+        targets. Where columns nearly depend on each other some rounds more refine the digits, as in `Ridge`.
     device : where fits and scores are computed: "auto", where the rows lie; "cpu"; or "cuda", a GPU of this process or
         of the workers. See `dist_dot.lay_out`.
 
