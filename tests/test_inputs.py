@@ -267,6 +267,8 @@ def test_labels_that_change_from_look_to_look_are_refused():
 class Workers:
     """A client of some workers."""
 
+    status = "running"
+
     def scheduler_info(self, n_workers):
         assert n_workers == -1  # all of them
         limits = {"a": 2 << 30, "b": 1 << 30, "c": 0}  # 0 is no limit

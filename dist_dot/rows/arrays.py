@@ -10,7 +10,6 @@ from typing import Any
 
 import array_api_compat
 import numpy as np
-from dask.base import is_dask_collection
 from numpy.typing import DTypeLike
 
 from dist_dot.typing import AnyArray, Array
@@ -20,7 +19,8 @@ NUMBERS = "biuf"  # the kinds of NumPy's dtypes that are numbers
 
 def is_lazy(array: AnyArray) -> bool:
     """Whether this is a Dask collection. An xarray.DataArray is one if its data are."""
-    return hasattr(array, "__dask_graph__") and bool(is_dask_collection(array))
+    graph = getattr(array, "__dask_graph__", None)
+    return callable(graph) and graph() is not None
 
 
 def is_other(array: AnyArray) -> bool:
