@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dist_dot.errors import InputError
+from dist_dot.errors import DataError, InputError
 from dist_dot.kernels.passes import Moments
 from dist_dot.kernels.targets import ConstantValues, OffsetSums, ReferenceSums, SlopeSizes, TargetSums
 from dist_dot.losses import Loss, line, shifted
@@ -59,6 +59,8 @@ class Baseline:
         """The sums of `TargetSums`. One round, which reads y alone. Raises InputError if the weights sum to zero."""
         if self._target_sums is None:
             sums = self._blocks.reduce(TargetSums(self._loss), np.zeros(0))
+            if not np.isfinite(sums[0]):
+                raise DataError("the sample weights overflow float64 in sum: divide them by a power of ten")
             if not sums[0] > 0:
                 raise InputError("the sample weights are all zero: no row counts")
             self._target_sums = sums
@@ -96,8 +98,21 @@ class Baseline:
         if self._reference_sums is None:
             null, p = self.best_constant(), self._p
             sums = self._blocks.reduce(ReferenceSums(self._loss), null)
-            self._reference_sums = np.split(sums, null.size + np.array([0, p, 2 * p]))
+            self._reference_sums = self._finite(np.split(sums, null.size + np.array([0, p, 2 * p])))
         return self._reference_sums
+
+    def _finite(self, sums: list[Array]) -> list[Array]:
+        """Return the sums of `reference_sums`. Raises DataError where squares of a column or of a y overflow."""
+        _, first, raw, of_targets = sums
+        with np.errstate(over="ignore", invalid="ignore"):
+            named = {f"column {j} of X": first[j] / self.weight for j in np.flatnonzero(~np.isfinite(raw))[:1]}
+            if not np.isfinite(of_targets).all():
+                named |= {"y" if self._targets == 1 else "a target of y": float(np.max(np.abs(self.mean)))}
+        for name, mean in named.items():
+            raise DataError(
+                f"{name} is about {mean:.0e}, and its squares overflow float64: divide it by a power of ten"
+            )
+        return sums
 
     def mean_model(self) -> Array:
         """Return the z (n_outputs,) for the mean of y where rows have no offset. The round of `target_sums`."""
@@ -230,7 +245,8 @@ class Baseline:
         i = np.arange(p + 1)
         raw, first = triangle[i * (i + 3) // 2][:p] / curvature, triangle[p * (p + 1) // 2 :][:p] / curvature
         of_targets = self._blocks.reduce(SlopeSizes(self._loss), at_best)
-        self._reference_sums = [self._moved(gradient, first, z, at_best), first, raw, of_targets]
+        sums = [self._moved(gradient, first, z, at_best), first, raw, of_targets]
+        self._reference_sums = self._finite(sums)
         self._by_expansion = True
 
     def _at_best(self) -> Array:

@@ -87,5 +87,5 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     "did you mean 'alpha'?"
     """
     names = sorted(known)
-    near = get_close_matches(word, names, n=1)
+    near = get_close_matches(str(word), names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"

@@ -279,7 +279,7 @@ class Softmax:
         xp = _namespace(z)
         q = self.predict(z)
         row, column = xp.expand_dims(q, axis=-2), xp.expand_dims(q, axis=-1)
-        codes = xp.arange(self.classes)
+        codes = self._codes(z)
         diagonal = xp.astype(xp.expand_dims(codes, axis=-1) == codes, q.dtype)
         second: Array = column * (diagonal - row)
         return second
@@ -300,10 +300,20 @@ class Softmax:
         probability: Array = e / _sum_outputs(e)
         return probability
 
+    def _codes(self, z: Array) -> Array:
+        """Return 0 .. k - 1, on the device of z."""
+        xp = _namespace(z)
+        if xp is np:
+            return np.arange(self.classes)
+        from array_api_compat import device
+
+        codes: Array = xp.arange(self.classes, device=device(z))
+        return codes
+
     def _chosen(self, y: Array, z: Array) -> Array:
         """Return 1 for the class of each row and 0 for the others."""
         xp = _namespace(z)
-        codes = xp.astype(xp.arange(self.classes), z.dtype)
+        codes = xp.astype(self._codes(z), z.dtype)
         chosen: Array = xp.astype(xp.expand_dims(xp.asarray(y), axis=-1) == codes, z.dtype)
         return chosen
 

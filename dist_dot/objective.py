@@ -204,6 +204,8 @@ class Objective:
         """
         sums = self.blocks.reduce(Expansion(self.loss, _tuple(centre)), self.padded(parameters))
         split = 1 + self.n_outputs * (self.n_features + 1)
+        if not np.isfinite(sums[split:]).all():
+            self.baseline.reference_sums  # noqa: B018 (which says whose squares overflow)
         if not np.any(centre) and self.shows_columns(parameters):
             self.baseline.remember(sums[1:split], sums[split:], self.split(parameters)[1])
         return (*self._penalised(sums[:split], parameters), self._hessian(sums[split:]))

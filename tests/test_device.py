@@ -146,7 +146,7 @@ def test_device_cpu_brings_rows_of_any_library_to_the_host():
 def test_rows_of_the_host_settle_on_the_gpu_and_the_blocks_say_so(cupy, monkeypatch):
     for on_the_gpu in ("check_rows", "ready_for"):  # by kernels
         monkeypatch.setattr(layout, on_the_gpu, lambda *arguments: None)
-    monkeypatch.setattr(layout, "_client_in_force", lambda: None)  # whose workers have no such CuPy
+    monkeypatch.setattr(layout, "client_in_force", lambda: None)  # whose workers have no such CuPy
     X, y = rows_of(dtype="float32")
     for rows, target in ((X, y), (cupy.asarray(X), y)):
         blocks = lay_out(rows, target, device="cuda", block_rows=16)

@@ -102,7 +102,7 @@ def workers_with(monkeypatch, **found):
     usual = {"host": "a", "card": "1", "name": "NVIDIA H100 (CuPy 14.2.0, CUDA 13.0)", "free": 10 * GB, "missing": None}
     monkeypatch.setattr(preflight, "_ask_workers", lambda client, function: {w: usual | of for w, of in found.items()})
     workers = {worker: {"nthreads": 1} for worker in found}
-    return SimpleNamespace(scheduler_info=lambda n_workers: {"workers": workers})
+    return SimpleNamespace(scheduler_info=lambda n_workers: {"workers": workers}, status="running")
 
 
 def test_the_memory_of_gpus_is_that_of_all_their_workers(monkeypatch):

@@ -267,6 +267,8 @@ def test_labels_that_change_from_look_to_look_are_refused():
 class Workers:
     """A client of some workers."""
 
+    status = "running"
+
     def scheduler_info(self, n_workers):
         assert n_workers == -1  # all of them
         limits = {"a": 2 << 30, "b": 1 << 30, "c": 0}  # 0 is no limit
@@ -276,13 +278,13 @@ class Workers:
 def test_more_classes_than_the_memory_holds_are_refused(monkeypatch):
     # A class has 8 (p + 1) bytes, in the smallest worker some hundred arrays of them.
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 8 << 30)
-    monkeypatch.setattr("dist_dot.rounds.layout._client_in_force", Workers)
+    monkeypatch.setattr("dist_dot.rounds.layout.client_in_force", Workers)
     assert memory(True) == (1 << 30, 4) and memory(False)[0] == 8 << 30
     most = most_classes(99, 1, 1 << 30, 4)
     assert 2**30 / (8 * 100) / 150 < most < 2**30 / (8 * 100) / 70
     assert most_classes(99, 50, 1 << 30, 4) == pytest.approx(most / 50, abs=1)
     X, y = np.ones((5000, 10)), np.arange(5000) // 3
-    monkeypatch.setattr("dist_dot.rounds.layout._client_in_force", lambda: None)
+    monkeypatch.setattr("dist_dot.rounds.layout.client_in_force", lambda: None)
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 10 << 20)
     monkeypatch.setattr("dist_dot.linear_model.labels.FEW", 1000)
     for wrap in (np.asarray, lambda array: chunked(array, 1700)):
@@ -353,7 +355,7 @@ def test_labels_on_a_card_stay_there_and_get_the_checks_of_those_of_the_host(on_
     y[157] = np.nan
     with pytest.raises(DataError, match="y is nan in row 157: a label is missing"):
         computed(encoded(wrap(y), np.arange(3.0)))
-    monkeypatch.setattr("dist_dot.rounds.layout._client_in_force", lambda: None)
+    monkeypatch.setattr("dist_dot.rounds.layout.client_in_force", lambda: None)
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 10 << 20)
     monkeypatch.setattr("dist_dot.linear_model.labels.FEW", 1000)
     with pytest.raises(InputError, match="memory holds a model of"):

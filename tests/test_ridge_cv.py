@@ -184,3 +184,22 @@ def test_the_leave_one_out_kernel_gives_what_it_gives_for_numpy(library, weighte
 def test_mistakes_are_named(diabetes, options, words):
     with pytest.raises(InputError, match=words):
         RidgeCV(**options).fit(*diabetes)
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e4, 1e6, 1e8])
+@pytest.mark.parametrize("cv", [None, KFold(4)])
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_columns_that_nearly_depend_on_each_other_cost_rounds_and_no_digits(condition, cv, fit_intercept):
+    random, alpha = np.random.default_rng(0), 1e-10
+    U, V = np.linalg.qr(random.standard_normal((400, 5)))[0], np.linalg.qr(random.standard_normal((5, 5)))[0]
+    X = 100.0 * (U * np.logspace(0, -np.log10(condition), 5)) @ V.T
+    y = X @ np.ones(5) + 0.01 * random.standard_normal(400)
+    model = RidgeCV([alpha], cv=cv, fit_intercept=fit_intercept).fit(X, y)
+    alone = Ridge(alpha, fit_intercept=fit_intercept).fit(X, y)
+    np.testing.assert_allclose(model.coef_, alone.coef_, rtol=1e-10)
+    np.testing.assert_allclose(model.fit_.path.coef[0, :, 0], alone.coef_, rtol=1e-5)
+    mean = X.mean(axis=0) * fit_intercept
+    stacked = np.vstack([X - mean, np.sqrt(alpha) * np.eye(5)])
+    expected = np.linalg.lstsq(stacked, np.append(y - y.mean() * fit_intercept, np.zeros(5)), rcond=None)[0]
+    np.testing.assert_allclose(model.coef_, expected, atol=1e-14 * condition * np.abs(expected).max())
+    assert model.fit_.rounds <= 8

@@ -224,8 +224,10 @@ def test_deaths_while_rows_are_laid_out_are_tried_again(monkeypatch):
         for future in futures:
             future.deaths -= 1
 
-    monkeypatch.setattr(cluster, "wait", lambda pending, **rest: (pending, set()))
-    client = SimpleNamespace(retry=retry)
+    def ended(function, futures, seconds):
+        return SimpleNamespace(done=futures, not_done=set())
+
+    client = SimpleNamespace(retry=retry, sync=ended)
     cluster._arrive(client, [Deadly(cluster.DEATHS), Deadly(0)])
     with pytest.raises(KilledWorker):
         cluster._arrive(client, [Deadly(cluster.DEATHS + 1), Deadly(0)])
@@ -242,16 +244,15 @@ def test_what_rows_are_made_of_may_take_its_time(monkeypatch):
 
         def no_news(*rest, **options):
             now[0] += 1
-            raise TimeoutError
 
         def info(n_workers):
             counts = looks[min(now[0], len(looks)) - 1]
             return {"workers": {"a": {"status": "running", "metrics": {"task_counts": counts}}} if counts else {}}
 
-        monkeypatch.setattr(cluster, "wait", no_news)
         monkeypatch.setattr(cluster, "monotonic", lambda: float(now[0]))
         with pytest.raises(DeadlineError, match="for the next of 4 tasks"):
-            client = SimpleNamespace(scheduler_info=info, scheduler=SimpleNamespace(address="tcp://here:8786"))
+            scheduler = SimpleNamespace(address="tcp://here:8786")
+            client = SimpleNamespace(scheduler_info=info, scheduler=scheduler, sync=no_news, status="running")
             cluster._next(client, set(), "the next of 4 tasks")
         return now[0]
 

@@ -14,7 +14,7 @@ from dist_dot.kernels.elementwise import code_of
 from dist_dot.kernels.kernel import Kernel, SumsOfBlocks
 from dist_dot.kernels.passes import TileSums, ValueAndGradient, column, fold_column, gradient_sums, offset, tiles, total
 from dist_dot.losses import Loss
-from dist_dot.rows.arrays import Parameters, is_other, namespace
+from dist_dot.rows.arrays import Parameters, is_other, like, namespace
 from dist_dot.rows.block import Block
 from dist_dot.typing import Array
 
@@ -67,7 +67,7 @@ class ValuesAndGradients(Kernel):
         W, b = columns[:, :p].T, columns[:, p]
         width = columns.shape[0] // fits
         sums = TileSums(block, fits * (1 + width * (p + 1)))
-        folds = xp.asarray(list(self.folds), dtype=block.y.dtype)
+        folds = like(self.folds, block.y)
         for rows in tiles(block, ROWS, fits * width):
             m = len(rows)
             z = xp.reshape(offset(rows.X.times(W) + b, rows), (m, fits, width))
@@ -105,7 +105,7 @@ class FoldScores(Kernel):
         columns = xp.reshape(parameters.like(block.y), (-1, p + 1))
         W, b = columns[:, :p].T, columns[:, p]
         sums = TileSums(block, fits * 3)
-        folds = xp.asarray(list(self.folds), dtype=dtype)
+        folds = like(self.folds, block.y)
         for rows in tiles(block, width=columns.shape[0]):
             m, y = len(rows), rows.y
             z = xp.reshape(offset(rows.X.times(W) + b, rows), (m, fits, -1))
@@ -115,7 +115,7 @@ class FoldScores(Kernel):
             held = xp.astype(fold_column(rows) == folds, dtype)
             held = held if rows.weight is None else held * column(rows.weight)
             if self.class_weight is not None:
-                inverse = xp.asarray([1.0 / w if w > 0 else 0.0 for w in self.class_weight], dtype=dtype)
+                inverse = like([1.0 / w if w > 0 else 0.0 for w in self.class_weight], block.y)
                 held = held * column(xp.take(inverse, xp.astype(y, xp.int64)))
             sums.add(xp.stack([total(held, 0), total(held * value, 0), total(held * right, 0)], axis=1))
         return sums.total

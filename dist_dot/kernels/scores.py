@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import array_api_compat
 import numpy as np
 
 from dist_dot.kernels.kernel import Kernel
@@ -58,7 +59,7 @@ class RankCounts(Kernel):
         places = np.searchsorted(edges, z.astype(np.float64)) + (edges.size + 1) * to_host(block.y).astype(np.intp)
         weight = None if block.weight is None else to_host(block.weight)
         counts: Array = np.bincount(places, weight, 2 * (edges.size + 1)).astype(np.float64)
-        sums: Array = counts if xp is np else xp.asarray(counts)
+        sums: Array = counts if xp is np else xp.asarray(counts, device=array_api_compat.device(block.y))
         return sums
 
 

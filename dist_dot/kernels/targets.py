@@ -62,7 +62,10 @@ class CheckTarget(Kernel):
         """Raise it for the number in this place of y, row by row."""
         row, target = divmod(place, block.y.shape[1] if block.y.ndim == 2 else 1)
         wrong = float(block.y[row, target] if block.y.ndim == 2 else block.y[row])
-        raise DataError(f"y is {wrong} in row {block.start + row}: {accepted(self.loss)}")
+        words = accepted(self.loss)
+        if 0.0 < wrong < POSITIVE == self.loss.domain[0]:
+            words += f", and float32 none below {POSITIVE:.1e}: multiply y by a power of ten"
+        raise DataError(f"y is {wrong} in row {block.start + row}: {words}")
 
 
 def accepted(loss: Loss) -> str:
@@ -96,7 +99,8 @@ class TargetSums(Kernel):
         xp = namespace(block.y)
         target, s = column(xp.astype(block.y, xp.float64)), _weight(block)
         if self.loss.outputs > 1:
-            target = xp.astype(target == xp.astype(xp.arange(self.loss.outputs), xp.float64), xp.float64)
+            classes = xp.arange(self.loss.outputs, device=array_api_compat.device(block.y))
+            target = xp.astype(target == xp.astype(classes, xp.float64), xp.float64)
         of_rows = TileSums(block, 1 + target.shape[1])
         of_rows.add(total(s), s @ target)
         return of_rows.total

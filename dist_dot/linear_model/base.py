@@ -1,9 +1,10 @@
 """What every estimator does: check what it was given, minimise F, and predict from z."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,10 +17,20 @@ from dist_dot import checks
 from dist_dot.errors import DataError, InputError
 from dist_dot.losses import Loss
 from dist_dot.objective import Objective
-from dist_dot.rounds.layout import float_dtype, lay_out, n_rows, n_targets
+from dist_dot.rounds.layout import check_memory, client_in_force, lay_out
 from dist_dot.rows.arrays import cast, is_lazy, is_other, no_rows
-from dist_dot.rows.inputs import as_array, check_collection, check_unmasked, computed
+from dist_dot.rows.inputs import (
+    as_array,
+    check_collection,
+    check_unmasked,
+    computed,
+    float_dtype,
+    n_targets,
+    no_numbers,
+    rows_of,
+)
 from dist_dot.rows.settle import known, taken
+from dist_dot.solvers.choice import AUTO, named
 from dist_dot.training.early_stopping import EarlyStopping
 from dist_dot.training.fit import Fit, Status
 from dist_dot.training.inference import ended
@@ -47,6 +58,28 @@ def _check_early_stopping(name: str, value: Any) -> None:
         raise InputError(f"{name} is {value!r}: give dist_dot.EarlyStopping(), or None")
 
 
+def _check_solver(name: str, value: Any) -> None:
+    if isinstance(value, str):
+        if value != AUTO:
+            named(value)
+    elif isinstance(value, type) or not callable(getattr(value, "step", None)):
+        raise InputError(f"{name} is {value!r}: give 'auto', the name of a solver, or a solver such as LBFGS()")
+
+
+def _check_class_weight(name: str, value: Any) -> None:
+    if value is None or (isinstance(value, str) and value == "balanced"):
+        return
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name} is {value!r}: give None, 'balanced', or a dict of weights by label")
+    for label, weight in value.items():
+        checks.finite(f"{name}[{label!r}]", weight)
+
+
+def _check_cv(name: str, value: Any) -> None:
+    if isinstance(value, bool | Integral) and (value is True or value < 2):
+        raise InputError(f"{name} is {value!r}: give None, a number of folds >= 2, a splitter, or a fold for each row")
+
+
 PARAMETERS: dict[str, Callable[[str, Any], object]] = {
     "alpha": checks.finite,
     "C": partial(checks.number, advice="give a number > 0, or infinity for no penalty", least=np.nextafter(0.0, 1.0)),
@@ -57,6 +90,9 @@ PARAMETERS: dict[str, Callable[[str, Any], object]] = {
     "tol": partial(checks.number, advice="give a number >= 0"),
     "callbacks": checks.functions,
     "early_stopping": _check_early_stopping,
+    "solver": _check_solver,
+    "class_weight": _check_class_weight,
+    "cv": _check_cv,
 }
 """What the parameters of all estimators are to be; of others, each estimator's own `fit` says it."""
 
@@ -81,43 +117,56 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
                 check(name, parameters[name])
 
     def _received(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-        """Return what was given, torch tensors as the arrays of the same memory. Raises DataError for masked values."""
+        """Return what was given, torch tensors as the arrays of the same memory.
+
+        Raises DataError for masked values, and for a Dask collection that is no array.
+        """
         known(self.device)
         X, y, sample_weight = map(taken, (X, y, sample_weight))
         for name, values in (("X", X), ("y", y), ("sample_weight", sample_weight)):
+            if is_lazy(values):
+                check_collection(name, values)
             check_unmasked(name, values)
         return X, y, sample_weight
 
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         """Return X (n, p), y (n,) or (n, k) and the weights (n,) or None, checked by scikit-learn where X is plain.
 
-        y and the weights are then on the host, too. Rows that are not plain are left as they are: `lay_out` looks at
-        them where they lie.
+        y and the weights are then on the host, too. Rows that are not plain are left as they are, and their dtypes and
+        shapes are checked: `lay_out` looks at the numbers where they lie.
         """
         self._check_parameters()
         X, y, sample_weight = self._received(X, y, sample_weight)
         if not is_plain(X):
-            return X, self._target(y), None if sample_weight is None else _known("sample_weight", sample_weight)
+            return self._rows(X, y, sample_weight)
         y, sample_weight = computed("y", y), computed("sample_weight", sample_weight)
-        _check_no_dates(X)
+        _check_numbers(X)
         try:
             X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C", **self._checks)
         except OverflowError as error:
             raise DataError(f"X or y holds a whole number that float64 cannot hold: {error}") from error
-        if sample_weight is not None:
-            float_dtype(np.asarray(sample_weight), "sample_weight")
-            weight = np.asarray(sample_weight, X.dtype)
-            sample_weight = weight if weight.ndim else np.full(y.shape[:1], weight)
-        return X, y, sample_weight
+        weight = self._rows(X, y, sample_weight)[2]
+        return X, y, None if weight is None else np.asarray(weight, X.dtype)
 
-    def _target(self, y: Any) -> Any:
-        """Return y as an array. Raises DataError for several columns where one is expected."""
-        y = _known("y", y)
-        if n_targets(y.shape) > 1 and "multi_output" not in self._checks:
-            numbers = "y_numeric" in self._checks
-            words = "number per row" if numbers else "label per row; of one-hot columns, take y.argmax(axis=1)"
+    def _rows(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        """Return X, y and the weights (n,) or None, as arrays of dtypes and shapes that a model can be fitted to.
+
+        Raises DataError for others, before anything is computed but the sizes of chunks that are not known.
+        """
+        if any(map(is_lazy, (X, y, sample_weight))):
+            client_in_force()
+        y = y if y is None or is_lazy(y) else as_array("y", y)
+        if y is not None and n_targets(y.shape) > 1 and "multi_output" not in self._checks:
+            words = "number per row" if self._numbers else "label per row; of one-hot columns, take y.argmax(axis=1)"
             raise DataError(f"y has shape {tuple(y.shape)}: expected (n_samples,), one {words}")
-        return y
+        beside = {} if sample_weight is None else {"sample_weight": sample_weight}
+        rows = rows_of({"X": X, "y": y, **beside}, () if self._numbers else "y")
+        return rows["X"], rows["y"], rows.get("sample_weight")
+
+    @property
+    def _numbers(self) -> bool:
+        """Whether y is of numbers, and not of labels."""
+        return "y_numeric" in self._checks
 
     def _minimise(
         self,
@@ -174,11 +223,16 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
         """Return F of these rows without a penalty, and the flat vector of this model: what scores are made of."""
         check_is_fitted(self)
         X, y, sample_weight = self._received(X, y, sample_weight)
-        objective = Objective(lay_out(self._features(X), self._target(y), sample_weight, device=self.device), loss)
+        X, y, sample_weight = self._rows(self._features(X), y, sample_weight)
+        objective = Objective(lay_out(X, self._numbered(y), sample_weight, device=self.device), loss)
         W, b = np.atleast_2d(self.coef_).T, np.atleast_1d(self.intercept_)
         if W.shape[1] != objective.n_outputs:
             raise InputError(f"y has {objective.n_outputs} targets: the model was fitted to {W.shape[1]}")
         return objective, objective.join(W, b)
+
+    def _numbered(self, y: Any) -> Any:
+        """Return y as the loss takes it."""
+        return y
 
     def _linear_predictor(self, X: Any) -> Any:
         """Return z = X @ coef_.T + intercept_, (n,) or (n, k); of a Dask array a Dask array, not computed yet."""
@@ -187,6 +241,8 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
         of_rows = partial(_z, coef=coef, intercept=self.intercept_)
         X = self._features(X)
         if not is_lazy(X):
+            advice = "predict some rows at a time, or give a Dask array"
+            check_memory((X.shape[0], *coef.shape[1:]), "the predictions", advice)
             return of_rows(X)
         like = no_rows(X._meta, np.result_type(float_dtype(X), coef.dtype), coef.ndim)
         X = as_array("X", X).rechunk({1: -1})
@@ -199,21 +255,27 @@ class LinearModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
         X = taken(X)
         check_unmasked("X", X)
         if is_plain(X):
+            _check_numbers(X)
             return validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         if is_lazy(X):
             check_collection("X", X)
         if X.ndim != 2 or X.shape[1] != self.n_features_in_:
-            raise InputError(f"X has shape {X.shape}: the model was fitted to {self.n_features_in_} columns")
+            advice = "; a single row is X.reshape(1, -1)" if X.ndim == 1 else ""
+            raise InputError(f"X has shape {X.shape}: the model was fitted to {self.n_features_in_} columns{advice}")
         return X
 
 
-def _check_no_dates(X: Any) -> None:
-    """Raise DataError for dates and durations, which NumPy takes for whole numbers of nanoseconds."""
-    kinds = X.dtypes if hasattr(X, "dtypes") else [getattr(X, "dtype", None)]
+def _check_numbers(X: Any) -> None:
+    """Raise DataError for what scikit-learn lets pass, or NumPy refuses in words of its own.
+
+    These are dates and durations, which NumPy takes for whole numbers of nanoseconds, and records.
+    """
+    of_frame = hasattr(X, "dtypes")
+    listed = isinstance(X, list | tuple)
+    kinds = X.dtypes if of_frame else [np.asarray(X).dtype if listed else getattr(X, "dtype", None)]
     for number, kind in enumerate(kinds):
-        if getattr(kind, "kind", "") in ("m", "M"):
-            where = f"column {X.columns[number]!r} of X" if hasattr(X, "columns") else "X"
-            raise DataError(f"{where} has dtype {kind}: turn dates and durations into numbers, such as days")
+        if getattr(kind, "kind", "") in ("m", "M", "V"):
+            raise DataError(no_numbers(f"column {X.columns[number]!r} of X" if of_frame else "X", kind))
 
 
 def _z(rows: Any, coef: Array, intercept: Any) -> Any:
@@ -221,14 +283,6 @@ def _z(rows: Any, coef: Array, intercept: Any) -> Any:
     rows = cast(rows, float_dtype(rows))
     b = float(intercept) if coef.ndim == 1 else cast(intercept, coef.dtype.name, rows)
     return rows @ cast(coef, coef.dtype.name, rows) + b
-
-
-def _known(name: str, values: Any) -> Any:
-    """Return values as an array; as a Dask array whose chunks are of known sizes, and are looked at."""
-    if is_lazy(values):
-        check_collection(name, values)
-        n_rows(values)
-    return as_array(name, values)
 
 
 def apply(function: Callable[..., Any], z: Any, dtype: Any, columns: int | None = None) -> Any:

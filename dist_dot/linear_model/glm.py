@@ -8,7 +8,8 @@ from sklearn.base import RegressorMixin
 from dist_dot.linear_model.base import LinearModel, apply
 from dist_dot.losses import Gamma, Loss, Poisson
 from dist_dot.objective import Objective
-from dist_dot.rounds.layout import float_dtype, lay_out
+from dist_dot.rounds.layout import lay_out
+from dist_dot.rows.inputs import float_dtype
 from dist_dot.rows.settle import given_back
 from dist_dot.solvers import Solver
 from dist_dot.training.early_stopping import EarlyStopping

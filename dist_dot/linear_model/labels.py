@@ -9,12 +9,13 @@ from sklearn.utils.class_weight import compute_class_weight
 from dist_dot.errors import DataError, InputError
 from dist_dot.kernels.device import labels as device_labels
 from dist_dot.kernels.device import on_device
-from dist_dot.rounds.layout import memory, n_rows
+from dist_dot.rounds.layout import memory
 from dist_dot.rows.arrays import NUMBERS, cast, is_lazy, is_other, namespace, no_rows, to_host
 from dist_dot.rows.block import cut
-from dist_dot.rows.inputs import as_array, merged, on_host
+from dist_dot.rows.inputs import as_array, merged, n_rows, on_host
 from dist_dot.typing import Array
 
+LABELS = "biufMmSUOT"  # the kinds of NumPy's dtypes that can be labels
 FEW = 100_000  # parameters that any memory is good for
 # Arrays of all parameters: L-BFGS remembers 30 steps and as many gradients, and tries four points at a time. Those of a
 # thread: the sums of four points, of a tile and of a block.
@@ -65,16 +66,17 @@ def class_weights(codes: Any, sample_weight: Any, class_weight: Any, classes: Ar
     """
     if class_weight is None:
         return None
-    if isinstance(class_weight, str):
-        if class_weight != "balanced":
-            raise InputError(f"class_weight is {class_weight!r}: give None, 'balanced', or a dict of weights by label")
+    if class_weight == "balanced":
         s = 1.0 if sample_weight is None else on_host("sample_weight", sample_weight)
         codes = on_host("y", codes)
         parts: Any = np.stack([_sums_of_cuts(s * (codes == code)) for code in range(classes.size)])
         counts = np.asarray(parts.compute() if is_lazy(parts) else parts).sum(axis=1)
         # A class without weight has no rows to weigh.
         return np.asarray(counts.sum() / (classes.size * np.where(counts > 0, counts, 1.0)))
-    return np.asarray(compute_class_weight(class_weight, classes=classes, y=classes), np.float64)
+    try:
+        return np.asarray(compute_class_weight(class_weight, classes=classes, y=classes), np.float64)
+    except ValueError as error:  # for labels that are none
+        raise InputError(f"class_weight is {class_weight!r}, and the labels of y are {classes.tolist()}") from error
 
 
 def weighted(codes: Any, sample_weight: Any, of_class: Array | None) -> Any:
@@ -108,19 +110,23 @@ def _sum(weights: Array) -> Array:
 
 def _host(y: Any, start: int) -> Array:
     """Return labels (m,), the first that of row `start`, on the host. Raises DataError for a missing one."""
-    labels = np.asarray(to_host(y)).reshape(-1)
+    return present("y", np.asarray(to_host(y)).reshape(-1), start, "a label is missing: drop such rows before the fit")
+
+
+def present(name: str, labels: Array, start: int, words: str) -> Array:
+    """Return labels (m,), the first that of row `start`. Raises DataError for one that is missing."""
     missing = labels != labels  # NaN, and NaT
     if labels.dtype.kind == "O":
         missing = missing | (labels == None)  # noqa: E711 - of each label
-    _refuse(missing, labels, start, "a label is missing: drop such rows before the fit")
+    _refuse(missing, labels, start, words, name)
     return labels
 
 
-def _refuse(wrong: Any, labels: Array, start: int, words: str) -> None:
+def _refuse(wrong: Any, labels: Array, start: int, words: str, name: str = "y") -> None:
     """Raise DataError for the first label that is wrong."""
     if np.any(wrong):
         row = int(np.argmax(wrong))
-        raise DataError(f"y is {labels[row]} in row {start + row}: {words}")
+        raise DataError(f"{name} is {labels[row]} in row {start + row}: {words}")
 
 
 def _distinct(y: Any, start: int, most: int | None) -> Array:
@@ -129,7 +135,7 @@ def _distinct(y: Any, start: int, most: int | None) -> Array:
     if there is not None:
         return _check_number(there, most)
     labels = _host(y, start)
-    if labels.dtype.kind not in "biufMmSUOT":
+    if labels.dtype.kind not in LABELS:
         raise DataError(f"y has dtype {labels.dtype}: expected labels, words or whole numbers")
     found = _union([labels], None)
     if labels.dtype.kind == "f":

@@ -9,7 +9,8 @@ from dist_dot.linear_model.base import LinearModel
 from dist_dot.linear_model.scores import r2
 from dist_dot.losses import Squared
 from dist_dot.objective import Objective
-from dist_dot.rounds.layout import float_dtype, lay_out
+from dist_dot.rounds.layout import lay_out
+from dist_dot.rows.inputs import float_dtype
 from dist_dot.rows.settle import given_back
 
 

@@ -15,8 +15,9 @@ from dist_dot.linear_model.labels import class_weights, classes_of, encoded, wei
 from dist_dot.linear_model.scores import accuracy, area_under_curve, mean_loss
 from dist_dot.losses import Logistic, Loss, Softmax
 from dist_dot.objective import Objective
-from dist_dot.rounds.layout import float_dtype, lay_out
+from dist_dot.rounds.layout import lay_out
 from dist_dot.rows.arrays import NUMBERS, cast, is_other, namespace, to_host
+from dist_dot.rows.inputs import float_dtype
 from dist_dot.rows.settle import given_back
 from dist_dot.solvers import Solver
 from dist_dot.training.early_stopping import EarlyStopping
@@ -137,6 +138,7 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
 
         Raises InputError for more classes than two, and for rows of one class only.
         """
+        check_is_fitted(self)
         if len(self.classes_) > 2:
             raise InputError(f"the area under the curve is one of two classes, the model knows {len(self.classes_)}")
         return area_under_curve(*self._coded(X, y, sample_weight))
@@ -147,8 +149,11 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
 
     def _coded(self, X: Any, y: Any, sample_weight: Any) -> tuple[Objective, Array]:
         check_is_fitted(self)
-        X, y, sample_weight = self._received(X, y, sample_weight)
-        return self._objective(X, encoded(self._target(y), self.classes_), sample_weight, self._loss)
+        return self._objective(X, y, sample_weight, self._loss)
+
+    def _numbered(self, y: Any) -> Any:
+        """Return the codes of labels."""
+        return encoded(y, self.classes_)
 
     def _of_classes(self, X: Any, function: Callable[[Loss, Any], Any]) -> Any:
         z = self._decision(X)
@@ -161,8 +166,6 @@ class LogisticRegression(ClassifierMixin, LinearModel):  # type: ignore[misc, un
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         """Return X (n, p), labels y (n,) and the weights (n,) or None, checked by scikit-learn where X is plain."""
         X, y, sample_weight = super()._checked(X, y, sample_weight)
-        if is_plain(X):
-            check_classification_targets(y)
         if is_plain(X):
             check_classification_targets(y)
         return X, y, sample_weight

@@ -14,8 +14,8 @@ from dist_dot.linear_model.labels import class_weights, classes_of, encoded, wei
 from dist_dot.linear_model.logistic import LogisticRegression
 from dist_dot.linear_model.ridge_cv import fold_labels
 from dist_dot.objective import Linear
-from dist_dot.rounds.layout import float_dtype, lay_out
-from dist_dot.rows.inputs import computed
+from dist_dot.rounds.layout import lay_out
+from dist_dot.rows.inputs import computed, float_dtype
 from dist_dot.solvers import LBFGS, Solver
 from dist_dot.solvers.choice import AUTO, MEMORY, named
 from dist_dot.training.fit import Callback, Progress, Status
@@ -116,6 +116,12 @@ class LogisticRegressionCV(LogisticRegression):
         self._shape()
         return self
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the score that `scoring` names: accuracy, one round, or minus the log loss, three rounds."""
+        if self.scoring == LOG_LOSS:
+            return -self.log_loss(X, y, sample_weight)
+        return super().score(X, y, sample_weight)
+
     def _loop(self, C: float, start: Array) -> Loop:
         solver = LBFGS(MEMORY) if self.solver == AUTO else named(self.solver)
         problem = Linear(self._loss, 1.0 / C, self.fit_intercept, standardize=self.standardize)
@@ -137,14 +143,11 @@ class LogisticRegressionCV(LogisticRegression):
         """Return the number of each row's fold (n,)."""
         if self.cv is not None and not isinstance(self.cv, int | np.integer):
             return fold_labels(self.cv, codes.size)
-        folds = np.empty(codes.size, int)
-        for number, (_, test) in enumerate(StratifiedKFold(5 if self.cv is None else self.cv).split(codes, codes)):
-            folds[test] = number
-        return folds
+        return fold_labels(StratifiedKFold(5 if self.cv is None else self.cv), codes.size, codes)
 
 
 def _checked_strengths(Cs: Any) -> Array:
-    many = isinstance(Cs, int | np.integer)
+    many = isinstance(Cs, int | np.integer) and not isinstance(Cs, bool)
     values = np.logspace(-4, 4, max(Cs, 0)) if many else checks.numbers("Cs", Cs)
     if values.ndim != 1 or not values.size or not np.all(values > 0):
         raise InputError(f"Cs is {Cs!r}: give positive numbers, or how many to try")

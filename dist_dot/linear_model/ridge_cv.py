@@ -1,5 +1,7 @@
 """Ridge with the alpha that cross-validation finds best."""
 
+from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -7,9 +9,10 @@ from sklearn.model_selection import check_cv
 
 from dist_dot import checks
 from dist_dot.errors import InputError
+from dist_dot.linear_model.labels import LABELS, present
 from dist_dot.linear_model.least_squares import LeastSquares
-from dist_dot.rounds.layout import float_dtype, lay_out, n_rows
-from dist_dot.rows.arrays import to_host
+from dist_dot.rounds.layout import lay_out
+from dist_dot.rows.inputs import as_array, computed, float_dtype, n_rows
 from dist_dot.training.cross_validation import CrossValidation
 from dist_dot.typing import Array
 
@@ -25,7 +28,7 @@ class RidgeCV(LeastSquares):
         A number k: k folds of rows that follow each other. A splitter of scikit-learn, whose test parts hold each row
         once, or such pairs of train and test parts. An array (n,) with the fold of each row. With folds the score is
         R2, averaged over targets and folds, and everything takes one round, whatever the number of alphas, folds and
-        targets.
+        targets. Where columns nearly depend on each other some rounds more refine the digits, as in `Ridge`.
     device : where fits and scores are computed: "auto", where the rows lie; "cpu"; or "cuda", a GPU of this process or
         of the workers. See `dist_dot.lay_out`.
 
@@ -67,19 +70,31 @@ class RidgeCV(LeastSquares):
         return self
 
 
-def fold_labels(cv: Any, n_samples: int) -> Array:
-    """Return the number of each row's fold (n,), from 0. Raises InputError unless each row is tested once."""
-    if isinstance(cv, int | np.integer) or hasattr(cv, "split"):
-        return _tested(list(check_cv(cv).split(np.zeros(n_samples))), n_samples)
+KINDS = "give None, a number of folds, a splitter, pairs of train and test rows, or a fold for each row"
+
+
+def fold_labels(cv: Any, n_samples: int, y: Any = None) -> Array:
+    """Return the number of each row's fold (n,), from 0. A splitter is given y, where it needs some.
+
+    Raises InputError unless each row is tested once, and for what is none of the kinds of cv that `RidgeCV` names.
+    """
+    if isinstance(cv, Integral) or (hasattr(cv, "split") and not isinstance(cv, str | type)):
+        try:
+            splits = list(check_cv(cv).split(np.zeros(n_samples), y))
+        except ValueError as error:
+            raise InputError(f"cv is {cv}, which finds no folds: {error}; you may give a fold for each row") from error
+        return _tested(splits, n_samples)
+    if isinstance(cv, str | type | Mapping) or not (hasattr(cv, "shape") or isinstance(cv, Iterable)):
+        raise InputError(f"cv is {cv!r}: {KINDS}")
     parts = cv if hasattr(cv, "shape") else list(cv)
-    if isinstance(parts, list) and isinstance(parts[0], tuple | list):
+    if isinstance(parts, list) and parts and isinstance(parts[0], tuple | list):
         return _tested(parts, n_samples)
-    labels = np.asarray(to_host(parts))
+    labels = np.asarray(computed("cv", as_array("cv", parts)))
+    if labels.dtype.kind not in LABELS:
+        raise InputError(f"cv has dtype {labels.dtype}: {KINDS}")
     if labels.shape != (n_samples,):
-        raise InputError(
-            f"cv has shape {labels.shape}: give None, a number of folds, a splitter, or a fold for each row"
-        )
-    names, numbers = np.unique(labels, return_inverse=True)
+        raise InputError(f"cv has shape {labels.shape}, and there are {n_samples} rows: {KINDS}")
+    names, numbers = np.unique(present("cv", labels, 0, "give a fold for each row"), return_inverse=True)
     if names.size < 2:
         raise InputError(f"cv puts all rows into one fold, {names[0]}: two are needed at least")
     return numbers
@@ -89,6 +104,9 @@ def _tested(splits: list[tuple[Array, Array]], n_samples: int) -> Array:
     labels = np.full(n_samples, -1)
     times = np.zeros(n_samples, int)
     for number, (train, test) in enumerate(splits):
+        test = np.asarray(test)
+        if test.size == 0 or test.dtype.kind not in "iu" or not -n_samples <= test.min() <= test.max() < n_samples:
+            raise InputError(f"cv tests {test!r} in split {number}: give numbers of the {n_samples} rows")
         labels[test] = number
         times[test] += 1
         if len(train) + len(test) != n_samples:

@@ -14,7 +14,7 @@ REFINEMENTS = 2
 def accuracy(objective: Objective, parameters: Array) -> float:
     """Return the share of the rows, by weight, whose class is predicted. One round."""
     total, right = objective.blocks.reduce(Correct(), objective.padded(parameters))
-    return float(right / total)
+    return float(right / _counted(total))
 
 
 def mean_loss(objective: Objective, parameters: Array) -> float:
@@ -32,7 +32,7 @@ def r2(objective: Objective, parameters: Array) -> float:
     at = objective.padded(parameters)
     total, means, errors = np.split(objective.blocks.reduce(SquaredErrors(), at), [1, 1 + objective.n_targets])
     constant = np.zeros((objective.n_targets, objective.n_features + 1))
-    constant[:, -1] = means / total
+    constant[:, -1] = means / _counted(total[0])
     spread = objective.blocks.reduce(SquaredErrors(), constant.ravel())[-objective.n_targets :]
     met = np.where(errors > 0, 0.0, 1.0)
     return float(np.mean(np.where(spread > 0, 1.0 - errors / np.where(spread > 0, spread, 1.0), met)))
@@ -58,6 +58,13 @@ def area_under_curve(objective: Objective, parameters: Array) -> float:
         raise InputError("the area under the curve needs rows of both classes")
     below = np.cumsum(negative) - 0.5 * negative
     return float(positive @ below / (positive.sum() * negative.sum()))
+
+
+def _counted(weight: float) -> float:
+    """Return the sum of the weights. Raises InputError where no row counts."""
+    if not weight > 0:
+        raise InputError("the sample weights are all zero: no row counts")
+    return weight
 
 
 def _finer(edges: Array, counts: Array) -> Array:

@@ -4,17 +4,19 @@ Of Dask arrays each is a Dask array, not computed yet: block by block, so that a
 written as it is made. Arrays of a library that speaks the array API, such as CuPy, stay on their device; anything else
 becomes a NumPy array. float32 stays float32, every other number becomes float64 before it is multiplied.
 
-Each raises DataError for what are no numbers, for sparse matrices and masked values, and for chunks of a Dask array
-that have another shape than it says.
+Each raises InputError for a result that this process has no memory for, DataError for what are no numbers, for sparse
+matrices and masked values, and for chunks of a Dask array that have another shape than it says.
 """
 
 from functools import partial
 from typing import Any
 
+import array_api_compat
+
 from dist_dot.errors import DataError
-from dist_dot.rounds.layout import float_dtype
-from dist_dot.rows.arrays import cast, is_lazy, namespace
-from dist_dot.rows.inputs import as_array, check_collection
+from dist_dot.rounds.layout import check_memory
+from dist_dot.rows.arrays import cast, is_lazy, is_other, namespace
+from dist_dot.rows.inputs import as_array, check_collection, differ, float_dtype
 
 
 def dot(X: Any, Y: Any) -> Any:
@@ -23,8 +25,11 @@ def dot(X: Any, Y: Any) -> Any:
     Linear in both, and dot(Y, X) is its transpose. Raises DataError for shapes that do not match.
     """
     X, Y = _rows("X", X), _rows("Y", Y)
-    if X.shape[1] != Y.shape[1]:
+    _check_kinds(X, Y)
+    if differ(X.shape[1], Y.shape[1]):
         raise DataError(f"X has {X.shape[1]} columns and Y has {Y.shape[1]}: their rows have no inner product")
+    if not (is_lazy(X) or is_lazy(Y)):
+        check_memory((X.shape[0], Y.shape[0]), "the products", "give Dask arrays, fewer rows, or ask top_k")
     return X @ Y.T
 
 
@@ -34,7 +39,8 @@ def inner(X: Any, Y: Any) -> Any:
     Symmetric, linear in both, and inner(X, Y)^2 <= inner(X, X) inner(Y, Y). Raises DataError for shapes that differ.
     """
     X, Y = as_numbers("X", X, "float64"), as_numbers("Y", Y, "float64")
-    if X.shape != Y.shape:
+    _check_kinds(X, Y)
+    if len(X.shape) != len(Y.shape) or any(map(differ, X.shape, Y.shape)):
         raise DataError(f"X has shape {X.shape} and Y has shape {Y.shape}: they have no inner product")
     product = X * Y
     return product.sum() if is_lazy(product) else namespace(product).sum(product)
@@ -43,6 +49,8 @@ def inner(X: Any, Y: Any) -> Any:
 def gram(X: Any) -> Any:
     """Return X.T X (p, p), the inner products of the columns of X (n, p): symmetric, positive semi-definite."""
     X = _rows("X", X)
+    if not is_lazy(X):
+        check_memory((X.shape[1],) * 2, "the products", "give fewer columns")
     return X.T @ X
 
 
@@ -65,6 +73,8 @@ def directions(X: Any) -> Any:
 
 def as_numbers(name: str, values: Any, dtype: str | None = None) -> Any:
     """Return an array of this floating dtype, float32 or float64 by default: products of integers would overflow."""
+    if values is None:
+        raise DataError(f"{name} is None: give an array of it")
     if is_lazy(values):
         check_collection(name, values)
     else:
@@ -77,6 +87,20 @@ def as_numbers(name: str, values: Any, dtype: str | None = None) -> Any:
 def _floats(rows: Any, start: int, *, name: str, dtype: str) -> Any:
     float_dtype(rows, name)
     return cast(rows, dtype)
+
+
+def _check_kinds(X: Any, Y: Any) -> None:
+    """Raise DataError for arrays of two libraries or devices: nothing is converted unasked."""
+    kinds = [_kind(array._meta if is_lazy(array) else array) for array in (X, Y)]
+    if kinds[0] != kinds[1]:
+        raise DataError(f"X is an array of {kinds[0]}, and Y of {kinds[1]}: convert one of them to the other")
+
+
+def _kind(array: Any) -> str:
+    """Return the library of an array, and its device where that is not NumPy."""
+    if not is_other(array):
+        return "NumPy"
+    return f"{namespace(array).__name__.rpartition('.')[2]} on {array_api_compat.device(array)}"
 
 
 def _directions(X: Any) -> Any:

@@ -12,9 +12,9 @@ from dist_dot import checks
 from dist_dot.errors import DataError, InputError, suggestion
 from dist_dot.kernels.blas import one_blas_thread
 from dist_dot.products.pairs import directions
-from dist_dot.rounds.layout import check_finite, float_dtype, n_rows
+from dist_dot.rounds.layout import check_finite
 from dist_dot.rows.arrays import cast, is_lazy, is_other, namespace, to_host
-from dist_dot.rows.inputs import as_array, check_collection
+from dist_dot.rows.inputs import as_array, check_collection, float_dtype, n_rows
 from dist_dot.typing import Array
 
 # Scores of a tile of rows: they stay in the L2 cache for the search. At least ROWS rows, whatever the queries.

@@ -2,11 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from distributed import Client, Future, KilledWorker, wait
+from distributed import Client, Future, KilledWorker
+from distributed.client import _wait
 from distributed.protocol.pickle import dumps
 
 from dist_dot.errors import ClusterError, DeadlineError
@@ -15,7 +16,7 @@ from dist_dot.kernels.compiling import TOPIC
 from dist_dot.kernels.kernel import Kernel
 from dist_dot.rounds.asking import DEATHS, SPEAK, STUCK, RunSpec
 from dist_dot.rounds.blocks import Blocks, Program, Recovery, Report, log
-from dist_dot.rounds.remote import RemoteRun, install, start
+from dist_dot.rounds.remote import RemoteRun, install, start, workers_of
 from dist_dot.rounds.worker import NAME
 from dist_dot.rows.block import Block, Cuts, named
 from dist_dot.typing import Array
@@ -135,8 +136,8 @@ def place(client: Client, tasks: Sequence["Delayed"], cuts: Cuts, prefix: str, s
     """
     from dask import annotate, delayed
 
-    _listen(client)
     install(client)  # now: it keeps the wish below from becoming a demand
+    _listen(client)
     check = delayed(_look, pure=False)
     futures: list[Future] = []
     checks: list[Future] = []
@@ -156,7 +157,7 @@ def place(client: Client, tasks: Sequence["Delayed"], cuts: Cuts, prefix: str, s
 
 def _ranges(client: Client, tasks: Sequence["Delayed"]) -> Iterator[tuple[list[str], list["Delayed"]]]:
     """Yield the worker, in a list, and its range of the tasks; no worker and all of the tasks where there is none."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = workers_of(client)
     if not workers:
         yield [], list(tasks)
     total = sum(worker["nthreads"] for worker in workers.values())
@@ -219,11 +220,11 @@ def _next(client: Client, pending: set[Future], wanted: str) -> tuple[set[Future
     before: dict[str, dict[str, int]] | None = None
     seconds = SPEAK
     while True:
-        with suppress(TimeoutError):
-            done, others = wait(pending, timeout=seconds, return_when="FIRST_COMPLETED")
-            return done, others
+        ended = client.sync(_first_ended, pending, seconds)
+        if ended is not None:
+            return ended.done, ended.not_done
         seconds = LOOK
-        workers = client.scheduler_info(n_workers=-1)["workers"]
+        workers = workers_of(client)
         now = monotonic()
         if not workers or any(map(_works, workers.values())):
             taken = now
@@ -239,6 +240,18 @@ def _next(client: Client, pending: set[Future], wanted: str) -> tuple[set[Future
         limit = PATIENCE if not workers else STUCK if at_work else ARRIVAL
         if now - begin >= limit:
             raise DeadlineError(f"waited {limit:.0f} s for {wanted}" + ("" if workers else f": {none}"))
+
+
+async def _first_ended(futures: set[Future], seconds: float) -> Any:
+    """Return the futures that have ended and the others, once one has; None where time is up before.
+
+    The TimeoutError is caught here: Dask's `sync` would raise it in a frame that holds it, and so keep the frames of
+    all callers, and the blocks that they made, until Python collects garbage.
+    """
+    try:
+        return await _wait(futures, seconds, "FIRST_COMPLETED")
+    except TimeoutError:
+        return None
 
 
 def _works(worker: Mapping[str, Any]) -> bool:

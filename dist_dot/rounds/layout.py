@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
 
-from dist_dot.errors import DataError, InputError, suggestion
+from dist_dot.errors import ClusterError, DataError, InputError, suggestion
 from dist_dot.kernels.device import places_outside
 from dist_dot.kernels.ready import ready_for
 from dist_dot.rounds.blocks import Host
@@ -17,13 +18,14 @@ from dist_dot.rows import settle
 from dist_dot.rows.arrays import aligned, cast, dtype_name, is_lazy, is_other, namespace, to_host
 from dist_dot.rows.block import BLOCK, Block, Cuts, block_key, cut, stays_on_device
 from dist_dot.rows.design import Dense
-from dist_dot.rows.inputs import as_array, check_collection
+from dist_dot.rows.inputs import as_array, float_dtype, n_targets, rows_of
 from dist_dot.typing import AnyArray, Array
 
 if TYPE_CHECKING:
     from distributed import Client
 
 COLUMNS = ("sample_weight", "offset", "fold")
+LARGE = 1 << 30  # bytes that any process has, so that nobody asks
 MOST_FOLDS = 1 << 24  # numbers of folds that float32 tells apart
 
 
@@ -41,12 +43,12 @@ def lay_out(
 
     X is (n, p), y is (n,), or (n, k) for k targets: NumPy arrays, anything that NumPy makes an array of, Dask arrays,
     or arrays of a library that speaks the array API, such as CuPy. torch tensors are taken as the CuPy or NumPy arrays
-    of the same memory. The others are (n,) or None: sample_weight, >= 0; offset, which is added to z, the prediction of
-    a linear model before its link; fold, the number of each row's fold in a cross-validation, from 0. float32 stays
-    float32, every other number becomes float64, and all get the dtype of X. NumPy and CuPy rows are used in place where
-    they are C-contiguous and of the right dtype. A Dask collection with a `distributed.Client` in force is laid out on
-    that cluster, one task per block, anything else in this process. block_rows is "auto", a function of n, p and dtype,
-    or the number of rows.
+    of the same memory. The others are (n,) or None: sample_weight, >= 0, or one number for all rows; offset, which is
+    added to z, the prediction of a linear model before its link; fold, the number of each row's fold in a
+    cross-validation, from 0. float32 stays float32, every other number becomes float64, and all get the dtype of X.
+    NumPy and CuPy rows are used in place where they are C-contiguous and of the right dtype. A Dask collection with a
+    `distributed.Client` in force is laid out on that cluster, one task per block, anything else in this process.
+    block_rows is "auto", a function of n, p and dtype, or the number of rows.
 
     device "auto" leaves the rows where they lie, on the host or on a GPU. "cuda" brings rows of the host to the GPU of
     their worker, or of this process, once and block by block; "cpu" brings those of a GPU to the host.
@@ -58,19 +60,18 @@ def lay_out(
     read where that is the GPU of this process; what a Dask task raises, as it is.
     """
     settle.known(device)
-    X, y = settle.taken(X), settle.taken(y)
+    if any(map(is_lazy, (X, y, sample_weight, offset, fold))):
+        client_in_force()
     given = {"sample_weight": sample_weight, "offset": offset, "fold": fold}
     columns = {name: settle.taken(values) for name, values in given.items() if values is not None}
-    if any(is_lazy(array) for array in (X, y, *columns.values())):
-        return _lay_out_dask(X, y, columns, block_rows, device)
-    X, y = as_array("X", X), as_array("y", y)
-    columns = {name: as_array(name, values) for name, values in columns.items()}
-    check_shapes(X.shape, y.shape, {name: values.shape for name, values in columns.items()})
+    rows = rows_of({"X": settle.taken(X), "y": settle.taken(y), **columns})
+    X, y = rows["X"], rows["y"]
+    columns = {name: rows[name] for name in columns}
     cuts = cut(
         X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape), "offset" in columns, "fold" in columns
     )
-    for name, values in {"y": y, **columns}.items():
-        float_dtype(values, name)
+    if any(map(is_lazy, rows.values())):
+        return _lay_out_dask(rows, cuts, device)
     if device == settle.CUDA:
         settle.require(device)
         there = settle.on_device(X) and dtype_name(X) == cuts.dtype
@@ -201,41 +202,6 @@ def _check_shape(name: str, array: AnyArray, expected: tuple[tuple[int, ...], ..
         )
 
 
-def check_shapes(X: tuple[int, ...], y: tuple[int, ...], columns: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise DataError unless the shapes are (n, p), (n,) or (n, k), and (n,), with n, p and k at least 1."""
-    if len(X) != 2:
-        raise DataError(f"X has shape {X}: expected (n_samples, n_features); a single column is X.reshape(-1, 1)")
-    if len(y) not in (1, 2) or y[1:] == (0,):
-        raise DataError(f"y has shape {y}: expected (n_samples,), or (n_samples, n_targets)")
-    if X[0] != y[0]:
-        raise DataError(f"X has {X[0]} rows and y has {y[0]}")
-    for name, shape in columns.items():
-        if shape != y[:1]:
-            raise DataError(f"{name} has shape {shape}: expected {y[:1]}, one number for each row")
-    if 0 in X:
-        raise DataError(f"X has shape {X}: there is nothing to train on")
-
-
-def n_targets(y: tuple[int, ...]) -> int:
-    """Return the number of targets in a y of this shape."""
-    return y[1] if len(y) == 2 else 1
-
-
-def n_rows(X: AnyArray) -> int:
-    """Return the number of rows; of a Dask array that does not know it, by computing the sizes of its chunks."""
-    if np.isnan(X.shape[:1]).any():
-        X.compute_chunk_sizes()
-    return int(X.shape[0]) if X.shape else 0
-
-
-def float_dtype(X: AnyArray, name: str = "X") -> str:
-    """Return the dtype that blocks of X hold: float32 or float64. Raises DataError for what are no numbers."""
-    xp = namespace(X)
-    if not xp.isdtype(X.dtype, ("real floating", "integral", "bool")):
-        raise DataError(f"{name} has dtype {X.dtype}: expected numbers")
-    return "float32" if X.dtype == xp.float32 else "float64"
-
-
 def check_finite(name: str, array: Array, start: int) -> None:
     """Raise DataError for NaN and infinity, with the column and the row, of which `start` is the first."""
     # A finite sum is proof enough, at the speed of memory and without a temporary; else look closer.
@@ -257,28 +223,12 @@ def _new_prefix() -> str:
     return f"{BLOCK}-{uuid4().hex[:12]}"
 
 
-def _lay_out_dask(
-    X: AnyArray, y: AnyArray, columns: Mapping[str, AnyArray], block_rows: int | str, device: str
-) -> Host:
+def _lay_out_dask(arrays: Mapping[str, AnyArray], cuts: Cuts, device: str) -> Host:
     """Rechunk to the cuts, and make one block per chunk of rows."""
-    import dask.array as da
     from dask import compute, delayed
 
-    named = {"X": X, "y": y, **columns}
-    for name, array in named.items():
-        if is_lazy(array):
-            check_collection(name, array)
-            n_rows(array)
-    checked = {name: as_array(name, array) for name, array in named.items()}
-    lazy = {
-        name: array if is_lazy(array) else da.from_array(array, asarray=not is_other(array))
-        for name, array in checked.items()
-    }
-    for name, array in lazy.items():
-        float_dtype(array, name)
+    lazy = {name: _as_dask(as_array(name, array)) for name, array in arrays.items()}
     X, y = lazy.pop("X"), lazy.pop("y")
-    check_shapes(X.shape, y.shape, {name: array.shape for name, array in lazy.items()})
-    cuts = cut(X.shape[0], X.shape[1], float_dtype(X), block_rows, n_targets(y.shape), "offset" in lazy, "fold" in lazy)
     rows = tuple(stop - start for start, stop in map(cuts.bounds, range(cuts.n_blocks)))
     X_parts = X.rechunk((rows, X.shape[1])).to_delayed().ravel()
     y_parts = y.rechunk((rows, *y.shape[1:])).to_delayed().ravel()
@@ -296,7 +246,7 @@ def _lay_out_dask(
         )
         for number in range(cuts.n_blocks)
     ]
-    client = _client_in_force()
+    client = client_in_force()
     if client is None:
         settle.require(device)
         return LocalBlocks(compute(*tasks, scheduler="threads"), cuts)
@@ -305,21 +255,50 @@ def _lay_out_dask(
     return place(client, tasks, cuts, prefix, f"the Dask array {X.name}")
 
 
+def _as_dask(array: AnyArray) -> AnyArray:
+    """Return a Dask array of an array; of one whose dtypes are not NumPy's, and Dask's are, with its numbers."""
+    import dask.array as da
+
+    if is_lazy(array):
+        return array
+    array = array if isinstance(array.dtype, np.dtype) else to_host(array)
+    return da.from_array(array, asarray=not is_other(array))
+
+
 def memory(lazy: bool) -> tuple[int, int]:
     """Return the bytes of memory and the threads that this process has, or the smallest worker where rows are lazy."""
     from distributed.system import MEMORY_LIMIT
 
-    client = _client_in_force() if lazy else None
-    workers = [] if client is None else client.scheduler_info(n_workers=-1)["workers"].values()
+    from dist_dot.rounds.remote import workers_of
+
+    client = client_in_force() if lazy else None
+    workers = [] if client is None else workers_of(client).values()
     smallest = min((worker["memory_limit"] or MEMORY_LIMIT for worker in workers), default=MEMORY_LIMIT)
     return int(smallest), max((worker["nthreads"] for worker in workers), default=len(os.sched_getaffinity(0)))
 
 
-def _client_in_force() -> "Client | None":
-    """Return the client that `dask.compute` would use, None where there is none."""
+def check_memory(shape: tuple[int, ...], what: str, advice: str) -> None:
+    """Raise InputError where an array of float64 of this shape is more than the memory that this process may use."""
+    needed = 8 * prod(shape)
+    if needed > LARGE and needed > (limit := memory(False)[0]):
+        sizes = f"{needed / 2**30:,.0f} GiB, and this process may use {limit / 2**30:,.1f} GiB"
+        raise InputError(f"{what} are {' x '.join(f'{size:,}' for size in shape)} numbers, {sizes}: {advice}")
+
+
+def client_in_force() -> "Client | None":
+    """Return the client that `dask.compute` would use, None where there is none.
+
+    Raises ClusterError for one that cannot wait in this thread, since its event loop runs here.
+    """
     from distributed import default_client
 
     try:
-        return default_client()
+        client = default_client()
     except ValueError:
         return None
+    if client.asynchronous:
+        raise ClusterError(
+            "the Dask client in force is asynchronous, and a fit waits: open one with asynchronous=False, and fit in "
+            "another thread, as by asyncio.to_thread(model.fit, X, y)"
+        )
+    return client

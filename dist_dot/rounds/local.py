@@ -88,7 +88,10 @@ class LocalBlocks:
                 deque(numbers, 0)  # after Ctrl-C too
                 wait(others)
         if errors:
-            raise errors[min(errors)]  # of the first block that has one, whoever was faster
+            try:
+                raise errors[min(errors)]  # of the first block that has one, whoever was faster
+            finally:
+                errors.clear()  # a traceback holds this frame, which would hold it, and the rows
         return np.asarray(to_host(nodes[root(leaves)]))
 
     def _looked(self, finite: bool | np.bool = False) -> None:

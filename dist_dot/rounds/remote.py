@@ -66,7 +66,10 @@ class RemoteRun(Generic[T]):
         self._let_go()
         kind, outcome = loads(result)
         if kind == "error":
-            raise outcome
+            try:
+                raise outcome
+            finally:
+                del outcome  # its traceback holds this frame and its callers', and theirs hold the blocks
         value, rounds = outcome
         return value, rounds
 
@@ -131,13 +134,26 @@ def sees(client: Client, path: str) -> bool:
     return bool(_ask(client, "dist_dot_sees", path=path))
 
 
+def workers_of(client: Client) -> dict[str, Any]:
+    """Return what the scheduler knows of each worker, by address. Raises SchedulerGone where it does not answer."""
+    workers: dict[str, Any] | None = client.scheduler_info(n_workers=-1).get("workers")
+    if workers is None or client.status != "running":
+        raise SchedulerGone(f"the scheduler of {client} does not answer: open a client of one that runs")
+    return workers
+
+
 def install(client: Client) -> None:
     """Give the scheduler our service, unless it is there.
 
-    Raises ClusterError where its operator has blocked plugins and not started the service with it.
+    Raises SchedulerGone for a client that is closed, ClusterError where the scheduler's operator has blocked plugins
+    and not started the service with it.
     """
+    if client.scheduler is None or client.status in ("closing", "closed"):
+        raise SchedulerGone("the client of these rows is closed, and what it made is gone: lay them out by another one")
     try:
         client.register_plugin(Service())
+    except (OSError, ClosedClientError) as error:
+        raise SchedulerGone(f"the scheduler is gone: {error}") from error
     except ValueError as error:
         if _ask(client, "dist_dot_runs") is None:
             raise ClusterError(

@@ -4,6 +4,7 @@ Nothing is converted unasked. What crosses between the host and a device crosses
 and round, on their way in, and the sums once, on their way out.
 """
 
+from collections.abc import Iterable
 from threading import Lock
 from typing import Any
 
@@ -17,8 +18,9 @@ NUMBERS = "biuf"  # the kinds of NumPy's dtypes that are numbers
 
 
 def is_lazy(array: AnyArray) -> bool:
-    """Whether this is a Dask collection."""
-    return hasattr(array, "__dask_graph__")
+    """Whether this is a Dask collection. An xarray.DataArray is one if its data are."""
+    graph = getattr(array, "__dask_graph__", None)
+    return callable(graph) and graph() is not None
 
 
 def is_other(array: AnyArray) -> bool:
@@ -79,6 +81,12 @@ def cast(array: AnyArray, dtype: str, like: AnyArray = None) -> Array:
     else:
         there = xp.asarray(np.asarray(array, dtype), device=array_api_compat.device(like))
     return there
+
+
+def like(numbers: Iterable[float], array: AnyArray) -> Array:
+    """Return numbers as an array of the dtype and the library of another one, on its device."""
+    listed: Array = namespace(array).asarray(list(numbers), dtype=array.dtype, device=array_api_compat.device(array))
+    return listed
 
 
 def to_host(array: AnyArray) -> AnyArray:

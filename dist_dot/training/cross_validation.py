@@ -35,7 +35,8 @@ class CrossValidation:
 
     With folds the blocks have the column `fold`, and a score is the mean over the targets of R2 on
     the rows of a fold after a fit to all the others, whose sums are merged: total minus fold would cancel. One round
-    for all alphas, folds and targets. With folds = 0 every row is one, and the score is minus the mean squared error
+    for all alphas, folds and targets. The fit of the best alpha is that of `Exact`, which has some rounds more where
+    the condition of X asks for them. With folds = 0 every row is one, and the score is minus the mean squared error
     over rows and targets: two rounds. The best alpha has the largest mean score, and is the first such.
 
     Few rows of more than 1,000 columns travel instead, in one round (see `dist_dot.solvers.row_space`). Leaving each
@@ -55,11 +56,13 @@ class CrossValidation:
         if by_rows(blocks.cuts):
             return self._from_rows(blocks)
         summary, path = (self._by_folds if self.folds else self._by_rows)(blocks)
-        return self._best(blocks, summary, path, "gram")
+        return self._best(blocks, CentredMoments(), summary, path, "auto")
 
-    def _best(self, blocks: Blocks, rows: Summary | Gathered, path: Path, method: Literal["gram", "rows"]) -> Fit:
-        """Return the Fit of the best alpha. No round."""
-        objective = Objective(_Known(blocks, rows.flat), Squared(), path.best, self.fit_intercept)
+    def _best(
+        self, blocks: Blocks, kernel: Kernel, rows: Summary | Gathered, path: Path, method: Literal["auto", "rows"]
+    ) -> Fit:
+        """Return the Fit of the best alpha. No round, but where the condition asks for those of `Exact`."""
+        objective = Objective(_Known(blocks, kernel, rows.flat), Squared(), path.best, self.fit_intercept)
         return replace(minimise(objective, Exact(method)), path=path)
 
     def _from_rows(self, blocks: Blocks) -> Fit:
@@ -78,7 +81,7 @@ class CrossValidation:
         else:
             spectrum = Spectrum(rows, self.alphas)
             path = self._path(self._mean_scores(spectrum.left_out(), blocks), *spectrum.ridge())
-        return self._best(blocks, gathered, path, "rows")
+        return self._best(blocks, Rows(), gathered, path, "rows")
 
     def _by_folds(self, blocks: Blocks) -> tuple[Summary, Path]:
         parts = list(blocks.reduce(FoldMoments(self.folds), np.zeros(0)).reshape(self.folds, 1, -1))
@@ -96,14 +99,11 @@ class CrossValidation:
                 raise InputError(f"the rows of fold {fold} all have the weight 0: there is nothing to score")
             scores[:, fold] = _r2(self._summary(blocks, part, True).quadratic(), coef, intercept)
         summary = self._summary(blocks, before[-1], self.fit_intercept)
-        return summary, self._path(scores, *_Eigen(summary).ridge(self.alphas))
+        return summary, self._path(scores, *self._eigen(blocks, summary).ridge(self.alphas))
 
     def _by_rows(self, blocks: Blocks) -> tuple[Summary, Path]:
         summary = self._summary(blocks, blocks.reduce(CentredMoments(), np.zeros(0)), self.fit_intercept)
-        eigen = _Eigen(summary)
-        if eigen.condition(min(self.alphas)) > CONDITION:
-            triangle = blocks.reduce(CentredTriangle(), np.zeros(0))
-            eigen = _Eigen(replace(summary, flat=triangle, triangular=True))
+        eigen = self._eigen(blocks, summary)
         coef, intercept = eigen.ridge(self.alphas)
         kernel = LeaveOneOut(len(self.alphas), summary.n_targets)
         sums = blocks.reduce(
@@ -128,6 +128,14 @@ class CrossValidation:
                 "their scores, left out, have few digits; give larger alphas, or folds"
             )
         return summary, self._path(self._mean_scores(errors, blocks), coef, intercept)
+
+    def _eigen(self, blocks: Blocks, summary: Summary) -> "_Eigen":
+        """Return the decomposition for all alphas. One round where the condition asks for a triangle."""
+        eigen = _Eigen(summary)
+        if eigen.condition(min(self.alphas)) <= CONDITION:
+            return eigen
+        triangle = blocks.reduce(CentredTriangle(), np.zeros(0))
+        return _Eigen(replace(summary, flat=triangle, triangular=True))
 
     def _path(self, scores: Array, coef: Array, intercept: Array) -> Path:
         return Path(np.array(self.alphas), scores, coef, intercept)
@@ -177,11 +185,11 @@ class _Eigen:
 
 
 class _Known(Front):
-    """Blocks whose second moments or rows are known, so that an exact fit of them needs no more rounds."""
+    """Blocks of which one kernel's sums are known, so that an exact fit that asks for no others needs no rounds."""
 
-    def __init__(self, blocks: Blocks, flat: Array) -> None:
+    def __init__(self, blocks: Blocks, kernel: Kernel, flat: Array) -> None:
         super().__init__(blocks)
-        self._flat, self._rounds = flat, 0
+        self._kernel, self._flat, self._rounds = kernel, flat, 0
 
     @property
     def rounds(self) -> int:
@@ -189,12 +197,13 @@ class _Known(Front):
         return self._rounds
 
     def reduce(self, kernel: Kernel, parameters: Array) -> Array:
-        """Return what is known."""
+        """Return what is known; else one round."""
+        sums = self._flat if kernel == self._kernel else self._blocks.reduce(kernel, parameters)
         self._rounds = self._blocks.rounds
-        return self._flat
+        return sums
 
     def run(self, program: Program[T], report: Report) -> T:
-        """Run the program in this thread: it asks for nothing that is not known."""
+        """Run the program in this thread."""
         return program(self, report)
 
 

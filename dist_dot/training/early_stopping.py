@@ -6,7 +6,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from dist_dot.errors import InputError, SolverError
+from dist_dot import checks
+from dist_dot.errors import SolverError
 from dist_dot.problem import Function
 from dist_dot.typing import Array
 
@@ -44,10 +45,8 @@ class EarlyStopping:
     one_in: int = 10
 
     def __post_init__(self) -> None:
-        if self.patience < 1:
-            raise InputError(f"patience is {self.patience!r}: give a number of steps >= 1")
-        if self.one_in < 2:
-            raise InputError(f"one_in is {self.one_in!r}: hold out one row in 2, or fewer")
+        checks.whole("patience", self.patience, 1)
+        checks.whole("one_in", self.one_in, 2)
 
     def ends(self, course: "Validation", iteration: int) -> bool:
         """Whether a run has gone on for long enough."""

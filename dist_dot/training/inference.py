@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from dist_dot.errors import InputError, SolverError
+from dist_dot import checks
+from dist_dot.errors import SolverError
 from dist_dot.kernels.blas import one_blas_thread
 from dist_dot.solvers.exact import ExactState
 from dist_dot.typing import Array
@@ -38,8 +39,7 @@ class Inference:
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Return the lower and the upper ends of the confidence intervals. Raises InputError unless 0 < level < 1."""
-        if not 0 < level < 1:
-            raise InputError(f"level is {level!r}: give a number between 0 and 1")
+        checks.number("level", level, "give a number between 0 and 1", np.nextafter(0, 1), np.nextafter(1, 0))
         reach = float(student.ppf(0.5 + 0.5 * level, self.freedom)) * self.standard_error
         return self.estimate - reach, self.estimate + reach
 
@@ -69,7 +69,11 @@ def inference(state: object) -> Inference:
     if isinstance(state, ExactState | Ended) and state.alpha > 0:
         raise SolverError(f"standard errors are those of the unpenalised fit, alpha is {state.alpha:g}: use alpha=0")
     if not isinstance(state, ExactState):
-        raise SolverError("only an exact fit knows its standard errors: use solver='exact'")
+        raise SolverError(
+            "standard errors are those of an exact fit of the squared loss: use solver='exact' there. Those of another "
+            "loss are the roots of the diagonal of np.linalg.inv(objective.hessian(fit.parameters)), for an Objective "
+            "of alpha=0"
+        )
     if state.rank < state.mean.size:
         raise SolverError(f"some coefficients are not determined: {state.note}")
     summary = state.summary

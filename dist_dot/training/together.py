@@ -136,7 +136,10 @@ class _Meeting:
                 if thread.ident is not None:
                     thread.join()
         if self.errors:
-            raise self.errors[min(self.errors)]
+            try:
+                raise self.errors[min(self.errors)]
+            finally:
+                self.errors.clear()  # a traceback holds this frame, which would hold it, and the blocks
         return [self.fits[number] for number in range(len(loops))]
 
     def ask(self, number: int, kernel: Kernel, parameters: Array) -> Array:
@@ -146,7 +149,10 @@ class _Meeting:
             self._tell()
         answer = self.answers[number].get()
         if isinstance(answer, Exception):
-            raise answer
+            try:
+                raise answer
+            finally:
+                del answer
         return answer
 
     def _attend(self, number: int, loop: Loop) -> None:
