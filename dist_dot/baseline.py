@@ -102,15 +102,22 @@ class Baseline:
         return self._reference_sums
 
     def _finite(self, sums: list[Array]) -> list[Array]:
-        """Return the sums of `reference_sums`. Raises DataError where squares of a column or of a y overflow."""
+        """Return the sums of `reference_sums`. Raises DataError where squares of a column or of y are out of range."""
         _, first, raw, of_targets = sums
-        with np.errstate(over="ignore", invalid="ignore"):
-            named = {f"column {j} of X": first[j] / self.weight for j in np.flatnonzero(~np.isfinite(raw))[:1]}
-            if not np.isfinite(of_targets).all():
-                named |= {"y" if self._targets == 1 else "a target of y": float(np.max(np.abs(self.mean)))}
-        for name, mean in named.items():
+        of_y, sizes = "y" if self._targets == 1 else "a target of y", of_targets.reshape(2, -1)[1]
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            mean, of_mean = first / self.weight, float(np.max(np.abs(self.mean)))
+            large = {f"column {j} of X": mean[j] for j in np.flatnonzero(~np.isfinite(raw))[:1]}
+            large |= {} if np.isfinite(of_targets).all() else {of_y: of_mean}
+            small = {f"column {j} of X": mean[j] for j in np.flatnonzero((raw == 0) & (mean != 0))[:1]}
+            small |= {of_y: of_mean} if of_mean and not sizes.all() else {}
+        for name, about in large.items():
             raise DataError(
-                f"{name} is about {mean:.0e}, and its squares overflow float64: divide it by a power of ten"
+                f"{name} is about {about:.0e}, and its squares overflow float64: divide it by a power of ten"
+            )
+        for name, about in small.items():
+            raise DataError(
+                f"{name} is about {about:.0e}, and its squares vanish in float64: multiply it by a power of ten"
             )
         return sums
 

@@ -26,7 +26,7 @@ from dist_dot import (
     top_k,
 )
 from dist_dot.errors import DistDotError, InputError, SolverError
-from dist_dot.solvers import Exact
+from dist_dot.solvers import LBFGS, Exact, Newton
 
 N = 30
 X = np.random.default_rng(0).standard_normal((N, 3))
@@ -180,3 +180,35 @@ def test_calls_are_refused_in_words(call, words):
 def test_no_queries_have_no_best_rows():
     best = top_k(X, np.zeros((0, 3)), 2)
     assert best.index.shape == best.score.shape == (0, 2)
+
+
+@pytest.mark.parametrize("solver", ["exact", "lbfgs", "newton", "gradient_descent"])
+def test_squares_that_vanish_and_weights_that_overflow_are_named_by_every_solver(solver):
+    model, tiny = Ridge(1e-3, solver=solver), np.array([1.0, 1e-200, 1.0])
+    with pytest.raises(
+        DataError, match=r"column 1 of X is about .*e-20\d, and its squares vanish in float64: multiply"
+    ):
+        model.fit(X * tiny, Y)
+    with pytest.raises(DataError, match=r"y is about .*e-20\d, and its squares vanish in float64: multiply it by"):
+        model.fit(X, Y * 1e-200)
+    with pytest.raises(DataError, match="the sample weights overflow float64 in sum.*: divide them by a power of ten"):
+        model.fit(X, Y, np.full(N, 1e307))
+    for y in (0.0 * Y, 0.0 * Y + 3.0):  # nothing to fit is no fault
+        assert np.allclose(model.fit(X * [0, 1, 1], y).coef_, 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", [3, None, LBFGS])
+def test_what_is_no_solver_is_named(solver):
+    objective = Objective(lay_out(X, Y), losses.Squared(), 1.0)
+    with pytest.raises(SolverError, match="give 'auto', the name of a solver, or a solver such as LBFGS"):
+        minimise(objective, solver)
+
+
+@pytest.mark.parametrize("solver", [Exact("gram"), Exact("qr"), Newton("cholesky")])
+def test_products_of_all_columns_are_held_against_the_memory(solver, monkeypatch):
+    monkeypatch.setattr("dist_dot.rounds.layout.LARGE", 0)
+    monkeypatch.setattr("dist_dot.rounds.layout.memory", lambda lazy: (3 * 8 * 4 * 4, 1))
+    assert Ridge(solver=solver).fit(X, Y).n_iter_ == 1
+    wide = np.hstack([X, X**2])
+    with pytest.raises(InputError, match="of a few blocks are 3 x 7 x 7 numbers, .* name a solver without them"):
+        Ridge(solver=solver).fit(wide, Y)

@@ -48,9 +48,12 @@ class Choice:
 def named(solver: str | AnySolver) -> AnySolver:
     """Return the solver of this name, with its default options; a solver stands for itself.
 
-    Raises SolverError for an unknown word.
+    Raises SolverError for an unknown word, and for what is no solver.
     """
     if not isinstance(solver, str):
+        if isinstance(solver, type) or not callable(getattr(solver, "step", None)):
+            words = "give 'auto', the name of a solver, or a solver such as LBFGS()"
+            raise SolverError(f"solver is {solver!r}: {words}")
         return solver
     if solver not in SOLVERS:
         raise SolverError(f"unknown solver {solver!r}: {suggestion(solver, (AUTO, *SOLVERS))}")
@@ -64,9 +67,9 @@ def choose(solver: str | AnySolver, objective: Function, shared: bool = False) -
     `Exact`); where many rows are fewer than columns all the same, it is L-BFGS in the space of the rows. Else it is
     Newton where its few Hessians cost no more than the many passes of L-BFGS, or no more than a second; else L-BFGS.
     Where several fits share the reads of X, Newton is left out. For another F than that of a linear model it is L-BFGS
-    without a preconditioner. Raises SolverError for an unknown word.
+    without a preconditioner. Raises SolverError for an unknown word, and for what is no solver.
     """
-    if solver != AUTO:
+    if not (isinstance(solver, str) and solver == AUTO):
         return Choice(named(solver), "as given")
     if not isinstance(objective, LinearRows):
         why = f"{objective.n_parameters:,} parameters of {objective.problem.name}: it takes F and its gradient alone"

@@ -11,6 +11,7 @@ from dist_dot.kernels.gathered import Rows
 from dist_dot.kernels.moments import CentredMoments, CentredTriangle
 from dist_dot.problem import Function
 from dist_dot.reference import Reference
+from dist_dot.rounds.layout import check_memory
 from dist_dot.rows.block import Cuts
 from dist_dot.solvers.factor import CONDITION, Factor, Factors
 from dist_dot.solvers.least_squares import Quadratic, Summary, reference_of
@@ -23,6 +24,7 @@ EPS = float(np.finfo(np.float64).eps)
 # Up to so many columns "auto" sums up second moments, whatever the number of rows: 8 MB travel. Beyond, it gathers the
 # rows where they are few.
 GATHERED = 1000
+SUMS = 3  # of blocks, which are held at the same time
 REFINEMENTS = 10
 DIGITS = 0.1  # a round that adds less, on average over the coefficients, is the last,
 SHRINKS = (
@@ -245,7 +247,8 @@ def _from_rows(objective: LinearRows, state: ExactState) -> ExactState:
 
 def _summarise(objective: LinearRows, method: str) -> Summary:
     """Sum up all rows. One round."""
-    triangular = method == "qr"
+    triangular, d = method == "qr", objective.n_features + objective.n_targets
+    check_memory((SUMS, d, d), "second moments of a few blocks", "name a solver without them, such as 'lbfgs'")
     flat = objective.blocks.reduce(CentredTriangle() if triangular else CentredMoments(), np.zeros(0))
     cuts = objective.blocks.cuts
     return Summary(flat, triangular, cuts.n_samples, cuts.n_targets, objective.fit_intercept)

@@ -15,6 +15,8 @@ from dist_dot.typing import Array
 
 # Of a square that has lost digits.
 LEAST = 1e-300
+# The sum of weights that cannot be multiplied by a square.
+HEAVY = 1e250
 # The deviation of a column beside its mean that is all rounding: such a column is constant, and as good as not there.
 CONSTANT = 10.0 * float(np.finfo(np.float64).eps)
 
@@ -84,6 +86,8 @@ class Summary:
         if not (large | small).any():
             return
         j = int(np.argmax(large | small))
+        if large[j] and float(self.flat[0]) > HEAVY:
+            raise DataError("the sample weights overflow float64 in sums of squares: divide them by a power of ten")
         name = f"column {j} of X" if j < p else "y" if self.n_targets == 1 else f"target {j - p} of y"
         word, advice = ("overflow", "divide") if large[j] else ("vanish in", "multiply")
         raise DataError(f"{name} is about {mean[j]:.0e}, and its squares {word} float64: {advice} it by a power of ten")

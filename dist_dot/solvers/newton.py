@@ -9,6 +9,7 @@ from scipy.linalg import cho_solve, solve_triangular
 from dist_dot.errors import SolverError
 from dist_dot.problem import Function
 from dist_dot.reference import Reference
+from dist_dot.rounds.layout import check_memory
 from dist_dot.solvers.conjugate import conjugate_gradients
 from dist_dot.solvers.linesearch import Line, Trial, search
 from dist_dot.solvers.needs import Curved, curved
@@ -17,6 +18,7 @@ from dist_dot.typing import Array
 
 # Up to so many parameters the curvature is factorised: 32 MB of it travel, and 3 Gflop factorise it.
 LARGEST = 2000
+SUMS = 3  # of blocks, which are held at the same time
 # After a step that shrank the gradient so much, the factor serves one more, and so on: the curvature has hardly
 # changed. On the flights that saves two Hessians of eight.
 KEEP = 0.15
@@ -82,6 +84,8 @@ class Newton:
         """Evaluate F at the start, and its Hessian or the columns."""
         objective = curved(function, self.name)
         if self.method == "cholesky" or (self.method == "auto" and objective.n_parameters <= LARGEST):
+            shape = (SUMS, objective.n_parameters, objective.n_parameters)
+            check_memory(shape, "Hessians of a few blocks", "name a solver without them, such as 'lbfgs'")
             begin = objective.expansion(parameters) if objective.shows_columns(parameters) else None
             scale, mean, least = far_scaling(objective, parameters)
             if begin is None or mean.any():
