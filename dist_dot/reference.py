@@ -10,6 +10,8 @@ from dist_dot.typing import Array
 # How far a sum of a gradient may be off, in roundings of a row's product times the root of their number. On 150 fits of
 # float32 rows (six losses, n = 20 .. 20,000, p = 1 .. 160) it was 1 .. 10, the most with the most columns.
 ROUNDING = 8.0
+# The part of a column's sum of squares that may be rounding.
+NOISE = 16.0 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -64,23 +66,23 @@ class Reference:
             return cls(gradient, 0.0, 0.0)
         share = ROUNDING * eps / float(np.sqrt(cuts.n_samples))
         rounding = share * largest * parts
-        # A constant column has a spread too, that of its own rounding.
-        own = sizes.raw * float(np.finfo(np.float64).eps)
-        each, p, centred = gradient.reshape(raw.size, -1).copy(), sizes.mean.size, sizes.centred
+        each, p = gradient.reshape(raw.size, -1).copy(), sizes.mean.size
+        kinds = [sizes.centred]
         if raw.size > p:
             each[:p] -= sizes.mean[:, None] * each[p]
-        else:  # nothing takes the place of a constant column
-            centred = np.where(centred > 16.0 * own, centred, sizes.raw)
-        clear = centred > 16.0 * own
-        deviation = np.sqrt(np.where(centred > own, centred, np.where(own > 0, own, 1.0)))
-        size = float(np.max((np.abs(each) / deviation[:, None])[clear], initial=0.0))
-        if size <= eps * parts:  # the rounding of z is the same in all rows too
-            rounding = max(rounding, eps * largest * parts)
-            return cls(np.full_like(gradient, rounding), rounding, 1.0)
-        far = (raw / deviation)[clear]
-        if raw.size == p and far.size:  # what columns far from 0 have in common is one direction, and solvers know it
-            along = np.sqrt(np.maximum(far * far - 1.0, 0.0))
-            unit = along / (float(np.linalg.norm(along)) or 1.0)
-            far = np.maximum(far * np.sqrt(np.maximum(1.0 - unit * unit, 0.0)), 1.0)
-        most = float(np.minimum(parts + far * slopes, far * parts).max(initial=0.0))
-        return cls(gradient, rounding, share * most / size)
+        else:  # no column is centred, but solvers take apart what those far from 0 have in common: the stricter counts
+            kinds = [sizes.raw, np.where(sizes.centred > NOISE * sizes.raw, sizes.centred, sizes.raw)]
+        found = []
+        for squares in kinds:
+            # A constant column has a spread too, that of its own rounding.
+            own = sizes.raw * float(np.finfo(np.float64).eps)
+            clear = squares > NOISE * sizes.raw
+            deviation = np.sqrt(np.where(squares > own, squares, np.where(own > 0, own, 1.0)))
+            size = float(np.max((np.abs(each) / deviation[:, None])[clear], initial=0.0))
+            if size <= eps * parts:  # the rounding of z is the same in all rows too
+                rounding = max(rounding, eps * largest * parts)
+                return cls(np.full_like(gradient, rounding), rounding, 1.0)
+            far = (raw / deviation)[clear]
+            most = float(np.minimum(parts + far * slopes, far * parts).max(initial=0.0))
+            found.append(share * most / size)
+        return cls(gradient, rounding, min(found))
