@@ -256,8 +256,10 @@ def test_the_factor_has_curvature_where_the_hessian_has_none():
     [
         (300, 5, losses.Squared(), Exact),
         (300, 5, losses.Logistic(), Newton),
-        (300, 400, losses.Softmax(3), Newton),
+        (300, 30, losses.Softmax(3), Newton),
+        (300, 400, losses.Softmax(3), LBFGS),
         (300, 700, losses.Softmax(3), LBFGS),
+        (72, 5, losses.Softmax(90), LBFGS),
         (30, 2500, losses.Poisson(), LBFGS),
         (30, 1500, losses.Squared(), Exact),
         (1600, 1500, losses.Squared(), Exact),

@@ -28,6 +28,10 @@ MEMORY = 30
 # 240 ms): a pass of L-BFGS some 100 times, as many Hessians as Newton needs 10 times. A Hessian is p / 16 reads for
 # each pair of outputs, since BLAS does some 2 n p^2 operations at 50 Gflop/s where a pass reads 8 n p bytes at 20 GB/s.
 PASSES, HESSIANS, COLUMNS_PER_READ = 100, 10, 16
+# Of the softmax of k classes, in seconds of two threads of the same processor: a pass takes n k (8 + 0.3 p) ns and 0.5
+# ms; a Hessian takes n (4 + 0.5 p + 0.05 p^2) ns and 50 us for each pair of classes, and (k p)^3 / 10 ns to factorise.
+# Newton needs some 8 of them.
+NEWTON_STEPS, OF_PASS, OF_PAIR = 8, 5e-4, 5e-5
 # The same on a GPU (an H100, 2026-11-26): a Hessian is a launch or two for each block, some 0.1 ms, the rows written as
 # float64 and read again, as long as 3 reads for 128 columns and 7 for 16, and 2 n p^2 operations at 30 Tflop/s where a
 # pass reads at 2.9 TB/s. A round is 0.05 ms beside its pass.
@@ -96,8 +100,20 @@ def choose(solver: str | AnySolver, objective: Function, shared: bool = False) -
         if HESSIANS * hessian > PASSES * one:
             return Choice(LBFGS(MEMORY), f"{sizes}: on a GPU {HESSIANS} Hessians cost more than {PASSES} passes")
         return Choice(Newton(), f"{sizes}: on a GPU {HESSIANS} Hessians cost less than {PASSES} passes")
+    if objective.loss.outputs > 1:
+        return _of_classes(cuts.n_samples, cuts.n_features, k, sizes)
     hessians = HESSIANS * pairs * cuts.n_features / COLUMNS_PER_READ
     gflop = 2e-9 * HESSIANS * pairs * cuts.n_samples * cuts.n_features**2
     if hessians > PASSES * k and gflop > 50.0:
         return Choice(LBFGS(MEMORY), f"{sizes}: {HESSIANS} Hessians cost more than {PASSES} passes")
     return Choice(Newton(), f"{sizes}: {HESSIANS} Hessians cost less than {PASSES} passes, or a second")
+
+
+def _of_classes(n: int, p: int, k: int, sizes: str) -> Choice:
+    """Return the solver for the softmax of k classes on the host."""
+    passes = PASSES * (OF_PASS + 1e-9 * n * k * (8.0 + 0.3 * p))
+    pairs = k * (k - 1) / 2 * (OF_PAIR + 1e-9 * n * (4.0 + 0.5 * p + 0.05 * p * p))
+    hessians = NEWTON_STEPS * (pairs + 1e-10 * (k * p) ** 3)
+    if hessians > passes:
+        return Choice(LBFGS(MEMORY), f"{sizes}: {NEWTON_STEPS} Hessians of {k} classes cost more than {PASSES} passes")
+    return Choice(Newton(), f"{sizes}: {NEWTON_STEPS} Hessians of {k} classes cost less than {PASSES} passes")
