@@ -1,11 +1,17 @@
 """What the compiled passes may read, and what their vectors refuse."""
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numba
 import numpy as np
 import pytest
 from numba.core.errors import NumbaError
 from problems import dense_block
 
+import dist_dot
 from dist_dot import losses
 from dist_dot.kernels.passes import ValueAndGradient
 from dist_dot.kernels.vectors import load, total
@@ -36,3 +42,24 @@ def test_a_strided_array_is_refused():
     assert first(np.ones(16)) == 4
     with pytest.raises(NumbaError, match="not C-contiguous"):
         first(np.ones(16)[::2])
+
+
+def test_an_edit_of_what_is_compiled_into_a_function_is_noticed(tmp_path):
+    """In a copy of the package: the second process loads what the first has compiled, the third compiles anew."""
+    package = Path(dist_dot.__file__).parent
+    shutil.copytree(package, tmp_path / "dist_dot", ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import numpy as np; from dist_dot.kernels import gram; from dist_dot.kernels.unlocked import syrk_address;"
+        "square = np.zeros((2, 2)); gram._add_square(syrk_address(8), np.ones((9, 2)), square);"
+        "print(square[1, 0], sum(gram._add_square.stats.cache_hits.values()))"
+    )
+
+    def run():
+        made = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        value, hits = made.stdout.split()
+        return float(value), int(hits)
+
+    assert run() == (9.0, 0) and run() == (9.0, 1)
+    file = tmp_path / "dist_dot" / "kernels" / "unlocked.py"
+    file.write_text(file.read_text().replace("ir.Constant(number, 1.0)", "ir.Constant(number, 2.0)"))
+    assert run() == (18.0, 0)

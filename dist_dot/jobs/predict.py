@@ -20,6 +20,7 @@ from dist_dot.jobs.features import check_kind, check_values
 from dist_dot.jobs.model import Model
 from dist_dot.jobs.sources import Table, check_once, chunks, of_source, open_table
 from dist_dot.kernels.blas import one_blas_thread
+from dist_dot.rows.arrays import cores
 from dist_dot.typing import Array
 
 SUFFIXES = ("", ".parquet", ".parq", ".pq")  # of names that say nothing else than Parquet
@@ -125,7 +126,7 @@ def _check_columns(model: Model, table: Table, keep: Sequence[str]) -> None:
 def _each(function: Callable[[Any], Any], items: Sequence[Any], client: Any) -> Iterator[Any]:
     """Yield function(item) in order, some ahead: on the client's cluster, or in threads of this process."""
     if client is None:
-        threads = len(os.sched_getaffinity(0))
+        threads = cores()
         pool = ThreadPoolExecutor(threads, "dist-dot")
         try:
             with one_blas_thread():

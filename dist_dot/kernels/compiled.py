@@ -20,10 +20,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numba.core import event
 
-from dist_dot.kernels.compiling import Speaker
+from dist_dot.kernels.compiling import Speaker, kept
 from dist_dot.kernels.elementwise import SQUARED, LossCode, in_place
 from dist_dot.kernels.tile_losses import add_losses, own_room, room
 from dist_dot.kernels.vectors import (
@@ -43,11 +42,11 @@ from dist_dot.rows.arrays import read_only
 from dist_dot.typing import Array
 
 # Sums may be reordered (that is what makes vector code of them); NaN and infinity keep their meaning.
-reordered: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+reordered: Any = kept(fastmath={"reassoc", "contract", "nsz", "arcp"})
 # The order stands; a product may be added without rounding it first.
-ordered: Any = njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+ordered: Any = kept(fastmath={"contract"}, error_model="numpy")
 # Each operation is rounded, as it is on every other processor, GPUs among them.
-rounded: Any = njit(cache=True, nogil=True, fastmath=False, error_model="numpy")
+rounded: Any = kept(fastmath=False, error_model="numpy")
 
 # Bytes of a tile whose rows are still in the L1 cache for their second use, and its most rows. The bytes, the most and
 # the fewest rows of one in the L2 cache, where a row alone is too large for that: four at a time are added up.

@@ -5,13 +5,41 @@ It is once per installation, for the machine code is kept on disk. A worker tell
 
 import logging
 import sys
+from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from threading import Timer
+from typing import Any
 
+from numba import njit
 from numba.core.event import Event, Listener
 
 log = logging.getLogger("dist_dot")
 TOPIC = "dist_dot"  # of the events by which workers tell clients
 SPEAK = 1.0  # seconds: a compilation that is longer is worth a word
+
+
+def kept(**options: Any) -> Callable[[Any], Any]:
+    """Return numba's `njit` without the interpreter's lock, whose machine code is kept on disk until a kernel changes.
+
+    numba looks at the file of a function alone, and not at those of what is compiled into it: after an edit of those
+    an editable install would go on with the machine code of before.
+    """
+
+    def decorated(function: Any) -> Any:
+        dispatcher = njit(cache=True, nogil=True, **options)(function)
+        dispatcher._cache._cache_file._source_stamp = source()
+        return dispatcher
+
+    return decorated
+
+
+@cache
+def source() -> str:
+    """Return a checksum of the source of all kernels."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 class Speaker(Listener):  # type: ignore[misc, unused-ignore]

@@ -1,6 +1,5 @@
 """X, y and weights in any accepted form -> row blocks that are checked, aligned, and where they will be used."""
 
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
@@ -15,7 +14,7 @@ from dist_dot.kernels.ready import ready_for
 from dist_dot.rounds.blocks import Host
 from dist_dot.rounds.local import LocalBlocks
 from dist_dot.rows import settle
-from dist_dot.rows.arrays import aligned, cast, dtype_name, is_lazy, is_other, namespace, to_host
+from dist_dot.rows.arrays import aligned, cast, cores, dtype_name, is_lazy, is_other, namespace, to_host
 from dist_dot.rows.block import BLOCK, Block, Cuts, block_key, cut, stays_on_device
 from dist_dot.rows.design import Dense
 from dist_dot.rows.inputs import as_array, float_dtype, n_targets, rows_of
@@ -274,7 +273,7 @@ def memory(lazy: bool) -> tuple[int, int]:
     client = client_in_force() if lazy else None
     workers = [] if client is None else workers_of(client).values()
     smallest = min((worker["memory_limit"] or MEMORY_LIMIT for worker in workers), default=MEMORY_LIMIT)
-    return int(smallest), max((worker["nthreads"] for worker in workers), default=len(os.sched_getaffinity(0)))
+    return int(smallest), max((worker["nthreads"] for worker in workers), default=cores())
 
 
 def check_memory(shape: tuple[int, ...], what: str, advice: str) -> None:

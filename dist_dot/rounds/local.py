@@ -1,6 +1,5 @@
 """The blocks of this process."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -15,7 +14,7 @@ from dist_dot.kernels.checksum import checksum, combined
 from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.tree import Node, put, quietly, root
 from dist_dot.rounds.blocks import Program, Recovery, Report, T, log
-from dist_dot.rows.arrays import Parameters, to_host
+from dist_dot.rows.arrays import Parameters, cores, to_host
 from dist_dot.rows.block import Block, Cuts, named
 from dist_dot.typing import Array
 
@@ -31,7 +30,7 @@ class LocalBlocks:
         self.rounds = 0
         self.recovery = Recovery()
         self.on_device = all(block.on_device for block in self.blocks)
-        self._threads = 1 if self.on_device else min(len(self.blocks), len(os.sched_getaffinity(0)))
+        self._threads = 1 if self.on_device else min(len(self.blocks), cores())
 
     @property
     def where(self) -> str:

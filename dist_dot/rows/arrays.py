@@ -5,6 +5,7 @@ and round, on their way in, and the sums once, on their way out.
 """
 
 from collections.abc import Iterable
+from functools import cache
 from threading import Lock
 from typing import Any
 
@@ -15,6 +16,14 @@ from numpy.typing import DTypeLike
 from dist_dot.typing import AnyArray, Array
 
 NUMBERS = "biuf"  # the kinds of NumPy's dtypes that are numbers
+
+
+@cache
+def cores() -> int:
+    """Return how many processors this process may use: on any system, and by the quota of its container."""
+    from joblib import cpu_count  # takes its time to load
+
+    return int(cpu_count())
 
 
 def is_lazy(array: AnyArray) -> bool:

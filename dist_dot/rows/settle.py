@@ -3,7 +3,6 @@
 CuPy is imported in functions only: everything else of dist_dot runs without it, and with it but without a driver.
 """
 
-import os
 import socket
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
@@ -14,7 +13,7 @@ import array_api_compat
 import numpy as np
 
 from dist_dot.errors import DataError, DeviceError, InputError
-from dist_dot.rows.arrays import NUMBERS, cast, to_host
+from dist_dot.rows.arrays import NUMBERS, cast, cores, to_host
 from dist_dot.typing import AnyArray, Array, DeviceArray
 
 AUTO, CPU, CUDA = "auto", "cpu", "cuda"
@@ -196,7 +195,7 @@ class _Ferry:
     def __init__(self) -> None:
         import cupyx
 
-        threads = min(FILLERS, len(os.sched_getaffinity(0)))
+        threads = min(FILLERS, cores())
         self._free: SimpleQueue[Array] = SimpleQueue()
         for _ in range(threads):
             self._free.put(cupyx.empty_pinned(TILE, np.uint8))
