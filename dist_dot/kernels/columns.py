@@ -12,7 +12,7 @@ curvature at z = <x, w> times <x, v>.
 
 import numpy as np
 
-from dist_dot.kernels.compiled import FLUSH, REACH, end_of, ordered
+from dist_dot.kernels.compiled import FLUSH, REACH, end_of, ordered, put
 from dist_dot.kernels.elementwise import SOFTMAX, LossCode, in_place
 from dist_dot.kernels.tile_losses import add_losses, add_softmax, own_room, room, set_products, set_softmax_products
 from dist_dot.kernels.vectors import (
@@ -95,7 +95,7 @@ def _pass(
     pairs, dots = -(-k // 2) * 2, -(-k * order // 2) * 2
     W, gradient = np.zeros(dots * width, X.dtype), np.zeros(pairs * width, X.dtype)
     for c in range(k * order):
-        W[c * width : c * width + p] = columns[c, :p]
+        put(W, c * width, columns[c], 0, p)
     z, residual = np.zeros(dots * rows, X.dtype), np.zeros(pairs * rows, X.dtype)
     classes = int(loss.number) if loss.kind == SOFTMAX else 0
     target, mask, q, none = room(rows, X.dtype), room(rows, X.dtype), np.zeros(classes * ROWS), np.zeros(0, X.dtype)
@@ -153,7 +153,8 @@ def _pass(
                 for j in range(p):
                     sums[c, 1 + j] += gradient[c * width + j]
             gradient[:] = 0
-    sums[:, p + 1] = slopes
+    for c in range(k):
+        sums[c, p + 1] = slopes[c]
     return sums
 
 

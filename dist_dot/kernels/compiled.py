@@ -136,7 +136,7 @@ def _pass(loss: LossCode, X: Array, y: Array, weight: Array, offset: Array, w: A
     # The last rows go by as a copy that ends with zeros, so that vectors may reach beyond a row and beyond a tile.
     sums = np.zeros(p + 2)
     at = np.zeros(-(-p // lanes(flat)) * lanes(flat), X.dtype)
-    at[:p] = w
+    put(at, 0, w, 0, p)
     gradient = np.zeros_like(at)
     whole = max(n - REACH, 0) // rows * rows
     _tiles(loss, flat, y, weight, offset, p, whole, at, b, rows, gradient, sums)
@@ -153,11 +153,21 @@ def _pass(loss: LossCode, X: Array, y: Array, weight: Array, offset: Array, w: A
 
 
 @in_place
+def put(target: Array, to: int, source: Array, start: int, count: int) -> None:
+    """Set target[to : to + count] to source[start : start + count].
+
+    Where slices are assigned numba compiles the words of an error, for four seconds.
+    """
+    for i in range(count):
+        target[to + i] = source[start + i]
+
+
+@in_place
 def end_of(array: Array, start: int, size: int) -> Array:
     """Return a copy of array[start:] with zeros behind it, to `size` numbers and what vectors reach beyond those."""
     copy = np.zeros(size + REACH, array.dtype)
     if array.size:
-        copy[: array.size - start] = array[start:]
+        put(copy, 0, array, start, array.size - start)
     return copy
 
 

@@ -9,7 +9,7 @@ classes take k (k - 1) / 2 products.
 import numpy as np
 
 from dist_dot.kernels.columns import dot_columns
-from dist_dot.kernels.compiled import REACH, end_of, ordered
+from dist_dot.kernels.compiled import REACH, end_of, ordered, put
 from dist_dot.kernels.elementwise import SOFTMAX, LossCode
 from dist_dot.kernels.gram import packed, tile_rows
 from dist_dot.kernels.tile_losses import own_room, room, set_curvatures, set_probabilities
@@ -69,7 +69,7 @@ def _add_squares(
     apart = width + lanes(flat)  # of the rows that are scaled: room for the 1 behind x, and for what vectors write
     W = np.zeros(dots * width, X.dtype)
     for c in range(k):
-        W[c * width : c * width + p] = columns[c, :p]
+        put(W, c * width, columns[c], 0, p)
     rows = max(min(rows, -(-n // ROWS) * ROWS), ROWS)
     whole = max(n - REACH, 0) // rows * rows
     last = end_of(flat, whole * p, -(-(n - whole) // ROWS) * ROWS * p)

@@ -14,7 +14,7 @@ from math import isqrt
 import array_api_compat
 import numpy as np
 
-from dist_dot.kernels.compiled import reordered
+from dist_dot.kernels.compiled import put, reordered
 from dist_dot.kernels.unlocked import add_square, syrk_address
 from dist_dot.rows.arrays import is_other, namespace, read_only
 from dist_dot.typing import Array
@@ -145,7 +145,7 @@ def _packed(square: Array, border: Array) -> Array:
         for j in range(i + 1):
             triangle[start + j] = square[i, j]
         start += i + 1
-    triangle[start:] = border
+    put(triangle, start, border, 0, border.size)
     return triangle
 
 
