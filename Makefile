@@ -49,6 +49,7 @@ bench-gpu: .wheels/site
 
 bench: $(VENV)/bench examples/flights.parquet
 	$(BIN)/python -m benchmarks.roofline
+	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python -m benchmarks.nist
 	$(BIN)/python -m benchmarks.exact
 	$(BIN)/python -m benchmarks.logistic

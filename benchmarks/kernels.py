@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import dist_dot_cluster
 import numpy as np
 
-from benchmarks.harness import CompiledSum, NumpySum, RandomRows, Times, environment, random_blocks, resident, save
+from benchmarks.harness import CompiledSum, NumpySum, RandomRows, Times, environment, random_blocks, save
 from dist_dot import losses
 from dist_dot.kernels.kernel import Kernel
 from dist_dot.kernels.moments import CentredMoments
@@ -185,18 +185,6 @@ def measure(way: str, blocks: Blocks, repeats: int, syrk: float, own: losses.Los
     ]
 
 
-def memory(client: Any, nbytes: int) -> dict[str, Any]:
-    """Return a record of the workers' peak memory over the bytes of the blocks, laid out and passed over thrice."""
-    program = Times({"squared": ValueAndGradient(losses.Squared())}, np.zeros(101), 3)
-    random_blocks(client, 1_000_000, 100, "float64").run(program, lambda progress: False)  # compiles
-    before = client.run(resident, "VmRSS")
-    blocks = random_blocks(client, nbytes, 100, "float64")
-    blocks.run(program, lambda progress: False)
-    peak = client.run(resident, "VmHWM")
-    used = sum(peak[worker] - before[worker] for worker in peak)
-    return {"benchmark": "memory", "nbytes": blocks.cuts.nbytes, "ratio": used / blocks.cuts.nbytes}
-
-
 def main() -> None:
     """Measure, print, and write the records."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -212,8 +200,6 @@ def main() -> None:
     records: list[dict[str, Any]] = []
     for name in WAYS:
         with way(name, options.cores) as (words, client):
-            if name == "processes":
-                records.append(memory(client, 2_100_000_000))
             for dtype, p in cases:
                 blocks = rows(name, client, nbytes, p, dtype)
                 records += measure(words, blocks, options.repeats, syrk[dtype, p], own)

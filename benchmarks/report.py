@@ -54,6 +54,30 @@ Peak memory of the workers, less that before, over the bytes of {memory["nbytes"
 """
 
 
+def kernels(records: list[dict[str, Any]]) -> str:
+    """Return the section on every kernel in each way to use the cores."""
+    first = records[0]
+    each = [r for r in records if r["benchmark"] == "kernels"]
+    ways = list(dict.fromkeys(r["way"] for r in each))
+    tables = []
+    for dtype, p in dict.fromkeys((r["dtype"], r["p"]) for r in each):
+        case = [r for r in each if (r["dtype"], r["p"]) == (dtype, p)]
+        of = {(r["kernel"], r["way"]): f"{r['ms']:.1f} ({r['reads']:.2f})" for r in case}
+        reading = {r["way"]: f"{r['read_ms']:.1f}" for r in case}
+        rows = [["reading X", *(reading[way] for way in ways)]]
+        rows += [[name, *(of[name, way] for way in ways)] for name in dict.fromkeys(r["kernel"] for r in case)]
+        head = f"{case[0]['n']:,} x {p}, {dtype}; NumPy's X.T @ X on all cores: {case[0]['syrk_ms']:.0f} ms"
+        tables.append(f"{head}\n\n{table(rows, ['kernel', *ways])}")
+    return f"""## Every kernel, in each way to use the cores
+
+{made(first)}.
+
+Milliseconds of a round, medians of {each[0]["rounds"]}, and in brackets how many times as long as reading X.
+
+{(chr(10) * 2).join(tables)}
+"""
+
+
 def _gram(r: dict[str, Any]) -> list[str]:
     return [r["dtype"], str(r["p"]), f"{r['gflop_s']:.0f}", f"{r['share']:.2f}"]
 
@@ -248,6 +272,8 @@ SECTIONS = {
 def sections() -> list[str]:
     """Return the text of each section; that on a GPU where its records are there."""
     texts = [section(load(name)) for name, section in SECTIONS.items()]
+    if (harness.RECORDS / "kernels.jsonl").exists():
+        texts.insert(1, kernels(load("kernels")))
     if (harness.RECORDS / "gpu.jsonl").exists():
         from benchmarks.gpu.report import section as on_a_gpu
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import harness, report, roofline
+from benchmarks import harness, kernels, report, roofline
 from benchmarks.gpu import __main__ as on_a_gpu
 from benchmarks.gpu import clock
 from benchmarks.gpu.report import section
@@ -34,6 +34,19 @@ def test_roofline_from_measurement_to_table_and_plot(clients, tmp_path, monkeypa
     assert "| logistic | float32 | 20 |" in text and harness.environment()["cpu"] in text
     report.plot(loaded, tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").read_text().count("p = 20") >= 1
+
+
+def test_kernels_from_measurement_to_table(clients):
+    own = losses.ScalarLoss(kernels.value, kernels.slope, kernels.bend, name="log cosh", curvature=1.0)
+    records, syrk = [], kernels.blas(200_000, 5, "float32", 1)
+    for name, client in (("thread", None), ("threads", None), ("processes", clients(2))):
+        blocks = kernels.rows(name, client, 200_000, 5, "float32")
+        records += kernels.measure(name, blocks, 2, syrk, own)
+    asked = [name for name in kernels.kernels(5, own) if name not in kernels.READS]
+    assert [r["kernel"] for r in records] == 3 * asked and all(r["ms"] > 0 and r["reads"] > 0 for r in records)
+    assert "softmax of 10" in kernels.text(records)
+    text = report.kernels([harness.environment() | r for r in records])
+    assert "| kernel | thread | threads | processes |" in text and "| curvature, softmax of 5 |" in text
 
 
 def test_the_table_in_the_repository_is_that_of_its_records():
