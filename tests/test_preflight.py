@@ -238,4 +238,5 @@ def test_a_scheduler_that_takes_no_plugins_is_given_the_service_by_a_preload(tmp
     ):
         assert fit(client).fit_.where == "a Dask cluster of 1 worker"
         check_cluster(client)
-        assert "the scheduler is not compared with this process: The 'run_function' handler" in notices[0]
+        words = "the scheduler is not compared with this process: The 'run_function' handler"
+        assert any(words in notice for notice in notices)  # one says first that there are no workers yet, or none does

@@ -70,7 +70,8 @@ class Speaker(Listener):  # type: ignore[misc, unused-ignore]
 def say(words: str) -> None:
     """Log a warning here; in a process of Dask workers have the clients of their cluster do so."""
     dask = sys.modules.get("distributed.worker")
-    workers = list(dask.Worker._instances) if dask else []
+    # One that is closed stays among them until Python collects garbage.
+    workers = [worker for worker in dask.Worker._instances if worker.status.name == "running"] if dask else []
     for worker in workers:
         worker.log_event(TOPIC, words)
     if not workers:
