@@ -7,9 +7,11 @@ waits for a round, a compiler or a deadline of Dask takes far longer than PROMPT
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from distributed import Status, Worker
 from terminal import terminal
 from test_jobs import JOB, make_table, train
 
@@ -289,9 +291,13 @@ def test_a_long_compilation_of_ours_is_told_once(monkeypatch, notices):
     assert waiting.finished.is_set()  # it was quick, and nothing will be said
 
 
-def test_the_logger_of_this_process_hears_it(notices):
+def test_the_logger_of_this_process_hears_it(notices, monkeypatch):
     compiling.say("words")
     assert notices == ["words"]
+    closed = SimpleNamespace(status=Status.closed, log_event=lambda topic, words: pytest.fail("nobody hears it"))
+    monkeypatch.setattr(Worker, "_instances", [closed])
+    compiling.say("more")
+    assert notices == ["words", "more"]
 
 
 def test_what_workers_say_the_client_logs_once(clients, notices):
