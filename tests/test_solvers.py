@@ -260,6 +260,7 @@ def test_the_factor_has_curvature_where_the_hessian_has_none():
         (300, 400, losses.Softmax(3), LBFGS),
         (300, 700, losses.Softmax(3), LBFGS),
         (72, 5, losses.Softmax(90), LBFGS),
+        (1797, 64, losses.Softmax(10), Newton),
         (30, 2500, losses.Poisson(), LBFGS),
         (30, 1500, losses.Squared(), Exact),
         (1600, 1500, losses.Squared(), Exact),

@@ -32,6 +32,7 @@ PASSES, HESSIANS, COLUMNS_PER_READ = 100, 10, 16
 # ms; a Hessian takes n (4 + 0.5 p + 0.05 p^2) ns and 50 us for each pair of classes, and (k p)^3 / 10 ns to factorise.
 # Newton needs some 8 of them.
 NEWTON_STEPS, OF_PASS, OF_PAIR = 8, 5e-4, 5e-5
+SHORT = 0.5  # seconds that Newton may take whatever L-BFGS takes: it ends with more digits than were asked for
 # The same on a GPU (an H100, 2026-11-26): a Hessian is a launch or two for each block, some 0.1 ms, the rows written as
 # float64 and read again, as long as 3 reads for 128 columns and 7 for 16, and 2 n p^2 operations at 30 Tflop/s where a
 # pass reads at 2.9 TB/s. A round is 0.05 ms beside its pass.
@@ -114,6 +115,7 @@ def _of_classes(n: int, p: int, k: int, sizes: str) -> Choice:
     passes = PASSES * (OF_PASS + 1e-9 * n * k * (8.0 + 0.3 * p))
     pairs = k * (k - 1) / 2 * (OF_PAIR + 1e-9 * n * (4.0 + 0.5 * p + 0.05 * p * p))
     hessians = NEWTON_STEPS * (pairs + 1e-10 * (k * p) ** 3)
-    if hessians > passes:
+    if hessians > max(passes, SHORT):
         return Choice(LBFGS(MEMORY), f"{sizes}: {NEWTON_STEPS} Hessians of {k} classes cost more than {PASSES} passes")
-    return Choice(Newton(), f"{sizes}: {NEWTON_STEPS} Hessians of {k} classes cost less than {PASSES} passes")
+    why = f"{NEWTON_STEPS} Hessians of {k} classes cost less than {PASSES} passes, or half a second"
+    return Choice(Newton(), f"{sizes}: {why}")
